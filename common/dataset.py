@@ -1,0 +1,133 @@
+"""The one data layout that every problem reads (see ``python data/prepare.py --help``).
+
+::
+
+    <data-root>/face/{train,val}/NNNNN.png                 64x64 RGB
+    <data-root>/digits/{mnistm,svhn,usps}/data/NNNNN.png   28x28; mnistm and svhn RGB, usps grey
+    <data-root>/digits/<domain>/{train,val,test}.csv       header image_name,label
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from common.cache import list_images, load_images
+from common.errors import UserError
+
+DIGIT_DOMAINS = ("mnistm", "svhn", "usps")
+DIGIT_SIZE = 28
+FACE_SIZE = 64
+
+
+def read_names_and_labels(path: Path) -> tuple[list[str], list[int]]:
+    """Read a ``image_name,label`` file.
+
+    Returns:
+        File names in the file's order and their labels 0..9.
+
+    Raises:
+        UserError: names the file, the line and what to mend.
+    """
+    rows = _rows(path)
+    if rows[0][:2] != ["image_name", "label"]:
+        raise UserError(f"{path}: the header must be image_name,label, found {','.join(rows[0])}")
+    names = _names(path, rows)
+    labels = []
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) < 2 or row[1].strip() not in set("0123456789"):
+            found = row[1] if len(row) > 1 else "nothing"
+            raise UserError(f"{path}: line {number}: the label must be a digit 0-9, found {found}")
+        labels.append(int(row[1]))
+    return names, labels
+
+
+def read_names(path: Path) -> list[str]:
+    """Read only the ``image_name`` column; whatever else the file holds is never looked at."""
+    rows = _rows(path)
+    if rows[0][0] != "image_name":
+        raise UserError(f"{path}: the first column must be image_name, found {rows[0][0]}")
+    return _names(path, rows)
+
+
+def load_digit_images(data_root: Path, domain: str, split: str) -> torch.Tensor:
+    """Return the pictures of one split, without touching their labels: uint8 (N, 3, 28, 28).
+
+    Grey pictures are repeated over the three channels.
+    """
+    folder = _domain_folder(data_root, domain)
+    return _digits(folder, read_names(folder / f"{split}.csv"), domain)
+
+
+def load_digits(data_root: Path, domain: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return pictures uint8 (N, 3, 28, 28) and labels int64 (N,) of ``train``, ``val`` or ``test``."""
+    folder = _domain_folder(data_root, domain)
+    names, labels = read_names_and_labels(folder / f"{split}.csv")
+    return _digits(folder, names, domain), torch.tensor(labels)
+
+
+def load_faces(data_root: Path, split: str) -> torch.Tensor:
+    """Return the faces of ``train`` or ``val``: uint8 (N, 3, 64, 64)."""
+    folder = Path(data_root) / "face" / split
+    _check_root(data_root)
+    return load_images(folder, list_images(folder), FACE_SIZE, "RGB")
+
+
+def dataset_name(data_root: Path, part: str) -> str:
+    """Return how results and captions call ``part`` (face, mnistm, svhn, usps), as its maker wrote it.
+
+    ``data/prepare.py`` leaves a ``SOURCE`` file beside each part; a folder from elsewhere has none.
+    """
+    folder = Path(data_root) / ("face" if part == "face" else f"digits/{part}")
+    source = folder / "SOURCE"
+    return source.read_text().strip() if source.is_file() else f"{part} ({folder.name}, source unknown)"
+
+
+def _digits(folder: Path, names: list[str], domain: str) -> torch.Tensor:
+    images = load_images(folder / "data", names, DIGIT_SIZE, "L" if domain == "usps" else "RGB")
+    return images.expand(-1, 3, -1, -1).contiguous() if images.shape[1] == 1 else images
+
+
+def _check_root(data_root: Path) -> None:
+    if not Path(data_root).is_dir():
+        raise UserError(f"{data_root}: no such data root; make one with python data/prepare.py, or pass --data-root")
+
+
+def _domain_folder(data_root: Path, domain: str) -> Path:
+    _check_root(data_root)
+    folder = Path(data_root) / "digits" / domain
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; {data_root} must hold digits/{domain}")
+    return folder
+
+
+def _rows(path: Path) -> list[list[str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; it lists image_name,label") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text; save it as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        rows = [row for row in csv.reader(text.splitlines(), strict=True) if row]
+    except csv.Error as error:
+        raise UserError(f"{path}: not a CSV file ({error})") from error
+    if len(rows) < 2:
+        raise UserError(f"{path}: lists no picture; expected the header image_name,label and one line a picture")
+    return rows
+
+
+def _names(path: Path, rows: list[list[str]]) -> list[str]:
+    names = [row[0] for row in rows[1:]]
+    for number, name in enumerate(names, start=2):
+        if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+            raise UserError(f"{path}: line {number}: {name!r} is not a plain file name of the data folder")
+    if len(set(names)) != len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise UserError(f"{path}: {twice} is listed twice; keep one line a picture")
+    return names

@@ -1,0 +1,45 @@
+"""Mistakes a user can mend are shown as one clear line, never as a traceback."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable
+
+import torch
+
+
+class UserError(Exception):
+    """A mistake the user can mend; the message names the file and says what to do (exit code 2)."""
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run an entry script's ``main`` and turn expected failures into one line on standard error.
+
+    Exit codes: 0 success, 2 a mistake the user can mend, 130 interrupted. Anything else is a defect of
+    this repository and keeps its traceback.
+    """
+    try:
+        main()
+    except UserError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except torch.OutOfMemoryError:
+        _fail("the device ran out of memory: choose a smaller --batch-size, or --device cpu")
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+            _fail("the machine ran out of memory: choose a smaller --batch-size")
+        raise
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _fail(f"no space left on the disk while writing {error.filename or 'a file'}: free some and run again")
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            _fail(f"{error.filename}: permission denied: choose a folder you may write to")
+        raise
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,49 @@
+"""What was measured, in small JSON files that the report is made from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+
+from common.device import describe
+from common.errors import UserError
+from common.files import write_json
+
+
+def record(results: Path, problem: str, key: str, values: dict[str, Any], device: torch.device) -> None:
+    """Put one measurement into ``<results>/<problem>.json`` under ``key``, replacing an older one.
+
+    Args:
+        results: the results folder of the workspace.
+        problem: ``p1``, ``p2``, ``p3`` or ``benchmarks``.
+        key: what was measured, e.g. ``train/B/seed0``; the same command always uses the same key.
+        values: the measurement and its circumstances (dataset, counts, preset, seed, steps, seconds).
+        device: where it was measured; hardware and library versions are added.
+    """
+    path = Path(results) / f"{problem}.json"
+    entries = read_results(results, problem)
+    entries[key] = values | {
+        "device": describe(device),
+        "versions": {
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": np.__version__,
+        },
+    }
+    write_json(path, entries)
+
+
+def read_results(results: Path, problem: str) -> dict[str, dict[str, Any]]:
+    """Return all measurements of ``problem`` by key; empty where nothing was measured."""
+    path = Path(results) / f"{problem}.json"
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); restore it with git, or delete it") from error

@@ -1,0 +1,274 @@
+"""A training run: its folder, lock, checkpoints, logs, progress bar, and polite end.
+
+A training loop reads::
+
+    with Run(folder, kind, config, state={"model": model, "optimizer": optimizer}, weights=...) as run:
+        for step in run.steps(total_steps, images_per_step=batch_size):
+            loss = ...
+            run.guard(loss)                  # stops at the first step whose loss is not finite
+            if step % 50 == 0:
+                run.log(loss=loss)           # one line of stats.jsonl
+
+Killed at any moment and started again, it ends with the same weights and logs as if never killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import torch
+from tqdm import tqdm
+
+from common.checkpoint import load_checkpoint, previous_path, save_checkpoint
+from common.errors import UserError
+from common.files import write_json, write_text
+from common.seed import random_state, set_random_state
+
+
+class Stateful(Protocol):
+    """Anything a checkpoint can hold: modules, optimisers, averages."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must be saved."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """Put back what :meth:`state_dict` returned."""
+        ...
+
+
+class Run:
+    """The folder of one training run and everything in it that is not the algorithm.
+
+    ======================  ==========================================================
+    config.json             the configuration in force
+    checkpoint.pt           everything needed to go on (checkpoint.previous.pt: one before)
+    stats.jsonl             one JSON object a logged step, the same bytes for the same seed
+    timing.json             seconds spent so far, over all starts
+    ======================  ==========================================================
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        config: dict[str, Any],
+        state: dict[str, Stateful],
+        weights: Callable[[], dict[str, torch.Tensor]],
+        *,
+        device: torch.device,
+        fresh: bool = False,
+        is_writer: bool = True,
+        tensorboard: bool = False,
+        checkpoint_seconds: float = 60.0,
+    ) -> None:
+        """Open the folder, refusing one that another run holds.
+
+        Args:
+            folder: where everything goes; made if missing.
+            kind: which model this trains, for example ``p1_gan/B``; other commands check it.
+            config: the configuration, plain JSON values; a run resumes only with the same one.
+            state: what a checkpoint must restore, by name.
+            weights: returns the weights that inference uses (the EMA's, say).
+            device: where the state lives.
+            fresh: delete what an earlier run left and start anew.
+            is_writer: False in the processes of a distributed run that write nothing.
+            tensorboard: also write TensorBoard event files.
+            checkpoint_seconds: how often to save; the result does not depend on it.
+        """
+        self.folder, self.kind, self.config = Path(folder), kind, json.loads(json.dumps(config))
+        self.state, self.weights, self.device = state, weights, device
+        self.is_writer, self.checkpoint_seconds = is_writer, checkpoint_seconds
+        self.rows: list[dict[str, Any]] = []
+        self.step = 0  # the step in progress; every step below it is complete
+        self.seconds = 0.0
+        self._first_bad_step = torch.full((), -1, dtype=torch.int64, device=device)
+        self._stop_signal: int | None = None
+        self._tensorboard_requested, self._events = tensorboard, None
+        self._fresh = fresh
+        self._bar: tqdm | None = None
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint."""
+        return self.folder / "checkpoint.pt"
+
+    def __enter__(self) -> Self:
+        if self.is_writer:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.folder / "lock", "w")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(
+                    f"{self.folder}: another run is using this folder; wait for it, or choose --run-dir"
+                ) from error
+            if self._fresh:
+                for path in (self.checkpoint, previous_path(self.checkpoint), self._stats, self._timing):
+                    path.unlink(missing_ok=True)
+        if self.checkpoint.exists() or previous_path(self.checkpoint).exists():
+            self._resume()
+        if self.is_writer:
+            write_json(self.folder / "config.json", self.config)
+            write_text(self._stats, "".join(_line(row) for row in self.rows))
+            if self._tensorboard_requested:
+                self._events = _open_tensorboard(self.folder)
+        self._old_handlers = {name: signal.signal(name, self._on_signal) for name in (signal.SIGINT, signal.SIGTERM)}
+        self._started = self._saved_at = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, handler in self._old_handlers.items():
+            signal.signal(name, handler)
+        if self._events:
+            self._events.close()
+        if self.is_writer:
+            self._lock.close()
+
+    def steps(self, total: int, images_per_step: int, description: str = "training") -> Iterator[int]:
+        """Yield the steps still to do, saving in time, at the end, and when asked to stop.
+
+        Raises:
+            KeyboardInterrupt: after SIGINT or SIGTERM, once the step in progress is complete and saved.
+        """
+        self._bar = tqdm(
+            total=total * images_per_step,
+            initial=self.step * images_per_step,
+            desc=description,
+            unit="img",
+            unit_scale=True,
+            mininterval=0.5,
+            dynamic_ncols=True,
+            disable=not self.is_writer,
+        )
+        with self._bar:
+            while self.step < total:
+                yield self.step
+                self.step += 1
+                self._bar.update(images_per_step)
+                if self._stop_signal is not None:
+                    self.save()
+                    self._bar.close()
+                    print(
+                        f"stopped after step {self.step} of {total}; the same command goes on from here",
+                        file=sys.stderr,
+                    )
+                    raise KeyboardInterrupt
+                if time.perf_counter() - self._saved_at > self.checkpoint_seconds and self.step < total:
+                    self.save()
+            if self._saved_step != total:
+                self.save()
+
+    def guard(self, *losses: torch.Tensor) -> None:
+        """Remember the first step with a loss that is not finite; costs no synchronisation."""
+        finite = torch.stack([loss.detach().float().isfinite().all() for loss in losses]).all()
+        bad_now = ~finite & (self._first_bad_step < 0)
+        self._first_bad_step = torch.where(bad_now, self.step, self._first_bad_step)
+
+    def log(self, **values: float | torch.Tensor | None) -> None:
+        """Append one row to stats.jsonl (numbers rounded to 6 significant digits) and the progress bar."""
+        self._stop_if_not_finite()
+        row: dict[str, Any] = {"step": self.step}
+        row |= {key: _rounded(value) for key, value in values.items() if value is not None}
+        self.rows.append(row)
+        if not self.is_writer:
+            return
+        with open(self._stats, "a") as file:
+            file.write(_line(row))
+        if self._bar is not None:
+            self._bar.set_postfix({key: f"{value:.3g}" for key, value in row.items() if key != "step"}, refresh=False)
+        if self._events:
+            for key, value in row.items():
+                self._events.add_scalar(key, value, self.step)
+
+    def save(self) -> None:
+        """Write a checkpoint, unless the state is no longer finite."""
+        self._stop_if_not_finite()
+        self._saved_at, self._saved_step = time.perf_counter(), self.step
+        if not self.is_writer:
+            return
+        save_checkpoint(
+            self.checkpoint,
+            {
+                "kind": self.kind,
+                "config": self.config,
+                "step": self.step,
+                "state": {name: thing.state_dict() for name, thing in self.state.items()},
+                "weights": self.weights(),
+                "random": random_state(),
+                "rows": self.rows,
+            },
+        )
+        write_json(self._timing, {"seconds": round(self.total_seconds, 1), "step": self.step})
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds of training so far, earlier starts included."""
+        return self.seconds + time.perf_counter() - self._started
+
+    _saved_step = -1
+
+    @property
+    def _stats(self) -> Path:
+        return self.folder / "stats.jsonl"
+
+    @property
+    def _timing(self) -> Path:
+        return self.folder / "timing.json"
+
+    def _resume(self) -> None:
+        payload = load_checkpoint(self.checkpoint, self.kind, self.device)
+        different = sorted(
+            key
+            for key in payload["config"].keys() | self.config.keys()
+            if payload["config"].get(key) != self.config.get(key)
+        )
+        if different:
+            key = different[0]
+            raise UserError(
+                f"{self.folder}: trained with {key} {payload['config'].get(key)}, asked for {self.config.get(key)}; "
+                "pass the same options, --fresh to start anew, or another --run-dir"
+            )
+        for name, thing in self.state.items():
+            thing.load_state_dict(payload["state"][name])
+        set_random_state(payload["random"])
+        self.rows, self.step = payload["rows"], payload["step"]
+        self._saved_step = self.step
+        if self._timing.exists():
+            self.seconds = json.loads(self._timing.read_text())["seconds"]
+
+    def _stop_if_not_finite(self) -> None:
+        bad_step = int(self._first_bad_step)
+        if bad_step >= 0:
+            raise UserError(
+                f"{self.folder}: the loss is not finite since step {bad_step}; the checkpoint before it is kept. "
+                "Lower the learning rate, or resume with --precision fp32"
+            )
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        if self._stop_signal is not None:
+            raise KeyboardInterrupt
+        self._stop_signal = number
+
+
+def _rounded(value: float | torch.Tensor) -> float:
+    return float(f"{value.item() if isinstance(value, torch.Tensor) else value:.6g}")
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _open_tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError("--tensorboard: the package is not installed; pip install tensorboard") from error
+    return SummaryWriter(str(folder))

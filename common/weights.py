@@ -1,0 +1,89 @@
+"""Inference weights as safetensors, with what is needed to rebuild the model in the file's header."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from common.checkpoint import load_checkpoint
+from common.errors import UserError
+from common.files import sha256, write_atomic
+from common.paths import WEIGHTS
+
+MANIFEST = WEIGHTS / "manifest.json"
+
+
+def save_weights(
+    path: Path, state: dict[str, torch.Tensor], kind: str, config: dict[str, Any], half: bool = False
+) -> None:
+    """Write model weights for inference.
+
+    Args:
+        path: a ``.safetensors`` file.
+        state: the model's ``state_dict``.
+        kind: which model it is, for example ``p2_diffusion/unet``.
+        config: everything inference needs to rebuild the model; plain JSON values.
+        half: store floating tensors in half precision.
+    """
+    tensors = {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu()
+        tensors[name] = (tensor.half() if half and tensor.is_floating_point() else tensor).clone().contiguous()
+    metadata = {"kind": kind, "config": json.dumps(config, sort_keys=True)}
+    write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+def load_weights(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read inference weights from a ``.safetensors`` file or a training checkpoint (``.pt``).
+
+    A file that ``weights/manifest.json`` lists must have the hash written there.
+
+    Returns:
+        The float32 ``state_dict`` and the configuration saved with it.
+
+    Raises:
+        UserError: missing, damaged, of another model, or a shipped file whose hash differs.
+    """
+    path = Path(path)
+    if path.suffix == ".pt":
+        payload = load_checkpoint(path, kind)
+        return payload["weights"], payload["config"]
+    if not path.is_file():
+        raise UserError(f"{path}: no such weights; train first, or pass another --checkpoint")
+    _verify_shipped(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a whole safetensors file; copy or train it again") from error
+    if metadata.get("kind") != kind:
+        raise UserError(
+            f"{path}: holds {metadata.get('kind', 'something else')}, not {kind}; pass a checkpoint of {kind}"
+        )
+    state = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in state.items()}
+    return state, json.loads(metadata["config"])
+
+
+def load_into(model: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Load ``state`` into ``model``; raise a UserError naming ``path`` where the architecture differs."""
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise UserError(f"{path}: does not fit {type(model).__name__}: {reason}") from error
+
+
+def _verify_shipped(path: Path) -> None:
+    if path.resolve().parent != WEIGHTS or not MANIFEST.exists():
+        return
+    entry = json.loads(MANIFEST.read_text()).get(path.name)
+    if entry and sha256(path) != entry["sha256"]:
+        raise UserError(
+            f"{path}: differs from the hash in {MANIFEST.name}; restore it with git checkout -- {path.name}"
+        )
