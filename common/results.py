@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +29,11 @@ def record(results: Path, problem: str, key: str, values: dict[str, Any], device
         values: the measurement and its circumstances (dataset, counts, preset, seed, steps, seconds).
         device: where it was measured; hardware and library versions are added.
     """
-    path = Path(results) / f"{problem}.json"
-    entries = read_results(results, problem)
-    entries[key] = values | {
-        "device": describe(device),
-        "versions": {
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "numpy": np.__version__,
-        },
-    }
-    write_json(path, entries)
+    versions = {"torch": torch.__version__, "torchvision": torchvision.__version__, "numpy": np.__version__}
+    with _locked(Path(results)):
+        entries = read_results(results, problem)
+        entries[key] = values | {"device": describe(device), "versions": versions}
+        write_json(Path(results) / f"{problem}.json", entries)
 
 
 def read_results(results: Path, problem: str) -> dict[str, dict[str, Any]]:
@@ -47,3 +45,15 @@ def read_results(results: Path, problem: str) -> dict[str, dict[str, Any]]:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not valid JSON ({error}); restore it with git, or delete it") from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process: trainings side by side must not lose each other's records."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

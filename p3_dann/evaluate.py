@@ -1,0 +1,43 @@
+"""Predictions of a trained network, and the share of them that is right."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from common.device import memory_format
+from common.weights import load_into, load_weights
+from p3_dann.augment import prepare
+from p3_dann.model import DANN_model
+from p3_dann.presets import TrainConfig
+
+KIND = "p3_dann"
+
+
+def load_model(path: Path, device: torch.device) -> tuple[DANN_model, TrainConfig, dict[str, object]]:
+    """Return the network of a weights file in evaluation mode, its recipe, and how it was trained.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another model.
+    """
+    state, trained = load_weights(path, KIND)
+    model = DANN_model()
+    load_into(model, state, path)
+    values = {field.name: trained[field.name] for field in dataclasses.fields(TrainConfig)}
+    config = TrainConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    return model.to(device, memory_format=memory_format(device)).eval(), config, trained
+
+
+@torch.inference_mode()
+def predict(model: DANN_model, images: torch.Tensor, config: TrainConfig, batch_size: int = 1000) -> torch.Tensor:
+    """Return the digit, int64 (N,), that ``model`` (in evaluation mode) sees in each uint8 (N, 3, 28, 28)."""
+    device = next(model.parameters()).device
+    batches = (prepare(batch.to(device), config) for batch in images.split(batch_size))
+    return torch.cat([model.classify(batch).argmax(1) for batch in batches])
+
+
+def accuracy(model: DANN_model, images: torch.Tensor, labels: torch.Tensor, config: TrainConfig) -> float:
+    """Return the share of ``images`` whose predicted digit equals its label."""
+    return (predict(model, images, config) == labels.to(next(model.parameters()).device)).float().mean().item()

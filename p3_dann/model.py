@@ -1,0 +1,126 @@
+"""The domain-adversarial network of the original report (355,164 parameters)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+CLASSES = 10
+FEATURES = 48 * 4 * 4
+
+
+class GradientReversal(torch.autograd.Function):
+    """Identity forward, -grl_lambda times the gradient backward.
+
+    Source: Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016, equations 12 and 13.
+    """
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, features: torch.Tensor, grl_lambda: float) -> torch.Tensor:
+        """Return ``features`` unchanged."""
+        ctx.grl_lambda = grl_lambda
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Return the reversed gradient; ``grl_lambda`` itself has none."""
+        return -ctx.grl_lambda * gradient, None
+
+
+def grl_lambda_at(progress: float, maximum: float = 1.0) -> float:
+    """Return grl_lambda after the share ``progress`` (0..1) of training: from 0 smoothly up to ``maximum``.
+
+    The noisy features of the first steps are thus not pushed together before they mean anything.
+
+    Source: Ganin et al. 2016, section 5.2.2, lambda_p = 2 / (1 + exp(-gamma p)) - 1 with gamma = 10.
+    """
+    return maximum * (2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0)
+
+
+class DANN_model(nn.Module):
+    """Feature extractor, digit classifier, and a domain classifier behind gradient reversal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.feature_extract = nn.Sequential(
+            nn.Conv2d(3, 64, kernel_size=5),
+            nn.BatchNorm2d(64),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.Conv2d(64, 48, kernel_size=5),
+            nn.BatchNorm2d(48),
+            nn.Dropout2d(0.3, inplace=True),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+        )
+        self.class_classifier = nn.Sequential(
+            nn.Dropout(0.3),
+            nn.Linear(FEATURES, 192),
+            nn.BatchNorm1d(192),
+            nn.Mish(inplace=True),
+            nn.Dropout(0.3),
+            nn.Linear(192, 128),
+            nn.BatchNorm1d(128),
+            nn.Mish(inplace=True),
+            nn.Linear(128, CLASSES),
+        )
+        self.domain_classifier = nn.Sequential(
+            nn.Dropout(0.3),
+            nn.Linear(FEATURES, 128),
+            nn.BatchNorm1d(128),
+            nn.Mish(inplace=True),
+            nn.Linear(128, 2),
+        )
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what both classifiers see: (N, 768) from images (N, 3, 28, 28)."""
+        return self.feature_extract(images).flatten(1)
+
+    def classify(self, images: torch.Tensor) -> torch.Tensor:
+        """Return digit logits (N, 10) alone."""
+        return self.class_classifier(self.features(images))
+
+    def forward(
+        self, images: torch.Tensor, grl_lambda: float = 0.0, separate_domains: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return digit logits (N, 10) and domain logits (N, 2; 0 is source, 1 is target).
+
+        Args:
+            images: float (N, 3, 28, 28), prepared by :mod:`p3_dann.augment`.
+            grl_lambda: how strongly the domain classifier's gradient is reversed for the features.
+            separate_domains: the first half of ``images`` is the source, the second the target, and each is
+                normalised by its own BatchNorm statistics; the running ones follow the target alone. The
+                domain classifier still sees both at once: statistics of its own for each domain would hide
+                from it the very difference it is to find.
+        """
+        if not separate_domains:
+            features = self.features(images)
+            classes = self.class_classifier(features)
+        else:
+            source_images, target_images = images.chunk(2)
+            with running_statistics_kept(self):
+                source_features = self.features(source_images)
+                source_classes = self.class_classifier(source_features)
+            target_features = self.features(target_images)
+            features = torch.cat([source_features, target_features])
+            classes = torch.cat([source_classes, self.class_classifier(target_features)])
+        return classes, self.domain_classifier(GradientReversal.apply(features, grl_lambda))
+
+
+@contextmanager
+def running_statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Keep BatchNorm's running statistics as they are while training batches pass through."""
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum

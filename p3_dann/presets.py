@@ -1,0 +1,92 @@
+"""Whole configurations of P3; every field is also an option of ``train.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from common.cli import option
+
+MODES = ("source", "dann", "target")
+TARGETS = ("svhn", "usps")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One recipe for all three modes, so that the rows of the table differ in nothing but the data they use."""
+
+    # schedule and optimiser
+    steps: int = option(4000, "optimiser steps", minimum=1)
+    batch_size: int = option(128, "images a step, of each domain in mode dann", minimum=2)
+    learning_rate: float = option(1e-3, "AdamW's peak learning rate", minimum=0.0)
+    warmup: float = option(0.02, "share of the steps with a linearly rising learning rate", minimum=0.0)
+    cosine: bool = option(True, "let the learning rate fall to 0 along a half cosine")
+    weight_decay: float = option(1e-3, "AdamW's decoupled weight decay", minimum=0.0)
+    label_smoothing: float = option(0.05, "share of a label spread over all classes", minimum=0.0)
+    ema_decay: float = option(0.998, "average of the weights used for evaluation and as teacher", minimum=0.0)
+
+    # what the network sees
+    instance_norm: bool = option(True, "give every picture mean 0 and standard deviation 1")
+    grey: bool = option(True, "drop colour: random channel weights in training, their mean in evaluation")
+    invert_probability: float = option(0.5, "how often light and dark change places", minimum=0.0)
+    intensity_scale: float = option(0.3, "contrast is multiplied by 1 ± this", minimum=0.0)
+    intensity_shift: float = option(0.3, "brightness is shifted by ± this", minimum=0.0)
+    affine_degrees: float = option(12.0, "rotation by up to ± this", minimum=0.0)
+    affine_shear: float = option(0.15, "horizontal shear by up to ± this", minimum=0.0)
+    affine_shift: float = option(2.0, "translation by up to ± this many pixels", minimum=0.0)
+    source_zoom: tuple[float, ...] = option((1.0, 1.5), "smallest and largest magnification of source pictures")
+    target_zoom: tuple[float, ...] = option((0.9, 1.15), "smallest and largest magnification of target pictures")
+    stretch: float = option(0.15, "width against height changes by a factor up to 1 ± this", minimum=0.0)
+    blur: float = option(1.0, "up to this share of a 5x5 binomial blur is blended in", minimum=0.0)
+    noise: float = option(0.1, "standard deviation of pixel noise, at most", minimum=0.0)
+    neighbour_probability: float = option(0.5, "how often a strip of another digit is put beside a source digit")
+
+    # domain adaptation
+    batchnorm: str = option(
+        "joint", "statistics of both domains together, or of each on its own", choices=("joint", "separate")
+    )
+    grl_lambda_max: float = option(1.0, "gradient reversal at the end of its schedule", minimum=0.0)
+    domain_weight: float = option(1.0, "weight of the domain loss", minimum=0.0)
+    entropy_weight: float = option(0.0, "weight of the target's conditional entropy", minimum=0.0)
+    consistency_weight: float = option(1.0, "weight of agreement with the EMA teacher on the target", minimum=0.0)
+    consistency_warmup: float = option(0.4, "share of the steps over which target losses rise", minimum=0.0)
+    confidence: float = option(0.9, "teacher confidence from which it is followed, relative to that on the source")
+
+    # machine
+    precision: str = option("auto", "arithmetic of convolutions", choices=("auto", "bf16", "fp32"))
+    compile: bool = option(False, "compile the network")
+    log_every: int = option(50, "steps between two lines of stats.jsonl", minimum=1)
+
+
+CPU = TrainConfig()
+
+PRESETS = {
+    "cpu": CPU,
+    "full": replace(CPU, steps=30_000, batch_size=256, ema_decay=0.999, log_every=200),
+    "sample": replace(CPU, steps=250, batch_size=64, ema_decay=0.98, log_every=10),
+    # The recipe of the original report as far as it tells it: pixels in [-1, 1], no augmentation, Adam, and
+    # gradient reversal that follows the share of training done. Its report gives neither epochs nor batch size.
+    "original": TrainConfig(
+        steps=4000,
+        batch_size=128,
+        warmup=0.0,
+        cosine=False,
+        weight_decay=0.0,
+        label_smoothing=0.0,
+        ema_decay=0.0,
+        instance_norm=False,
+        grey=False,
+        invert_probability=0.0,
+        intensity_scale=0.0,
+        intensity_shift=0.0,
+        affine_degrees=0.0,
+        affine_shear=0.0,
+        affine_shift=0.0,
+        source_zoom=(1.0, 1.0),
+        target_zoom=(1.0, 1.0),
+        stretch=0.0,
+        blur=0.0,
+        noise=0.0,
+        neighbour_probability=0.0,
+        consistency_weight=0.0,
+    ),
+}
