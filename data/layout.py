@@ -1,0 +1,182 @@
+"""Writing the data layout of common/dataset.py: whole parts only, with every core, the same bytes every time."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import shutil
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from common.dataset import DIGIT_DOMAINS, DIGIT_SIZE
+from common.errors import UserError
+
+PARTS = ("face", *DIGIT_DOMAINS)
+
+
+class Splits(NamedTuple):
+    """Which pictures (by number, ascending) belong to which split."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+
+def split_shuffled(count: int, rng: np.random.Generator) -> Splits:
+    """Split ``count`` pictures 64/16/20 at random."""
+    return _cut(rng.permutation(count))
+
+
+def split_contiguous(count: int) -> Splits:
+    """Split ``count`` pictures 64/16/20 in their own order, so that neighbours stay in one split."""
+    return _cut(np.arange(count))
+
+
+def part_folder(data_root: Path, part: str) -> Path:
+    """Return the folder of ``part`` (face, mnistm, svhn or usps)."""
+    return Path(data_root) / ("face" if part == "face" else f"digits/{part}")
+
+
+@contextmanager
+def locked(data_root: Path) -> Iterator[None]:
+    """Keep a second preparation out of ``data_root`` for as long as the block runs."""
+    data_root.mkdir(parents=True, exist_ok=True)
+    with open(data_root / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"{data_root}: another prepare.py is writing here; wait for it to end") from error
+        yield
+
+
+def parts_to_make(data_root: Path, parts: Sequence[str], force: bool) -> list[str]:
+    """Return those of ``parts`` that are missing (all of them with ``force``).
+
+    Raises:
+        UserError: every one is there already.
+    """
+    missing = [part for part in parts if force or not part_folder(data_root, part).exists()]
+    if not missing:
+        raise UserError(
+            f"{data_root}: {', '.join(parts)} already made; pass --force to replace, or another --data-root"
+        )
+    for part in parts:
+        if part not in missing:
+            print(f"{part_folder(data_root, part)}: already made, kept (--force replaces it)")
+    return missing
+
+
+@contextmanager
+def building(data_root: Path, part: str) -> Iterator[Path]:
+    """Yield an empty neighbour of the part's folder; it takes the part's name only when the block succeeds.
+
+    What an earlier, killed run left is removed first. Needs the lock of :func:`locked`.
+    """
+    target = part_folder(data_root, part)
+    partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
+    remove(partial)
+    remove(old)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        os.sync()
+        if target.exists() or target.is_symlink():
+            target.rename(old)
+        partial.rename(target)
+    finally:
+        remove(partial)
+        remove(old)
+
+
+def remove(path: Path) -> None:
+    """Remove a folder tree, or a link without what it points to; no error where there is nothing."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+
+
+def write_source(folder: Path, name: str) -> None:
+    """Write the one line by which results and captions call this part (common.dataset.dataset_name)."""
+    (folder / "SOURCE").write_text(name + "\n", encoding="utf-8")
+
+
+def write_splits(folder: Path, labels: np.ndarray, splits: Splits) -> None:
+    """Write train.csv, val.csv and test.csv for pictures 0..N-1 of ``folder/data``."""
+    for split, numbers in splits._asdict().items():
+        lines = [f"{picture_name(number)},{labels[number]}\n" for number in numbers]
+        (folder / f"{split}.csv").write_text("image_name,label\n" + "".join(lines), encoding="utf-8")
+
+
+def picture_name(number: int) -> str:
+    """Return the file name of picture ``number``."""
+    return f"{number:05d}.png"
+
+
+class WriterPool:
+    """Processes that turn chunks of work into PNG files; the number of them never changes a byte."""
+
+    def __init__(self, workers: int | None = None) -> None:
+        """Start ``workers`` processes (None: one for every core this process may use)."""
+        self.workers = workers or len(os.sched_getaffinity(0))
+        # An interrupt from the keyboard reaches every process: only the parent acts on it.
+        self._pool = ProcessPoolExecutor(
+            self.workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def run(self, job: Callable[..., int], chunks: Iterable[tuple], total: int, description: str) -> None:
+        """Call ``job(*chunk)`` for every chunk, showing the pictures done; ``job`` returns how many it wrote."""
+        running: deque = deque()
+        with tqdm(total=total, desc=description, unit="img", mininterval=0.5) as bar:
+            for chunk in chunks:
+                running.append(self._pool.submit(job, *chunk))
+                # A bounded queue keeps the memory small however large the source is.
+                if len(running) > 4 * self.workers:
+                    bar.update(running.popleft().result())
+            while running:
+                bar.update(running.popleft().result())
+
+    def write_digits(self, folder: Path, pixels: np.ndarray, description: str) -> None:
+        """Write ``pixels``, uint8 (N, H, W) or (N, H, W, 3), as 28x28 pictures ``folder/data/NNNNN.png``."""
+        data = folder / "data"
+        data.mkdir()
+        chunks = ((data, first, pixels[first : first + 500]) for first in range(0, len(pixels), 500))
+        self.run(_write_digits, chunks, len(pixels), description)
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    """Save a small picture fast: stronger compression gains little at these sizes."""
+    image.save(path, "PNG", compress_level=1)
+
+
+def _write_digits(folder: Path, first: int, pixels: np.ndarray) -> int:
+    for number, picture in enumerate(pixels, start=first):
+        image = Image.fromarray(picture)
+        if image.size != (DIGIT_SIZE, DIGIT_SIZE):
+            image = image.resize((DIGIT_SIZE, DIGIT_SIZE), Image.Resampling.BILINEAR)
+        save_png(image, folder / picture_name(number))
+    return len(pixels)
+
+
+def _cut(order: np.ndarray) -> Splits:
+    """Cut off a fifth for test, then a fifth of the rest for val, rounded up as the original counts are."""
+    test = math.ceil(len(order) / 5)
+    val = math.ceil((len(order) - test) / 5)
+    train = len(order) - test - val
+    return Splits(*(np.sort(piece) for piece in np.split(order, [train, train + val])))
