@@ -10,7 +10,7 @@ import torch
 from common.device import memory_format
 from common.weights import load_into, load_weights
 from p3_dann.augment import prepare
-from p3_dann.model import DANN_model
+from p3_dann.model import DANN_model, running_statistics_kept
 from p3_dann.presets import TrainConfig
 
 KIND = "p3_dann"
@@ -41,3 +41,23 @@ def predict(model: DANN_model, images: torch.Tensor, config: TrainConfig, batch_
 def accuracy(model: DANN_model, images: torch.Tensor, labels: torch.Tensor, config: TrainConfig) -> float:
     """Return the share of ``images`` whose predicted digit equals its label."""
     return (predict(model, images, config) == labels.to(next(model.parameters()).device)).float().mean().item()
+
+
+@torch.inference_mode()
+def domain_features(model: DANN_model, images: torch.Tensor, config: TrainConfig, is_source: bool) -> torch.Tensor:
+    """Return the features (N, 768) of pictures of one domain, normalised as that domain was in training.
+
+    A model trained with ``batchnorm="separate"`` keeps the running statistics of the target alone; pictures
+    of the source are then normalised by their own, which is what they met in training.
+    """
+    inputs = prepare(images.to(next(model.parameters()).device), config)
+    if not (is_source and config.batchnorm == "separate"):
+        return torch.cat([model.features(batch) for batch in inputs.split(1000)])
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    with running_statistics_kept(model):
+        for layer in layers:
+            layer.train()
+        features = model.features(inputs)
+        for layer in layers:
+            layer.eval()
+    return features

@@ -15,7 +15,7 @@ class TrainConfig:
     """One recipe for all three modes, so that the rows of the table differ in nothing but the data they use."""
 
     # schedule and optimiser
-    steps: int = option(4000, "optimiser steps", minimum=1)
+    steps: int = option(3000, "optimiser steps", minimum=1)
     batch_size: int = option(128, "images a step, of each domain in mode dann", minimum=2)
     learning_rate: float = option(1e-3, "AdamW's peak learning rate", minimum=0.0)
     warmup: float = option(0.02, "share of the steps with a linearly rising learning rate", minimum=0.0)
@@ -62,11 +62,11 @@ CPU = TrainConfig()
 PRESETS = {
     "cpu": CPU,
     "full": replace(CPU, steps=30_000, batch_size=256, ema_decay=0.999, log_every=200),
-    "sample": replace(CPU, steps=250, batch_size=64, ema_decay=0.98, log_every=10),
+    "sample": replace(CPU, steps=200, batch_size=64, ema_decay=0.98, log_every=10),
     # The recipe of the original report as far as it tells it: pixels in [-1, 1], no augmentation, Adam, and
     # gradient reversal that follows the share of training done. Its report gives neither epochs nor batch size.
     "original": TrainConfig(
-        steps=4000,
+        steps=3000,
         batch_size=128,
         warmup=0.0,
         cosine=False,

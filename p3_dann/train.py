@@ -27,6 +27,7 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from common.batches import Batches
 from common.cli import (
     add_common_arguments,
     add_preset_arguments,
@@ -46,7 +47,7 @@ from common.run import Run
 from common.seed import seed_everything
 from common.weights import load_weights, save_weights
 from p3_dann.augment import augment, prepare
-from p3_dann.dataset import SOURCE, Batches, load_labelled, load_unlabelled
+from p3_dann.dataset import SOURCE, load_labelled, load_unlabelled
 from p3_dann.evaluate import KIND, accuracy
 from p3_dann.losses import conditional_entropy, consistency
 from p3_dann.model import DANN_model, grl_lambda_at
@@ -191,7 +192,7 @@ def learning_rate_at(progress: float, config: TrainConfig) -> float:
     Linear warm-up, then half a cosine down to 0 (Loshchilov and Hutter, "SGDR", 2017, equation 5).
     """
     if progress < config.warmup:
-        return (progress + 1.0 / config.steps) / config.warmup
+        return min(1.0, (progress + 1.0 / config.steps) / config.warmup)
     return 0.5 + 0.5 * math.cos(math.pi * progress) if config.cosine else 1.0
 
 

@@ -1,0 +1,191 @@
+"""Draw the features of DANN in two dimensions, coloured by digit and by domain, for each target.
+
+    python p3_dann/tsne.py
+    python p3_dann/tsne.py --preset sample --data-root sample_data
+    python p3_dann/tsne.py --checkpoint runs/cpu/p3_svhn_dann_seed0/weights.safetensors
+
+Writes images/P3/DANN_{class,domain}_TSNE_{SVHN,USPS}.png, and how well the domains mix to results/p3.json.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from matplotlib import patheffects
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.model_selection import cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+
+from common.cli import add_common_arguments, make_parser, positive_int
+from common.dataset import dataset_name, load_digits
+from common.device import pick_device
+from common.errors import run_main
+from common.paths import WEIGHTS, Workspace, workspace
+from common.plots import PALETTE, new_figure, save_figure
+from common.results import record
+from common.seed import generator, seed_everything
+from p3_dann.dataset import SOURCE
+from p3_dann.evaluate import domain_features, load_model
+from p3_dann.presets import PRESETS, TARGETS
+
+# Paul Tol, "Colour schemes", 2021, scheme muted with a dark grey: ten colours that colour-blind readers tell apart.
+DIGIT_COLOURS = (
+    "#332288",
+    "#88CCEE",
+    "#CC6677",
+    "#117733",
+    "#DDCC77",
+    "#882255",
+    "#44AA99",
+    "#AA4499",
+    "#999933",
+    "#555555",
+)
+DOMAIN_COLOURS = PALETTE[:2]
+MARKERS = ("o", "^")
+NEIGHBOURS = 15
+
+
+def main() -> None:
+    parser = make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="draw this preset's DANN runs (unset: weights/)")
+    parser.add_argument("--checkpoint", type=Path, help="draw this one instead")
+    parser.add_argument("--points", type=positive_int, default=2000, help="pictures of each domain")
+    add_common_arguments(parser)
+    arguments = parser.parse_args()
+    device = pick_device(arguments.device)
+    if arguments.checkpoint:
+        paths = [arguments.checkpoint]
+    elif arguments.preset:
+        runs = workspace(arguments.preset, arguments.output).runs
+        paths = [runs / f"p3_{target}_dann_seed{arguments.seed}" / "weights.safetensors" for target in TARGETS]
+    else:
+        paths = [WEIGHTS / f"p3_{target}.safetensors" for target in TARGETS]
+    models = [load_model(path, device) for path in paths]
+    for path, (model, config, trained) in zip(paths, models, strict=True):
+        seed_everything(arguments.seed)
+        target = trained["target"]
+        domains = (SOURCE, target)
+        pictures, labels = sample(arguments.data_root, domains, arguments.points, arguments.seed)
+        features = torch.cat([domain_features(model, pictures[i], config, is_source=i == 0) for i in range(2)])
+        features, digits = features.cpu().numpy(), torch.cat(labels).numpy()
+        is_target = np.arange(len(digits)) >= len(labels[0])
+        plane = embed(features, arguments.seed)
+        names = [dataset_name(arguments.data_root, domain) for domain in domains]
+        title = f"{names[0]} → {names[1]}\nDANN, preset {trained['preset']}, seed {trained['seed']}"
+        space = workspace(trained["preset"], arguments.output)
+        save_figure(draw_classes(plane, digits, is_target, domains, title), picture_path(space, "class", target))
+        save_figure(draw_domains(plane, digits, is_target, domains, title), picture_path(space, "domain", target))
+        values = separation(features, digits, is_target) | {
+            "source_data": names[0],
+            "target_data": names[1],
+            "preset": trained["preset"],
+            "mode": trained["mode"],
+            "seed": trained["seed"],
+            "points_per_domain": len(labels[0]),
+            "neighbours": NEIGHBOURS,
+        }
+        record(space.results, "p3", f"tsne/{target}", values, device)
+        print(f"{path}: drawn to {picture_path(space, 'class', target)} and {picture_path(space, 'domain', target)}")
+
+
+def sample(
+    data_root: Path, domains: tuple[str, str], points: int, seed: int
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return equally many random validation pictures and labels of each domain, at most ``points``."""
+    sets = [load_digits(data_root, domain, "val") for domain in domains]
+    count = min(points, *(len(labels) for _, labels in sets))
+    chosen = [
+        torch.randperm(len(labels), generator=generator(seed, "tsne", domain))[:count]
+        for domain, (_, labels) in zip(domains, sets, strict=True)
+    ]
+    pairs = [(images[index], labels[index]) for (images, labels), index in zip(sets, chosen, strict=True)]
+    return [images for images, _ in pairs], [labels for _, labels in pairs]
+
+
+def embed(features: np.ndarray, seed: int) -> np.ndarray:
+    """Return the t-SNE plane (N, 2) of features (N, 768), started from their principal components.
+
+    Source: van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008; the start after Kobak and
+    Berens, "The art of using t-SNE for single-cell transcriptomics", 2019.
+    """
+    reduced = PCA(min(50, *features.shape), random_state=seed).fit_transform(features)
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
+
+
+def separation(features: np.ndarray, digits: np.ndarray, is_target: np.ndarray) -> dict[str, float]:
+    """Return how far apart domains and digits are among the features, by nearest neighbours.
+
+    ``knn_domain_accuracy`` is that of telling the domains apart (0.5: perfectly mixed), five-fold;
+    ``knn_transfer_accuracy`` that of naming a target digit by its source neighbours.
+    """
+    neighbours = KNeighborsClassifier(min(NEIGHBOURS, len(digits) // 4))
+    transfer = neighbours.fit(features[~is_target], digits[~is_target]).score(features[is_target], digits[is_target])
+    domain = cross_val_score(neighbours, features, is_target, cv=5).mean()
+    return {"knn_domain_accuracy": round(float(domain), 4), "knn_transfer_accuracy": round(float(transfer), 4)}
+
+
+def picture_path(space: Workspace, colouring: str, target: str) -> Path:
+    """Return where the plot coloured by ``colouring`` (class or domain) is written."""
+    return space.images / "P3" / f"DANN_{colouring}_TSNE_{target.upper()}.png"
+
+
+def draw_classes(
+    plane: np.ndarray, digits: np.ndarray, is_target: np.ndarray, domains: tuple[str, str], title: str
+) -> Figure:
+    """Return the plot with a colour for each digit, and a marker for each domain."""
+    figure, axis = _axes(plane, digits, title)
+    for domain, marker in enumerate(MARKERS):
+        chosen = is_target == bool(domain)
+        colours = np.array(DIGIT_COLOURS)[digits[chosen]]
+        axis.scatter(*plane[chosen].T, s=14, c=colours, marker=marker, alpha=0.75, linewidths=0)
+    handles = [_handle("s", colour, str(digit)) for digit, colour in enumerate(DIGIT_COLOURS)]
+    handles += [_handle(marker, "#777777", name) for marker, name in zip(MARKERS, domains, strict=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=13, handletextpad=0.1)
+    return figure
+
+
+def draw_domains(
+    plane: np.ndarray, digits: np.ndarray, is_target: np.ndarray, domains: tuple[str, str], title: str
+) -> Figure:
+    """Return the plot with a colour and a marker for each domain."""
+    figure, axis = _axes(plane, digits, title)
+    for domain, (marker, colour) in enumerate(zip(MARKERS, DOMAIN_COLOURS, strict=True)):
+        chosen = is_target == bool(domain)
+        axis.scatter(*plane[chosen].T, s=14, c=colour, marker=marker, alpha=0.45, linewidths=0)
+    handles = [_handle(*design) for design in zip(MARKERS, DOMAIN_COLOURS, domains, strict=True)]
+    handles.append(_handle("$3$", "black", "digit (cluster median)"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=13, handletextpad=0.1)
+    return figure
+
+
+def _axes(plane: np.ndarray, digits: np.ndarray, title: str) -> tuple[Figure, object]:
+    """Return a figure whose digits are written, large, at the medians of their points."""
+    figure, axes = new_figure(size=(7.0, 7.4))
+    axis = axes[0, 0]
+    axis.set(xticks=[], yticks=[], aspect="equal")
+    axis.set_title(title, fontsize=11)
+    axis.spines[:].set_visible(False)
+    for digit in np.unique(digits):
+        text = axis.text(*np.median(plane[digits == digit], axis=0), str(digit), fontsize=24, weight="bold")
+        text.set(ha="center", va="center", zorder=10)
+        text.set_path_effects([patheffects.withStroke(linewidth=4, foreground="white")])
+    return figure, axis
+
+
+def _handle(marker: str, colour: str, label: str) -> Line2D:
+    return Line2D([], [], linestyle="none", marker=marker, color=colour, markersize=10, label=label)
+
+
+if __name__ == "__main__":
+    run_main(main)
