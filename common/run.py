@@ -89,6 +89,7 @@ class Run:
         self.rows: list[dict[str, Any]] = []
         self.step = 0  # the step in progress; every step below it is complete
         self.seconds = 0.0
+        self._started: float | None = None
         self._first_bad_step = torch.full((), -1, dtype=torch.int64, device=device)
         self._stop_signal: int | None = None
         self._tensorboard_requested, self._events = tensorboard, None
@@ -131,9 +132,14 @@ class Run:
             self._events.close()
         if self.is_writer:
             self._lock.close()
+        self.seconds, self._started = self.total_seconds, None
 
-    def steps(self, total: int, images_per_step: int, description: str = "training") -> Iterator[int]:
+    def steps(
+        self, total: int, images_per_step: int, description: str = "training", max_seconds: float | None = None
+    ) -> Iterator[int]:
         """Yield the steps still to do, saving in time, at the end, and when asked to stop.
+
+        With ``max_seconds`` this start ends after so long, complete and saved, wherever it is.
 
         Raises:
             KeyboardInterrupt: after SIGINT or SIGTERM, once the step in progress is complete and saved.
@@ -144,7 +150,7 @@ class Run:
             desc=description,
             unit="img",
             unit_scale=True,
-            mininterval=0.5,
+            mininterval=0.5 if sys.stderr.isatty() else 20.0,
             dynamic_ncols=True,
             disable=not self.is_writer,
         )
@@ -161,10 +167,14 @@ class Run:
                         file=sys.stderr,
                     )
                     raise KeyboardInterrupt
+                if max_seconds and time.perf_counter() - self._started > max_seconds:
+                    break
                 if time.perf_counter() - self._saved_at > self.checkpoint_seconds and self.step < total:
                     self.save()
-            if self._saved_step != total:
+            if self._saved_step != self.step:
                 self.save()
+        if self.step < total and self.is_writer:
+            print(f"stopped after step {self.step} of {total}; the same command goes on from here", file=sys.stderr)
 
     def guard(self, *losses: torch.Tensor) -> None:
         """Remember the first step with a loss that is not finite; costs no synchronisation."""
@@ -211,7 +221,7 @@ class Run:
     @property
     def total_seconds(self) -> float:
         """Seconds of training so far, earlier starts included."""
-        return self.seconds + time.perf_counter() - self._started
+        return self.seconds + (time.perf_counter() - self._started if self._started is not None else 0.0)
 
     _saved_step = -1
 

@@ -1,0 +1,22 @@
+"""MNIST-M for the diffusion model and its judge: pictures in [-1, 1] and labels, all on one device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from common.dataset import load_digits
+
+DOMAIN = "mnistm"
+
+
+def load_mnistm(data_root: Path, split: str, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+    """Return pictures uint8 (N, 3, 28, 28) and labels int64 (N,), 0..9, on ``device``."""
+    images, labels = load_digits(data_root, DOMAIN, split)
+    return images.to(device), labels.to(device)
+
+
+def to_network(images: torch.Tensor) -> torch.Tensor:
+    """Map uint8 0..255 to float32 [-1, 1], any shape."""
+    return images.float().div(127.5).sub(1)

@@ -1,0 +1,241 @@
+"""The U-Net of the report: predicts the noise in an image, given the time step and the digit.
+
+Sources: Ho et al., "Denoising Diffusion Probabilistic Models", 2020, appendix B (residual blocks, attention,
+embeddings); Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022, section 3.2 (the null label).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+NULL_LABEL = 0  # row 0 of the condition embedding means "no condition"; digit d is row d + 1
+NUM_GROUPS = 32
+
+
+class Swish(nn.Module):
+    """x * sigmoid(x). Source: Ramachandran et al., "Searching for Activation Functions", 2017."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the activation to any shape."""
+        return F.silu(x)
+
+
+class TimeEmbedding(nn.Module):
+    """Learned embedding of the time steps 0..T-1, starting as the sinusoids of Vaswani et al., 2017, section 3.5."""
+
+    def __init__(self, num_timesteps: int, channels: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.time_embedding = nn.Sequential(
+            nn.Embedding.from_pretrained(sinusoids(num_timesteps, channels), freeze=False),
+            nn.Linear(channels, embedding_dim),
+            Swish(),
+            nn.Linear(embedding_dim, embedding_dim),
+        )
+
+    def forward(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """Map int64 (N,) to (N, embedding_dim)."""
+        return self.time_embedding(timesteps)
+
+
+class ConditionalEmbedding(nn.Module):
+    """Embedding of the condition: row 0 is the null label (kept at zero), rows 1.. the classes."""
+
+    def __init__(self, num_labels: int, channels: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.conditional_embedding = nn.Sequential(
+            nn.Embedding(num_labels + 1, channels, padding_idx=NULL_LABEL),
+            nn.Linear(channels, embedding_dim),
+            Swish(),
+            nn.Linear(embedding_dim, embedding_dim),
+        )
+
+    def forward(self, conditions: torch.Tensor) -> torch.Tensor:
+        """Map int64 (N,) with values 0..num_labels to (N, embedding_dim)."""
+        return self.conditional_embedding(conditions)
+
+
+class DownSample(nn.Module):
+    """Halve height and width: the sum of two strided convolutions with different fields of view."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv_1 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.conv_2 = nn.Conv2d(channels, channels, 5, stride=2, padding=2)
+
+    def forward(self, x: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        """Map (N, C, H, W) to (N, C, H/2, W/2)."""
+        return self.conv_1(x) + self.conv_2(x)
+
+
+class UpSample(nn.Module):
+    """Double height and width: a transposed convolution, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.convtrans = nn.ConvTranspose2d(channels, channels, 5, stride=2, padding=2, output_padding=1)
+
+    def forward(self, x: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        """Map (N, C, H, W) to (N, C, 2H, 2W)."""
+        return self.conv(self.convtrans(x))
+
+
+class AttentionBlock(nn.Module):
+    """Single-head self-attention over all pixels, added to its input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.group_norm = nn.GroupNorm(NUM_GROUPS, channels)
+        self.proj_q = nn.Conv2d(channels, channels, 1)
+        self.proj_k = nn.Conv2d(channels, channels, 1)
+        self.proj_v = nn.Conv2d(channels, channels, 1)
+        self.proj = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (N, C, H, W) to the same shape."""
+        count, channels, height, width = x.shape
+        h = self.group_norm(x)
+
+        def pixels(image: torch.Tensor) -> torch.Tensor:
+            return image.flatten(2).transpose(1, 2)
+
+        h = F.scaled_dot_product_attention(pixels(self.proj_q(h)), pixels(self.proj_k(h)), pixels(self.proj_v(h)))
+        return x + self.proj(h.transpose(1, 2).reshape(count, channels, height, width))
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions with the time and the condition added between them, then optional attention."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, embedding_dim: int, dropout: float, attention: bool
+    ) -> None:
+        super().__init__()
+        self.block1 = nn.Sequential(
+            nn.GroupNorm(NUM_GROUPS, in_channels), Swish(), nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        )
+        self.time_embedding_proj = nn.Sequential(Swish(), nn.Linear(embedding_dim, out_channels))
+        self.cond_proj = nn.Sequential(Swish(), nn.Linear(embedding_dim, out_channels))
+        self.block2 = nn.Sequential(
+            nn.GroupNorm(NUM_GROUPS, out_channels),
+            Swish(),
+            nn.Dropout(dropout),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1),
+        )
+        same = in_channels == out_channels
+        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
+        self.attention = AttentionBlock(out_channels) if attention else nn.Identity()
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """Map (N, in_channels, H, W) and two (N, embedding_dim) to (N, out_channels, H, W)."""
+        h = self.block1(x)
+        h = h + (self.time_embedding_proj(time) + self.cond_proj(condition))[:, :, None, None]
+        return self.attention(self.block2(h) + self.shortcut(x))
+
+
+class UNet(nn.Module):
+    """U-Net with skip concatenation; the defaults are the network that the original report prints.
+
+    Args:
+        num_timesteps: T, the number of rows of the time embedding.
+        num_labels: number of classes; the condition embedding has one row more.
+        channels: width of the first level, a multiple of 32.
+        channel_mults: width of each level as a multiple of ``channels``; each further level halves the side.
+        attention_levels: the levels whose down blocks attend, 0 being full resolution.
+        num_res_blocks: residual blocks a level on the way down (one more on the way up).
+        dropout: dropout rate inside the residual blocks.
+    """
+
+    def __init__(
+        self,
+        num_timesteps: int = 200,
+        num_labels: int = 10,
+        channels: int = 128,
+        channel_mults: Sequence[int] = (1, 2, 2),
+        attention_levels: Sequence[int] = (0, 1, 2),
+        num_res_blocks: int = 2,
+        dropout: float = 0.15,
+    ) -> None:
+        super().__init__()
+        embedding_dim = 4 * channels
+        self.time_embedding = TimeEmbedding(num_timesteps, channels, embedding_dim)
+        self.cond_embedding = ConditionalEmbedding(num_labels, channels, embedding_dim)
+        self.head = nn.Conv2d(3, channels, 3, padding=1)
+
+        self.downblocks = nn.ModuleList()
+        skip_widths = [channels]
+        width = channels
+        for level, mult in enumerate(channel_mults):
+            for _ in range(num_res_blocks):
+                attention = level in attention_levels
+                self.downblocks.append(ResidualBlock(width, channels * mult, embedding_dim, dropout, attention))
+                width = channels * mult
+                skip_widths.append(width)
+            if level < len(channel_mults) - 1:
+                self.downblocks.append(DownSample(width))
+                skip_widths.append(width)
+
+        self.middleblocks = nn.ModuleList(
+            ResidualBlock(width, width, embedding_dim, dropout, attention) for attention in (True, False)
+        )
+
+        self.upblocks = nn.ModuleList()
+        for level, mult in reversed(list(enumerate(channel_mults))):
+            for _ in range(num_res_blocks + 1):
+                in_channels = width + skip_widths.pop()
+                self.upblocks.append(ResidualBlock(in_channels, channels * mult, embedding_dim, dropout, False))
+                width = channels * mult
+            if level > 0:
+                self.upblocks.append(UpSample(width))
+
+        self.tail = nn.Sequential(nn.GroupNorm(NUM_GROUPS, width), Swish(), nn.Conv2d(width, 3, 3, padding=1))
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Start every residual branch and the output at zero (Ho et al., 2020, released code; appendix B)."""
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                nn.init.zeros_(module.block2[-1].weight)
+                nn.init.zeros_(module.block2[-1].bias)
+            if isinstance(module, AttentionBlock):
+                nn.init.zeros_(module.proj.weight)
+                nn.init.zeros_(module.proj.bias)
+        nn.init.zeros_(self.tail[-1].weight)
+        nn.init.zeros_(self.tail[-1].bias)
+
+    def forward(self, x: torch.Tensor, timesteps: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
+        """Predict from the noisy image.
+
+        Args:
+            x: noisy images (N, 3, H, W), about [-1, 1] plus noise; H and W divisible by 2^(levels - 1).
+            timesteps: int64 (N,), 0..T-1.
+            conditions: int64 (N,), 0 for no condition, digit + 1 otherwise.
+
+        Returns:
+            (N, 3, H, W): the predicted noise, or whatever target the model was trained for.
+        """
+        time = self.time_embedding(timesteps)
+        condition = self.cond_embedding(conditions)
+        h = self.head(x)
+        skips = [h]
+        for block in self.downblocks:
+            h = block(h, time, condition)
+            skips.append(h)
+        for block in self.middleblocks:
+            h = block(h, time, condition)
+        for block in self.upblocks:
+            if isinstance(block, ResidualBlock):
+                h = torch.cat([h, skips.pop()], dim=1)
+            h = block(h, time, condition)
+        return self.tail(h)
+
+
+def sinusoids(num_timesteps: int, channels: int) -> torch.Tensor:
+    """Return the sinusoidal position code, float32 (num_timesteps, channels), sines first, then cosines."""
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(0, channels, 2) / channels)
+    angles = torch.arange(num_timesteps)[:, None] * frequencies[None, :]
+    return torch.cat([angles.sin(), angles.cos()], dim=1)

@@ -1,0 +1,73 @@
+"""Every setting of P2, in one place. ``--preset`` picks a row, each field is an option of train.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.cli import option
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One configuration of the diffusion model; the defaults are the report's network."""
+
+    # Model (see p2_diffusion/model.py)
+    channels: int = option(128, "width of the first level, a multiple of 32", minimum=32)
+    channel_mults: tuple[int, ...] = option((1, 2, 2), "width of each level, times --channels")
+    attention_levels: tuple[int, ...] = option((0, 1, 2), "levels whose down blocks attend")
+    num_res_blocks: int = option(2, "residual blocks a level", minimum=1)
+    dropout: float = option(0.15, "dropout in the residual blocks", minimum=0)
+
+    # Diffusion (see p2_diffusion/diffusion.py)
+    timesteps: int = option(200, "T, the number of diffusion steps", minimum=2)
+    schedule: str = option("cosine", "noise schedule", choices=("cosine", "linear"))
+    prediction: str = option("v", "what the network predicts", choices=("epsilon", "v"))
+    min_snr_gamma: float = option(5.0, "min-SNR loss weight, 0 for none (Hang et al., 2023)", minimum=0)
+    label_dropout: float = option(0.1, "share of samples trained without their label", minimum=0)
+
+    # Optimisation
+    steps: int = option(30_000, "optimiser steps", minimum=1)
+    batch_size: int = option(512, "images a step, over all processes", minimum=1)
+    learning_rate: float = option(4e-4, "peak learning rate of AdamW")
+    warmup_steps: int = option(500, "steps of linear warm-up", minimum=0)
+    weight_decay: float = option(0.0, "AdamW weight decay", minimum=0)
+    clip_norm: float = option(1.0, "gradient norm is clipped to this")
+    ema_decay: float = option(0.9995, "decay of the averaged weights that sample", minimum=0)
+    precision: str = option("auto", "bf16 where it is fast, or force one", choices=("auto", "bf16", "fp32"))
+    compile: bool = option(False, "torch.compile the network")
+    log_every: int = option(50, "steps between rows of stats.jsonl", minimum=1)
+    sample_every: int = option(2000, "steps between sample grids", minimum=1)
+
+
+PRESETS = {
+    # The network as printed in the report, for one GPU.
+    "full": TrainConfig(compile=True),
+    # The same class, narrower, attention where the picture is small: for two CPU cores.
+    "cpu": TrainConfig(
+        channels=32,
+        channel_mults=(1, 2, 2),
+        attention_levels=(2,),
+        num_res_blocks=1,
+        dropout=0.0,
+        steps=8_000,
+        batch_size=64,
+        learning_rate=1e-3,
+        warmup_steps=200,
+        ema_decay=0.999,
+        sample_every=1000,
+    ),
+    # Minutes on the built-in sample set.
+    "sample": TrainConfig(
+        channels=32,
+        channel_mults=(1, 1, 2),
+        attention_levels=(),
+        num_res_blocks=1,
+        dropout=0.0,
+        steps=600,
+        batch_size=64,
+        learning_rate=2e-3,
+        warmup_steps=50,
+        ema_decay=0.99,
+        sample_every=300,
+    ),
+}

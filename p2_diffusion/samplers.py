@@ -1,0 +1,210 @@
+"""Three ways to turn noise into images, all with classifier-free guidance.
+
+Ancestral sampling is the report's; the other two read the same network at fewer time steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from common.errors import UserError
+from p2_diffusion.diffusion import Diffusion, Network
+from p2_diffusion.model import NULL_LABEL
+
+SAMPLERS = ("ddpm", "ddim", "dpmpp")
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How to sample.
+
+    Attributes:
+        sampler: ``ddpm`` (ancestral, Ho et al., 2020, algorithm 2), ``ddim`` (Song et al., "Denoising Diffusion
+            Implicit Models", 2021, eq. 12) or ``dpmpp`` (DPM-Solver++ 2M, Lu et al., 2022, algorithm 2).
+        steps: network evaluations, 1..T; ``ddpm`` needs all T unless it is to skip steps evenly.
+        guidance_scale: w in (1 - w) eps(x) + w eps(x, c); 1 is no guidance (Ho and Salimans, 2022, eq. 6 with
+            w = 1 + their w).
+        guidance_interval: guide only where t / T lies within (Kynkäänniemi et al., "Applying Guidance in a
+            Limited Interval", 2024).
+        eta: noise of ``ddim``, 0 deterministic, 1 ancestral.
+        clip: clamp the estimate of x_0 to [-1, 1] at every step.
+    """
+
+    sampler: str = "ddim"
+    steps: int = 20
+    guidance_scale: float = 2.0
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    eta: float = 0.0
+    clip: bool = True
+
+
+def time_steps(timesteps: int, steps: int) -> list[int]:
+    """Return ``steps`` time steps from T-1 down to 0, evenly spaced.
+
+    Raises:
+        UserError: more steps than the model was trained for, or none.
+    """
+    if not 1 <= steps <= timesteps:
+        raise UserError(f"--steps {steps}: must lie between 1 and {timesteps}, the T this model was trained for")
+    if steps == 1:
+        return [timesteps - 1]
+    return [round((timesteps - 1) * (steps - 1 - k) / (steps - 1)) for k in range(steps)]
+
+
+@torch.no_grad()
+def sample(
+    network: Network,
+    diffusion: Diffusion,
+    conditions: torch.Tensor,
+    noise: torch.Tensor,
+    config: SamplerConfig,
+    generator: torch.Generator | None = None,
+    on_step: Callable[[int, torch.Tensor], None] | None = None,
+) -> torch.Tensor:
+    """Draw one image a condition.
+
+    Args:
+        network: the U-Net, called as ``network(x, t, conditions)``.
+        diffusion: the process it was trained for.
+        conditions: int64 (N,), 0 for none, digit + 1 otherwise.
+        noise: x_T, standard normal (N, C, H, W).
+        config: which sampler, how many steps, how much guidance.
+        generator: source of the noise that ``ddpm`` (and ``ddim`` with eta > 0) adds, on a CPU.
+        on_step: called with (number of finished network evaluations, x) before the first and after each.
+
+    Returns:
+        Images float32 (N, C, H, W), about [-1, 1].
+    """
+    ts = time_steps(diffusion.timesteps, config.steps)
+    step = {"ddpm": _ancestral_step, "ddim": _ddim_step, "dpmpp": DPMSolverPP2M()}[config.sampler]
+    x = noise
+    if on_step:
+        on_step(0, x)
+    for index, t in enumerate(ts):
+        t_next = ts[index + 1] if index + 1 < len(ts) else None
+        guided = config.guidance_interval[0] <= t / diffusion.timesteps <= config.guidance_interval[1]
+        x0, epsilon = predict(network, diffusion, x, t, conditions, config.guidance_scale if guided else 1.0)
+        if config.clip:
+            signal, noise_scale = _amplitudes(diffusion, t)
+            x0 = x0.clamp(-1, 1)
+            epsilon = (x - signal * x0) / noise_scale
+        x = step(diffusion, x, x0, epsilon, t, t_next, config, generator)
+        if on_step:
+            on_step(index + 1, x)
+    return x
+
+
+def predict(
+    network: Network, diffusion: Diffusion, x: torch.Tensor, t: int, conditions: torch.Tensor, guidance_scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the guided estimates of x_0 and of the noise, with and without condition in one batched pass."""
+    times = torch.full((len(x),), t, device=x.device)
+    if guidance_scale == 1.0:
+        return diffusion.to_x0_and_epsilon(network(x, times, conditions).float(), x, times)
+    null = torch.full_like(conditions, NULL_LABEL)
+    output = network(torch.cat([x, x]), torch.cat([times, times]), torch.cat([conditions, null])).float()
+    conditional, unconditional = output.chunk(2)
+    return diffusion.to_x0_and_epsilon(unconditional + guidance_scale * (conditional - unconditional), x, times)
+
+
+def _amplitudes(diffusion: Diffusion, t: int | None) -> tuple[float, float]:
+    """Return the amplitudes of signal and noise at ``t``; None is the clean image."""
+    if t is None:
+        return 1.0, 0.0
+    alphas_cumprod = float(diffusion.alphas_cumprod[t])
+    return alphas_cumprod**0.5, (1 - alphas_cumprod) ** 0.5
+
+
+def _draw(x: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    return torch.randn(x.shape, generator=generator).to(x)
+
+
+def ddim_sigma(diffusion: Diffusion, t: int, t_next: int | None, eta: float) -> float:
+    """Return the noise that DDIM adds between two time steps (Song et al., 2021, eq. 16).
+
+    With eta = 1 it is the standard deviation of the ancestral posterior (Ho et al., 2020, eq. 7).
+    """
+    (signal, noise), (signal_next, noise_next) = _amplitudes(diffusion, t), _amplitudes(diffusion, t_next)
+    return eta * noise_next / noise * (1 - (signal / signal_next) ** 2) ** 0.5
+
+
+def _ddim_step(
+    diffusion: Diffusion,
+    x: torch.Tensor,
+    x0: torch.Tensor,
+    epsilon: torch.Tensor,
+    t: int,
+    t_next: int | None,
+    config: SamplerConfig,
+    generator: torch.Generator | None,
+) -> torch.Tensor:
+    return _implicit_step(diffusion, x, x0, epsilon, t, t_next, config.eta, generator)
+
+
+def _ancestral_step(
+    diffusion: Diffusion,
+    x: torch.Tensor,
+    x0: torch.Tensor,
+    epsilon: torch.Tensor,
+    t: int,
+    t_next: int | None,
+    config: SamplerConfig,
+    generator: torch.Generator | None,
+) -> torch.Tensor:
+    """Ho et al., algorithm 2 with the posterior variance of eq. 7; it is DDIM with eta = 1."""
+    return _implicit_step(diffusion, x, x0, epsilon, t, t_next, 1.0, generator)
+
+
+def _implicit_step(
+    diffusion: Diffusion,
+    x: torch.Tensor,
+    x0: torch.Tensor,
+    epsilon: torch.Tensor,
+    t: int,
+    t_next: int | None,
+    eta: float,
+    generator: torch.Generator | None,
+) -> torch.Tensor:
+    signal_next, noise_next = _amplitudes(diffusion, t_next)
+    sigma = ddim_sigma(diffusion, t, t_next, eta)
+    mean = signal_next * x0 + max(0.0, noise_next**2 - sigma**2) ** 0.5 * epsilon
+    return mean + sigma * _draw(x, generator) if sigma > 0 else mean
+
+
+class DPMSolverPP2M:
+    """The second-order multistep solver of the data prediction: remembers the estimate of the step before.
+
+    Source: Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling", 2022, algorithm 2. The last step, to
+    the clean image, is its first-order formula, which returns x_0.
+    """
+
+    def __init__(self) -> None:
+        self._previous: tuple[float, torch.Tensor] | None = None
+
+    def __call__(
+        self,
+        diffusion: Diffusion,
+        x: torch.Tensor,
+        x0: torch.Tensor,
+        epsilon: torch.Tensor,
+        t: int,
+        t_next: int | None,
+        config: SamplerConfig,
+        generator: torch.Generator | None,
+    ) -> torch.Tensor:
+        """Return x at ``t_next``."""
+        if t_next is None:
+            return x0
+        (signal, noise), (signal_next, noise_next) = _amplitudes(diffusion, t), _amplitudes(diffusion, t_next)
+        log_snr = torch.tensor([signal / noise, signal_next / noise_next], dtype=torch.float64).log()
+        h = float(log_snr[1] - log_snr[0])
+        estimate = x0
+        if self._previous is not None:
+            previous_log_snr, previous_x0 = self._previous
+            ratio = (float(log_snr[0]) - previous_log_snr) / h
+            estimate = (1 + 1 / (2 * ratio)) * x0 - 1 / (2 * ratio) * previous_x0
+        self._previous = (float(log_snr[0]), x0)
+        return noise_next / noise * x + signal_next * -float(torch.expm1(torch.tensor(-h))) * estimate

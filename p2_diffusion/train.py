@@ -1,0 +1,221 @@
+"""Train the class-conditional diffusion model on MNIST-M (Ho et al., 2020, algorithm 1, with guidance labels).
+
+    python p2_diffusion/train.py                       # preset cpu: two cores
+    python p2_diffusion/train.py --preset full         # the network of the report, for a GPU
+    torchrun --nproc_per_node 2 p2_diffusion/train.py  # several processes share every batch
+
+Stopped or killed, the same command goes on from the last checkpoint and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.batches import Batches
+from common.cli import (
+    add_common_arguments,
+    add_preset_arguments,
+    add_run_arguments,
+    make_parser,
+    positive_int,
+    resolve_config,
+)
+from common.dataset import dataset_name
+from common.device import autocast, memory_format
+from common.distributed import World, join_world, leave_world
+from common.ema import ExponentialMovingAverage
+from common.errors import run_main
+from common.paths import Workspace, workspace
+from common.plots import save_curves, save_grid, to_uint8
+from common.results import record
+from common.run import Run
+from common.seed import generator, seed_everything
+from common.weights import save_weights
+from p2_diffusion.dataset import DOMAIN, load_mnistm, to_network
+from p2_diffusion.diffusion import Diffusion, drop_labels
+from p2_diffusion.model import UNet
+from p2_diffusion.presets import PRESETS, TrainConfig
+from p2_diffusion.samplers import SamplerConfig, sample
+
+KIND = "p2_diffusion/unet"
+NOISE_LEVELS = 4  # the loss is logged for this many equal parts of the time steps
+
+
+def build_model(config: dict[str, Any]) -> UNet:
+    """Return the U-Net of a configuration (a TrainConfig as a dictionary)."""
+    return UNet(
+        num_timesteps=config["timesteps"],
+        channels=config["channels"],
+        channel_mults=config["channel_mults"],
+        attention_levels=config["attention_levels"],
+        num_res_blocks=config["num_res_blocks"],
+        dropout=config["dropout"],
+    )
+
+
+def build_diffusion(config: dict[str, Any]) -> Diffusion:
+    """Return the diffusion process of a configuration (a TrainConfig as a dictionary)."""
+    return Diffusion(config["timesteps"], config["schedule"], config["prediction"], config["min_snr_gamma"])
+
+
+def learning_rate_factor(step: int, config: TrainConfig) -> float:
+    """Return the share of the peak learning rate: linear warm-up, then linear decay to a hundredth."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return 1 - 0.99 * progress
+
+
+class LossMeter:
+    """Mean loss of each part of the noise levels since the last row of the log, kept on the device."""
+
+    def __init__(self, timesteps: int, device: torch.device) -> None:
+        self.timesteps = timesteps
+        self.sums = torch.zeros(2, NOISE_LEVELS, device=device)
+
+    def add(self, losses: torch.Tensor, t: torch.Tensor) -> None:
+        """Count one loss a sample, (N,), at time steps ``t`` (N,)."""
+        level = t * NOISE_LEVELS // self.timesteps
+        self.sums.index_add_(1, level, torch.stack([losses, torch.ones_like(losses)]))
+
+    def read(self) -> dict[str, float]:
+        """Return loss_level_0 (least noise) and so on, and start anew."""
+        totals, counts = self.sums.tolist()
+        self.sums.zero_()
+        return {f"loss_level_{k}": totals[k] / counts[k] for k in range(NOISE_LEVELS) if counts[k]}
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return what a checkpoint must hold."""
+        return {"sums": self.sums}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Put back what :meth:`state_dict` returned."""
+        self.sums.copy_(state["sums"])
+
+
+def train(
+    config: TrainConfig, run_config: dict[str, Any], run_dir: Path, arguments: argparse.Namespace, world: World
+) -> tuple[Run, int]:
+    """Train to the last step and return the finished run and the number of training pictures."""
+    device = world.device
+    images, labels = load_mnistm(arguments.data_root, "train", device)
+    seed_everything(arguments.seed, deterministic=not config.compile)
+    model = build_model(run_config).to(device, memory_format=memory_format(device))
+    diffusion = build_diffusion(run_config).to(device)
+    ema = ExponentialMovingAverage(model, config.ema_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True
+    )
+    meter = LossMeter(config.timesteps, device)
+    batches = Batches(len(images), config.batch_size, arguments.seed, "train", device)
+    network = world.wrap(torch.compile(model) if config.compile else model)
+
+    run = Run(
+        run_dir,
+        KIND,
+        run_config,
+        state={"model": model, "ema": ema, "optimizer": optimizer, "meter": meter},
+        weights=ema.model.state_dict,
+        device=device,
+        fresh=arguments.fresh,
+        is_writer=world.is_writer,
+        tensorboard=arguments.tensorboard,
+    )
+    with run:
+        for step in run.steps(config.steps, config.batch_size, "p2", arguments.max_seconds):
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * learning_rate_factor(step, config)
+
+            batch = batches(step)
+            x0 = to_network(images[batch])
+            t = torch.randint(config.timesteps, (len(batch),), device=device)
+            noise = torch.randn_like(x0)
+            conditions = drop_labels(labels[batch] + 1, torch.rand(len(batch), device=device), config.label_dropout)
+            x0, noise, t, conditions = (world.part(tensor) for tensor in (x0, noise, t, conditions))
+            x0 = x0.contiguous(memory_format=memory_format(device))
+
+            with autocast(device, config.precision):
+                losses = diffusion.loss(network, x0, noise, t, conditions)
+            loss = losses.mean()
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            optimizer.step()
+            ema.update(model)
+
+            run.guard(loss)
+            meter.add(losses.detach(), t)
+            if (step + 1) % config.log_every == 0:
+                run.log(loss=loss, **meter.read())
+            if (step + 1) % config.sample_every == 0 and world.is_writer:
+                save_sample_grid(ema.model, diffusion, config, run.folder / f"samples_{step + 1:06d}.png", device)
+    return run, len(images)
+
+
+def save_sample_grid(model: UNet, diffusion: Diffusion, config: TrainConfig, path: Path, device: torch.device) -> None:
+    """Draw each digit (rows) from the same eight noises (columns), without touching the training's randomness."""
+    noise = torch.randn(8, 3, 28, 28, generator=generator(0, "sample grid")).to(device).repeat(10, 1, 1, 1)
+    conditions = torch.arange(1, 11, device=device).repeat_interleave(8)
+    with autocast(device, config.precision):
+        images = sample(model, diffusion, conditions, noise, SamplerConfig("ddim", steps=min(20, config.timesteps)))
+    save_grid(to_uint8(images), path, columns=8)
+
+
+def main() -> None:
+    """Parse the command line, train, and write weights, curves and the record."""
+    parser = make_parser(__doc__.split("\n")[0], "\n".join(__doc__.split("\n\n")[1:2]))
+    add_common_arguments(parser)
+    add_run_arguments(parser)
+    add_preset_arguments(parser, PRESETS)
+    parser.add_argument("--max-seconds", type=positive_int, default=None, help="save and leave after so long")
+    arguments = parser.parse_args()
+    config = resolve_config(arguments, PRESETS)
+    world = join_world(arguments.device)
+    world.check_batch(config.batch_size)
+    space = workspace(arguments.preset, arguments.output)
+    run_dir = arguments.run_dir or space.runs / f"p2_seed{arguments.seed}"
+    dataset = dataset_name(arguments.data_root, DOMAIN)
+    run_config = asdict(config) | {"preset": arguments.preset, "seed": arguments.seed, "dataset": dataset}
+
+    run, count = train(config, run_config, run_dir, arguments, world)
+    if run.step == config.steps and world.is_writer:
+        finish(run, config, run_config, count, space, world.device)
+    leave_world(world)
+
+
+def finish(
+    run: Run, config: TrainConfig, run_config: dict[str, Any], count: int, space: Workspace, device: torch.device
+) -> None:
+    """Write what a finished run leaves: weights, curves, and its record in results/p2.json."""
+    save_weights(run.folder / "weights.safetensors", run.weights(), KIND, run_config)
+    panels = {"loss": ["loss"], "loss by noise level": [f"loss_level_{k}" for k in range(NOISE_LEVELS)]}
+    save_curves(
+        run.rows, panels, run.folder / "curves.png", title=f"P2 {run_config['preset']}, {run_config['dataset']}"
+    )
+    seconds = run.total_seconds
+    values = {
+        "dataset": run_config["dataset"],
+        "train_images": count,
+        "preset": run_config["preset"],
+        "seed": run_config["seed"],
+        "steps": config.steps,
+        "batch_size": config.batch_size,
+        "epochs": round(config.steps * config.batch_size / count, 1),
+        "parameters": sum(tensor.numel() for tensor in run.weights().values()),
+        "final_loss": run.rows[-1]["loss"] if run.rows else None,
+        "seconds": round(seconds, 1),
+        "images_per_second": round(config.steps * config.batch_size / seconds, 1),
+    }
+    record(space.results, "p2", f"train/{run_config['preset']}/seed{run_config['seed']}", values, device)
+    print(f"wrote {run.folder / 'weights.safetensors'}")
+
+
+if __name__ == "__main__":
+    run_main(main)
