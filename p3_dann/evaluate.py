@@ -10,6 +10,7 @@ import torch
 from common.device import memory_format
 from common.weights import load_into, load_weights
 from p3_dann.augment import prepare
+from p3_dann.losses import conditional_entropy
 from p3_dann.model import DANN_model, running_statistics_kept
 from p3_dann.presets import TrainConfig
 
@@ -40,7 +41,22 @@ def predict(model: DANN_model, images: torch.Tensor, config: TrainConfig, batch_
 
 def accuracy(model: DANN_model, images: torch.Tensor, labels: torch.Tensor, config: TrainConfig) -> float:
     """Return the share of ``images`` whose predicted digit equals its label."""
-    return (predict(model, images, config) == labels.to(next(model.parameters()).device)).float().mean().item()
+    return (predict(model, images, config) == labels.to(next(model.parameters()).device)).double().mean().item()
+
+
+@torch.inference_mode()
+def information(model: DANN_model, images: torch.Tensor, config: TrainConfig, batch_size: int = 1000) -> float:
+    """Return how much the predictions tell about unlabelled pictures, in nats (0..log 10).
+
+    The entropy of the mean prediction less the mean entropy: high where every picture gets one digit and all
+    digits occur. It needs no label, so recipes may be compared by it.
+
+    Source: Bridle et al., "Unsupervised Classifiers, Mutual Information and Phantom Targets", 1992.
+    """
+    device = next(model.parameters()).device
+    logits = torch.cat([model.classify(prepare(part.to(device), config)) for part in images.split(batch_size)])
+    mean = logits.softmax(1).mean(0)
+    return (-(mean * mean.log()).sum() - conditional_entropy(logits)).item()
 
 
 @torch.inference_mode()

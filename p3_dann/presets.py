@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from common.cli import option
+from common.errors import UserError
 
 MODES = ("source", "dann", "target")
 TARGETS = ("svhn", "usps")
@@ -33,12 +34,13 @@ class TrainConfig:
     affine_degrees: float = option(12.0, "rotation by up to ± this", minimum=0.0)
     affine_shear: float = option(0.15, "horizontal shear by up to ± this", minimum=0.0)
     affine_shift: float = option(2.0, "translation by up to ± this many pixels", minimum=0.0)
-    source_zoom: tuple[float, ...] = option((1.0, 1.5), "smallest and largest magnification of source pictures")
+    source_zoom: tuple[float, ...] = option((0.85, 1.45), "smallest and largest magnification of source pictures")
+    source_width: tuple[float, ...] = option((0.65, 1.1), "smallest and largest factor of their width alone")
     target_zoom: tuple[float, ...] = option((0.9, 1.15), "smallest and largest magnification of target pictures")
-    stretch: float = option(0.15, "width against height changes by a factor up to 1 ± this", minimum=0.0)
-    blur: float = option(1.0, "up to this share of a 5x5 binomial blur is blended in", minimum=0.0)
+    target_width: tuple[float, ...] = option((0.9, 1.1), "smallest and largest factor of their width alone")
+    blur: float = option(1.5, "standard deviation in pixels of the strongest Gaussian blur", minimum=0.0)
     noise: float = option(0.1, "standard deviation of pixel noise, at most", minimum=0.0)
-    neighbour_probability: float = option(0.5, "how often a strip of another digit is put beside a source digit")
+    neighbour_probability: float = option(0.6, "how often each side of a source digit gets a neighbour")
 
     # domain adaptation
     batchnorm: str = option(
@@ -55,6 +57,22 @@ class TrainConfig:
     precision: str = option("auto", "arithmetic of convolutions", choices=("auto", "bf16", "fp32"))
     compile: bool = option(False, "compile the network")
     log_every: int = option(50, "steps between two lines of stats.jsonl", minimum=1)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can have.
+
+        Raises:
+            UserError: names the option and what it may be.
+        """
+        for name in ("source_zoom", "source_width", "target_zoom", "target_width"):
+            limits = getattr(self, name)
+            if len(limits) not in (1, 2) or not 0.0 < limits[0] <= limits[-1]:
+                raise UserError(f"--{name.replace('_', '-')}: give the smallest and the largest factor, above 0")
+        for name in ("label_smoothing", "invert_probability", "neighbour_probability", "warmup", "consistency_warmup"):
+            if getattr(self, name) > 1.0:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at most 1")
+        if self.ema_decay >= 1.0:
+            raise UserError(f"--ema-decay {self.ema_decay}: must be below 1")
 
 
 CPU = TrainConfig()
@@ -82,8 +100,9 @@ PRESETS = {
         affine_shear=0.0,
         affine_shift=0.0,
         source_zoom=(1.0, 1.0),
+        source_width=(1.0, 1.0),
         target_zoom=(1.0, 1.0),
-        stretch=0.0,
+        target_width=(1.0, 1.0),
         blur=0.0,
         noise=0.0,
         neighbour_probability=0.0,

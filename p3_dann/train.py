@@ -48,7 +48,7 @@ from common.seed import seed_everything
 from common.weights import load_weights, save_weights
 from p3_dann.augment import augment, prepare
 from p3_dann.dataset import SOURCE, load_labelled, load_unlabelled
-from p3_dann.evaluate import KIND, accuracy
+from p3_dann.evaluate import KIND, accuracy, information
 from p3_dann.losses import conditional_entropy, consistency
 from p3_dann.model import DANN_model, grl_lambda_at
 from p3_dann.presets import MODES, PRESETS, TARGETS, TrainConfig
@@ -58,6 +58,7 @@ PANELS = {
     "accuracies": ("class_accuracy", "domain_accuracy", "confident_share"),
     "schedules": ("grl_lambda", "relative_learning_rate"),
 }
+LATE_KEYS = ("class_loss", "class_accuracy", "domain_loss", "domain_accuracy", "confident_share", "consistency_loss")
 
 
 def main() -> None:
@@ -105,7 +106,8 @@ def train(
         target_images = load_unlabelled(arguments.data_root, arguments.target).to(device)
         target_order = Batches(len(target_images), config.batch_size, seed, "unlabelled", device)
         domains = torch.arange(2, device=device).repeat_interleave(config.batch_size // world.size)
-    zoom = config.target_zoom if arguments.mode == "target" else config.source_zoom
+    target_ranges = (config.target_zoom, config.target_width)
+    ranges = target_ranges if arguments.mode == "target" else (config.source_zoom, config.source_width)
 
     seed_everything(seed)
     model = DANN_model().to(device, memory_format=memory_format(device))
@@ -139,7 +141,7 @@ def train(
                 group["lr"] = config.learning_rate * relative_learning_rate
             batch = source_order(step)
             batch_labels = world.part(labels[batch])
-            inputs = world.part(augment(images[batch], config, zoom, neighbours=arguments.mode != "target"))
+            inputs = world.part(augment(images[batch], config, *ranges, neighbours=arguments.mode != "target"))
             statistics = {"relative_learning_rate": relative_learning_rate}
 
             if not adapts:
@@ -150,7 +152,7 @@ def train(
                 grl_lambda = grl_lambda_at(progress, config.grl_lambda_max)
                 target_weight = ramp_up(progress, config.consistency_warmup)
                 target_batch = target_images[target_order(step)]
-                target_inputs = world.part(augment(target_batch, config, config.target_zoom, neighbours=False))
+                target_inputs = world.part(augment(target_batch, config, *target_ranges, neighbours=False))
                 with autocast(device, config.precision):
                     both_logits, domain_logits = network(
                         torch.cat([inputs, target_inputs]), grl_lambda, config.batchnorm == "separate"
@@ -220,24 +222,24 @@ def measure(
         message = f"{error} (the training is kept in {run.folder}; the same command then only evaluates it)"
         raise UserError(message) from error
     source_images, source_labels = load_digits(arguments.data_root, SOURCE, "val")
-    last = run.rows[-1]
+    unlabelled = load_unlabelled(arguments.data_root, arguments.target)
     return description | {
         "counts": run.config["counts"] | {"val": len(images)},
         "accuracy": accuracy(model, images, labels, config),
         "source_accuracy": accuracy(model, source_images, source_labels, config),
         "steps": config.steps,
         "epochs": round(config.steps * config.batch_size / run.config["counts"]["labelled"], 1),
-        "last": {key: last[key] for key in ("class_loss", "domain_loss", "confident_share") if key in last},
-        "domain_accuracy": late_mean(run.rows, "domain_accuracy"),
+        "target_information": information(model, unlabelled, config),
+        **{key: late_mean(run.rows, key) for key in LATE_KEYS if key in run.rows[-1]},
         "seconds": round(seconds, 1),
         "images_per_second": round(config.steps * config.batch_size / max(seconds, 1e-9)),
     }
 
 
-def late_mean(rows: list[dict[str, Any]], key: str) -> float | None:
-    """Return the mean of a logged value over the last quarter of training, None where it was not logged."""
-    values = [row[key] for row in rows[-max(1, len(rows) // 4) :] if key in row]
-    return sum(values) / len(values) if values else None
+def late_mean(rows: list[dict[str, Any]], key: str) -> float:
+    """Return the mean of a logged value over the last quarter of training."""
+    values = [row[key] for row in rows[-max(1, len(rows) // 4) :]]
+    return sum(values) / len(values)
 
 
 def is_finished(weights: Path, description: dict[str, Any]) -> bool:

@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.model_selection import cross_val_score
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from common.cli import add_common_arguments, make_parser, positive_int
 from common.dataset import dataset_name, load_digits
@@ -164,20 +164,26 @@ def draw_domains(
         chosen = is_target == bool(domain)
         axis.scatter(*plane[chosen].T, s=14, c=colour, marker=marker, alpha=0.45, linewidths=0)
     handles = [_handle(*design) for design in zip(MARKERS, DOMAIN_COLOURS, domains, strict=True)]
-    handles.append(_handle("$3$", "black", "digit (cluster median)"))
+    handles.append(_handle("$3$", "black", "digit"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=13, handletextpad=0.1)
     return figure
 
 
+def densest(points: np.ndarray) -> np.ndarray:
+    """Return the point (2,) of ``points`` (N, 2) with the nearest neighbours: on a cluster, never between two."""
+    neighbours = NearestNeighbors(n_neighbors=min(len(points), 1 + 2 * NEIGHBOURS)).fit(points)
+    return points[neighbours.kneighbors(points)[0].mean(axis=1).argmin()]
+
+
 def _axes(plane: np.ndarray, digits: np.ndarray, title: str) -> tuple[Figure, object]:
-    """Return a figure whose digits are written, large, at the medians of their points."""
+    """Return a figure with every digit written, large, where most of its points are."""
     figure, axes = new_figure(size=(7.0, 7.4))
     axis = axes[0, 0]
     axis.set(xticks=[], yticks=[], aspect="equal")
     axis.set_title(title, fontsize=11)
     axis.spines[:].set_visible(False)
     for digit in np.unique(digits):
-        text = axis.text(*np.median(plane[digits == digit], axis=0), str(digit), fontsize=24, weight="bold")
+        text = axis.text(*densest(plane[digits == digit]), str(digit), fontsize=24, weight="bold")
         text.set(ha="center", va="center", zorder=10)
         text.set_path_effects([patheffects.withStroke(linewidth=4, foreground="white")])
     return figure, axis
