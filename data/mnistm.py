@@ -7,7 +7,11 @@ random from a colour photograph of BSDS500 (Arbelaez et al., TPAMI 2011), and ev
 
 from __future__ import annotations
 
-from pathlib import Path
+import gzip
+import pickle
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -51,5 +55,82 @@ def blend(digits: np.ndarray, photographs: list[np.ndarray], rng: np.random.Gene
     return np.maximum(patches, digits[..., None]) - np.minimum(patches, digits[..., None])
 
 
+def read_archive(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read the authors' ready-made pictures: ``mnist_m.tar.gz``, or the folder it unpacks to.
+
+    It holds ``mnist_m_{train,test}/NNNNNNNN.png`` (32x32) and ``mnist_m_{train,test}_labels.txt`` with one line
+    ``NNNNNNNN.png label`` a picture.
+
+    Returns:
+        uint8 (N, 32, 32, 3) and labels 0..9 (N,), train before test.
+    """
+    label_of = {}
+    for name, content in iterate_files(path, "_labels.txt"):
+        split = PurePosixPath(name).name.removesuffix("_labels.txt")
+        for number, line in enumerate(content.decode("ascii", "replace").splitlines(), start=1):
+            match line.split():
+                case [picture, label] if label in set("0123456789"):
+                    label_of[split, picture] = int(label)
+                case [_, *_]:
+                    raise UserError(f"{path}: {name}: line {number} is not a file name and a digit; download it again")
+    pixels, shape = {}, None
+    for name, content in iterate_files(path, ".png"):
+        key = (PurePosixPath(name).parent.name, PurePosixPath(name).name)
+        if key not in label_of:
+            continue
+        pixels[key] = np.asarray(decode_rgb(content, f"{path}: {name}"))
+        shape = shape or pixels[key].shape
+        if pixels[key].shape != shape:
+            raise UserError(f"{path}: {name}: of another size than the first picture; download it again")
+    if not pixels or len(pixels) != len(label_of):
+        raise UserError(f"{path}: {len(pixels)} pictures for {len(label_of)} labels; download it again")
+    # "train" before "test", as every other set.
+    order = sorted(pixels, key=lambda key: (not key[0].endswith("train"), key))
+    return np.stack([pixels[key] for key in order]), np.array([label_of[key] for key in order])
+
+
+def read_pickle(path: Path) -> np.ndarray:
+    """Read ``keras_mnistm.pkl`` (plain or .gz): a dictionary of uint8 arrays (N, 28, 28, 3) in MNIST's own order.
+
+    Only NumPy arrays are admitted: a pickle that names anything else is refused and never executed.
+
+    Returns:
+        uint8 (N, 28, 28, 3), train before test.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            content = _ArraysOnly(file, encoding="latin1").load()
+        pixels = np.concatenate([content[split] for split in ("train", "test")])
+    except (
+        pickle.UnpicklingError,
+        OSError,
+        EOFError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        zlib.error,
+    ) as e:
+        raise UserError(f"{path}: not the archive it is named after ({e}); download it again") from e
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
+        raise UserError(f"{path}: holds {pixels.dtype} {pixels.shape}, expected uint8 (N, 28, 28, 3)")
+    return pixels
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module.replace("numpy.core", "numpy._core"), name) == ("numpy._core.multiarray", "_reconstruct"):
+            return np._core.multiarray._reconstruct
+        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
+            return getattr(np, name)
+        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes the bytes of an array in protocol 2
+            return _encode_latin1
+        raise pickle.UnpicklingError(f"refused, it names {module}.{name}")
+
+
+def _encode_latin1(text: str, _encoding: str) -> bytes:
+    return text.encode("latin1")
+
+
 def _is_hidden(name: str) -> bool:
-    return Path(name).name.startswith(".")
+    return PurePosixPath(name).name.startswith(".")

@@ -19,12 +19,6 @@ from common.errors import UserError
 _UNREADABLE = (OSError, EOFError, ValueError, KeyError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
 
 
-def find(raw: Path, folders: tuple[str, ...], *names: str) -> Path | None:
-    """Return the first of ``names`` that exists in one of ``folders`` below ``raw``, or None."""
-    paths = (Path(raw) / folder / name for folder in folders for name in names)
-    return next((path for path in paths if path.exists()), None)
-
-
 def read_idx(path: Path) -> np.ndarray:
     """Read MNIST's IDX format (plain or .gz): big-endian header of magic number and sizes, then uint8 values."""
 
