@@ -26,8 +26,9 @@ def load_model(path: Path, device: torch.device) -> tuple[DANN_model, TrainConfi
     state, trained = load_weights(path, KIND)
     model = DANN_model()
     load_into(model, state, path)
-    values = {field.name: trained[field.name] for field in dataclasses.fields(TrainConfig)}
-    config = TrainConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    known = [field.name for field in dataclasses.fields(TrainConfig) if field.name in trained]
+    values = {name: tuple(trained[name]) if isinstance(trained[name], list) else trained[name] for name in known}
+    config = TrainConfig(**values)
     return model.to(device, memory_format=memory_format(device)).eval(), config, trained
 
 
