@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,20 +18,25 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import write_atomic
+from common.files import leads_outside, write_atomic
 
-# A picture of the data layout has at most 64x64 pixels; anything far larger is a wrong or hostile file.
-MAX_PIXELS = 1024 * 1024
+# read_image compares the size before it decodes, so Pillow's warning about huge pictures says nothing new.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def load_images(
-    folder: Path, names: Sequence[str], size: int, mode: str | None = None, cache: bool = True
+    folder: Path,
+    names: Sequence[str],
+    size: int,
+    mode: str | None = None,
+    cache: bool = True,
+    follow_links: bool = False,
 ) -> torch.Tensor:
     """Return the named pictures of ``folder`` as one tensor, decoding PNG files only the first time.
 
-    The decoded tensor is kept in ``<folder>/../.cache``; it is rebuilt whenever a name, a file size or a
-    modification time differs from those it was made from. A folder that cannot be written is no error:
-    then nothing is kept.
+    The decoded tensor is kept in ``<folder>/../.cache``; it is rebuilt whenever a name, a file's size or its
+    time of change differs from those it was made from. A folder that cannot be written is no error: then
+    nothing is kept.
 
     Args:
         folder: where the files lie.
@@ -38,6 +44,7 @@ def load_images(
         size: height and width every picture must have.
         mode: ``RGB`` or ``L``; None takes the first picture's, and then every other must have it too.
         cache: read and write the cache.
+        follow_links: also read pictures that are links to files outside ``folder``.
 
     Returns:
         uint8, (N, 3 or 1, size, size).
@@ -50,29 +57,35 @@ def load_images(
         raise UserError(f"{folder}: no such folder; run python data/prepare.py, or pass --data-root")
     if not names:
         raise UserError(f"{folder}: no pictures; it must hold at least one PNG file")
-    fingerprint = _fingerprint(folder, names, size, mode)
+    fingerprint = _fingerprint(folder, names, size, mode, follow_links)
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
     path = folder.parent / ".cache" / f"{folder.name}-{size}-{mode or 'any'}-{digest}.safetensors"
     if cache:
-        images = _read_cache(path, fingerprint)
+        images = _read_cache(path, fingerprint, len(names))
         if images is not None:
             return images
     images = _decode_all(folder, names, size, mode)
     if cache:
         try:
             write_atomic(path, lambda temp: save_file({"images": images}, temp, {"fingerprint": fingerprint}))
-        except OSError:
+        except (OSError, SafetensorError):
             warnings.warn(f"{path.parent}: cannot be written, so the pictures are decoded at every start", stacklevel=2)
     return images
 
 
 def list_images(folder: Path) -> list[str]:
-    """Return the names of all pictures in ``folder``, sorted; raise a UserError where there are none."""
+    """Return the names of all PNG and JPEG files in ``folder``, sorted, hidden ones left out.
+
+    Raises:
+        UserError: no such folder, or none in it.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; run python data/prepare.py, or pass --data-root")
     suffixes = (".png", ".jpg", ".jpeg")
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(suffixes))
+    names = _entries(folder)
+    # Archives made on a Mac carry a hidden "._NAME.png" beside every picture.
+    names = sorted(name for name in names if name.lower().endswith(suffixes) and not name.startswith("."))
     if not names:
         raise UserError(f"{folder}: holds no PNG or JPEG file")
     return names
@@ -84,23 +97,23 @@ def read_image(path: Path, size: int, mode: str | None = None) -> np.ndarray:
     Raises:
         UserError: names the file and what is wrong with it.
     """
+    path = Path(path)
+    if not os.path.isfile(path):  # opening a pipe would wait for ever
+        raise UserError(f"{path}: {'not a plain file' if os.path.lexists(path) else 'no such picture'}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UserError(f"{path}: {image.width}x{image.height} pixels, expected {size}x{size}")
-                if image.mode not in ("RGB", "L") or (mode and image.mode != mode):
-                    expected = {"RGB": "colour (RGB)", "L": "grey (L)", None: "RGB or L"}[mode]
-                    raise UserError(f"{path}: a picture of mode {image.mode} where {expected} is expected")
-                if image.size != (size, size):
-                    raise UserError(f"{path}: {image.width}x{image.height} pixels, expected {size}x{size}")
-                pixels = np.asarray(image)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such picture") from error
-    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{path}: not a picture that can be opened") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        # Only these two decoders: others are many, rarely needed, and one of them starts a program.
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
+            if image.size != (size, size):
+                raise UserError(f"{path}: {image.width}x{image.height} pixels, expected {size}x{size}")
+            if image.mode not in ("RGB", "L") or (mode and image.mode != mode):
+                expected = {"RGB": "colour (RGB)", "L": "grey (L)", None: "RGB or L"}[mode]
+                raise UserError(f"{path}: a picture of mode {image.mode} where {expected} is expected")
+            pixels = np.asarray(image)
+    except UserError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path}: not a PNG or JPEG picture") from error
+    except Exception as error:  # what a decoder raises on damaged bytes is not documented
         raise UserError(f"{path}: damaged picture ({error})") from error
     return pixels.reshape(size, size, -1)
 
@@ -127,25 +140,40 @@ def _decode_all(folder: Path, names: Sequence[str], size: int, mode: str | None)
     return images
 
 
-def _fingerprint(folder: Path, names: Sequence[str], size: int, mode: str | None) -> str:
-    stats = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            stats[entry.name] = entry
+def _fingerprint(folder: Path, names: Sequence[str], size: int, mode: str | None, follow_links: bool) -> str:
+    entries = _entries(folder)
     digest = hashlib.sha256(repr((size, mode)).encode())
     for name in names:
-        if name not in stats:
+        entry = entries.get(name)
+        if entry is None:
             raise UserError(f"{folder / name}: no such picture")
-        stat = stats[name].stat()
-        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        if entry.is_symlink() and not follow_links and leads_outside(folder / name):
+            raise UserError(f"{folder / name}: a link that leads out of its folder; replace it by the picture itself")
+        try:
+            status = entry.stat()
+        except OSError as error:
+            raise UserError(f"{folder / name}: cannot be read ({error.strerror})") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{folder / name}: not a plain file")
+        # The time of change, unlike that of modification, cannot be set back by the tool that wrote the file.
+        digest.update(f"{name}\0{status.st_size}\0{status.st_ctime_ns}\n".encode())
     return digest.hexdigest()
 
 
-def _read_cache(path: Path, fingerprint: str) -> torch.Tensor | None:
+def _entries(folder: Path) -> dict[str, os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry for entry in entries}
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+
+
+def _read_cache(path: Path, fingerprint: str, count: int) -> torch.Tensor | None:
     try:
         with safe_open(path, framework="pt") as file:
             if (file.metadata() or {}).get("fingerprint") != fingerprint:
                 return None
-            return file.get_tensor("images")
+            images = file.get_tensor("images")
+            return images if len(images) == count else None
     except (OSError, SafetensorError):
         return None

@@ -10,17 +10,22 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
+import io
+import os
 from pathlib import Path
 
 import torch
 
 from common.cache import list_images, load_images
 from common.errors import UserError
+from common.files import leads_outside
 
 DIGIT_DOMAINS = ("mnistm", "svhn", "usps")
 DIGIT_SIZE = 28
 FACE_SIZE = 64
+_DIGITS = frozenset("0123456789")
+_FORBIDDEN = frozenset("/\\\0")
+_MAX_TEXT_BYTES = 64 * 2**20
 
 
 def read_names_and_labels(path: Path) -> tuple[list[str], list[int]]:
@@ -32,24 +37,24 @@ def read_names_and_labels(path: Path) -> tuple[list[str], list[int]]:
     Raises:
         UserError: names the file, the line and what to mend.
     """
-    rows = _rows(path)
-    if rows[0][:2] != ["image_name", "label"]:
-        raise UserError(f"{path}: the header must be image_name,label, found {','.join(rows[0])}")
+    header, rows = _rows(path)
+    if header[:2] != ["image_name", "label"]:
+        raise UserError(f"{path}: the header must be image_name,label, found {','.join(header)[:80]!r}")
     names = _names(path, rows)
     labels = []
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) < 2 or row[1].strip() not in set("0123456789"):
-            found = row[1] if len(row) > 1 else "nothing"
-            raise UserError(f"{path}: line {number}: the label must be a digit 0-9, found {found}")
+    for line, row in rows:
+        if len(row) < 2 or row[1] not in _DIGITS:
+            found = repr(row[1][:80]) if len(row) > 1 else "nothing"
+            raise UserError(f"{path}: line {line}: the label must be a digit 0-9, found {found}")
         labels.append(int(row[1]))
     return names, labels
 
 
 def read_names(path: Path) -> list[str]:
     """Read only the ``image_name`` column; whatever else the file holds is never looked at."""
-    rows = _rows(path)
-    if rows[0][0] != "image_name":
-        raise UserError(f"{path}: the first column must be image_name, found {rows[0][0]}")
+    header, rows = _rows(path)
+    if header[0] != "image_name":
+        raise UserError(f"{path}: the first column must be image_name, found {header[0][:80]!r}")
     return _names(path, rows)
 
 
@@ -82,8 +87,10 @@ def dataset_name(data_root: Path, part: str) -> str:
     ``data/prepare.py`` leaves a ``SOURCE`` file beside each part; a folder from elsewhere has none.
     """
     folder = Path(data_root) / ("face" if part == "face" else f"digits/{part}")
-    source = folder / "SOURCE"
-    return source.read_text().strip() if source.is_file() else f"{part} ({folder.name}, source unknown)"
+    try:
+        return _read_text(folder / "SOURCE").split("\n")[0].strip()[:100]
+    except UserError:
+        return f"{part} (source unknown)"
 
 
 def _digits(folder: Path, names: list[str], domain: str) -> torch.Tensor:
@@ -104,30 +111,43 @@ def _domain_folder(data_root: Path, domain: str) -> Path:
     return folder
 
 
-def _rows(path: Path) -> list[list[str]]:
+def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the header and the other rows with their line numbers; blank lines and outer spaces are dropped."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; it lists image_name,label") from error
+        reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
+        rows = [(reader.line_num, [field.strip() for field in row]) for row in reader]
+    except csv.Error as error:
+        raise UserError(f"{path}: not a CSV file ({error})") from error
+    rows = [(line, row) for line, row in rows if any(row)]
+    if len(rows) < 2:
+        raise UserError(f"{path}: lists no picture; expected the header image_name,label and one line a picture")
+    return rows[0][1], rows[1:]
+
+
+def _names(path: Path, rows: list[tuple[int, list[str]]]) -> list[str]:
+    first_line: dict[str, int] = {}
+    for line, (name, *_) in rows:
+        if not name or name in (".", "..") or not _FORBIDDEN.isdisjoint(name):
+            raise UserError(f"{path}: line {line}: {name[:80]!r} is not a plain file name of the data folder")
+        if name in first_line:
+            raise UserError(
+                f"{path}: line {line}: {name} is listed on line {first_line[name]} already; keep one of them"
+            )
+        first_line[name] = line
+    return list(first_line)
+
+
+def _read_text(path: Path) -> str:
+    """Return a small text file of the data root, without its byte order mark."""
+    if not os.path.isfile(path):  # opening a pipe would wait for ever
+        raise UserError(f"{path}: {'not a plain file' if os.path.lexists(path) else 'no such file'}")
+    if leads_outside(path):
+        raise UserError(f"{path}: a link that leads out of its folder; replace it by the file itself")
+    try:
+        if path.stat().st_size > _MAX_TEXT_BYTES:
+            raise UserError(f"{path}: larger than {_MAX_TEXT_BYTES >> 20} MiB; it is not a list of pictures")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text; save it as UTF-8") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        rows = [row for row in csv.reader(text.splitlines(), strict=True) if row]
-    except csv.Error as error:
-        raise UserError(f"{path}: not a CSV file ({error})") from error
-    if len(rows) < 2:
-        raise UserError(f"{path}: lists no picture; expected the header image_name,label and one line a picture")
-    return rows
-
-
-def _names(path: Path, rows: list[list[str]]) -> list[str]:
-    names = [row[0] for row in rows[1:]]
-    for number, name in enumerate(names, start=2):
-        if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
-            raise UserError(f"{path}: line {number}: {name!r} is not a plain file name of the data folder")
-    if len(set(names)) != len(names):
-        twice = Counter(names).most_common(1)[0][0]
-        raise UserError(f"{path}: {twice} is listed twice; keep one line a picture")
-    return names

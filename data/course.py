@@ -15,6 +15,7 @@ from tqdm import tqdm
 from common.cache import list_images, read_image
 from common.dataset import DIGIT_DOMAINS, DIGIT_SIZE, FACE_SIZE, read_names_and_labels
 from common.errors import UserError
+from common.files import leads_outside
 from data.layout import PARTS, building, part_folder, write_source
 
 SOURCE = {"face": "CelebA (course)", "mnistm": "MNIST-M (course)", "svhn": "SVHN (course)", "usps": "USPS (course)"}
@@ -125,6 +126,8 @@ def _digit_problems(folder: Path, part: str) -> Iterator[str]:
 def _picture_problems(folder: Path, names: list[str], size: int, mode: str) -> Iterator[str]:
     for name in tqdm(names, desc=f"checking {folder}", unit="img", mininterval=0.5):
         try:
+            if leads_outside(folder / name):
+                raise UserError(f"{folder / name}: a link that leads out of its folder")
             read_image(folder / name, size, mode)
         except UserError as error:
             yield str(error)

@@ -47,7 +47,7 @@ def main() -> None:
         checkpoint = WEIGHTS / f"p3_{arguments.target or target_named_by(arguments.image_dir)}.safetensors"
     model, config, _ = load_model(checkpoint, device)
     names = list_images(arguments.image_dir)
-    images = load_images(arguments.image_dir, names, DIGIT_SIZE, cache=False).expand(-1, 3, -1, -1)
+    images = load_images(arguments.image_dir, names, DIGIT_SIZE, cache=False, follow_links=True).expand(-1, 3, -1, -1)
     digits = predict(model, images, config, arguments.batch_size).tolist()
 
     text = io.StringIO()
