@@ -36,7 +36,7 @@ def architecture(model: nn.Module) -> str:
     Newer torch prints ``bias=True`` in norm layers; it is taken out so that the text does not depend on
     the installed version.
     """
-    return re.sub(r"((?:Batch|Group)Norm[^\n]*?), bias=True\)", r"\1)", str(model))
+    return re.sub(r"((?:Batch|Group)Norm[^\n]*?), bias=True", r"\1", str(model))
 
 
 def summary_table(model: nn.Module, input_size: tuple[int, ...]) -> str:

@@ -1,0 +1,300 @@
+"""The section of report.md on Problem 3, made from what was measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common.paths import Workspace
+from common.report import architecture, code, details, duration, mean_std, percent, picture, summary_table, table
+from common.results import read_results
+from p3_dann.model import DANN_model
+from p3_dann.presets import MODES, TARGETS
+
+Results = Mapping[str, Mapping[str, Any]]
+
+ROWS = {"source": "Trained on source", "dann": "Adaptation (DANN)", "target": "Trained on target"}
+COLUMNS = {"svhn": "MNIST-M → SVHN", "usps": "MNIST-M → USPS"}
+PRESET_ORDER = ("full", "cpu", "sample")
+# Measured by others on the course's own data: 63,544 coloured SVHN and 5,950 USPS digits to train on.
+REFERENCES = {
+    "original report": {"svhn": (0.429, 0.448, 0.856), "usps": (0.720, 0.768, 0.849)},
+    "best of about 20 public solutions": {"svhn": (0.509, 0.544, 0.972), "usps": (0.900, 0.924, 0.993)},
+}
+
+
+def render(space: Workspace) -> str:
+    """Return the section as Markdown; what was not measured is said to be missing."""
+    results = read_results(space.results, "p3")
+    presets = [preset for preset in PRESET_ORDER if any(key.startswith(f"{preset}/") for key in results)]
+    main = presets[0] if presets else "cpu"
+    parts = [
+        "## Problem 3\n",
+        "### 1. Accuracy on the target's validation set\n",
+        accuracy_table(results, main),
+        data_note(results, main),
+        *(other_preset(results, preset) for preset in presets[1:]),
+        reference_table(),
+        "### 2. The latent space of DANN\n",
+        *(latent_space(space, results, target) for target in TARGETS),
+        "### 3. Implementation and discussion\n",
+        implementation(results, main),
+        details("Architecture", code(architecture(DANN_model()))),
+        details("torchsummary", code(summary_table(DANN_model(), (3, 28, 28)))),
+        "**What was observed.**\n",
+        discussion(results, main),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def runs_of(results: Results, preset: str, target: str, mode: str) -> list[Mapping[str, Any]]:
+    """Return the finished runs of one cell of the table, by seed."""
+    prefix = f"{preset}/{target}/{mode}/seed"
+    return sorted((run for key, run in results.items() if key.startswith(prefix)), key=lambda run: run["seed"])
+
+
+def accuracies(results: Results, preset: str, target: str, mode: str) -> list[float]:
+    """Return the accuracy of every seed of one cell."""
+    return [run["accuracy"] for run in runs_of(results, preset, target, mode)]
+
+
+def cell(results: Results, preset: str, target: str, mode: str) -> str:
+    """Return one cell of the table in words."""
+    values = accuracies(results, preset, target, mode)
+    return mean_std(values) if values else "not run"
+
+
+def accuracy_table(results: Results, preset: str) -> str:
+    """Return the table the task asks for, with the original recipe as a row of its own."""
+    rows = [[name, *(cell(results, preset, target, mode) for target in COLUMNS)] for mode, name in ROWS.items()]
+    rows.append(["DANN, as in the original report", *(cell(results, "original", target, "dann") for target in COLUMNS)])
+    return table(["", *COLUMNS.values()], rows)
+
+
+def other_preset(results: Results, preset: str) -> str:
+    """Return the table of a smaller preset, with what it cost."""
+    rows = [[name, *(cell(results, preset, target, mode) for target in COLUMNS)] for mode, name in ROWS.items()]
+    spent = [run for target in TARGETS for mode in MODES for run in runs_of(results, preset, target, mode)[:1]]
+    seconds = sum(run["seconds"] for run in spent)
+    devices = " and ".join(sorted({run["device"] for run in spent}))
+    cost = f"Preset `{preset}`: {len(spent)} runs of the first seed took {duration(seconds)} in all on {devices}.\n"
+    return f"{cost}\n{table(['', *COLUMNS.values()], rows)}"
+
+
+def data_note(results: Results, preset: str) -> str:
+    """Return which data the table is about, and how it was trained."""
+    lines = []
+    for target in TARGETS:
+        for run in [*runs_of(results, preset, target, "dann"), *runs_of(results, preset, target, "source")][:1]:
+            lines.append(
+                f"- {COLUMNS[target]}: {run['counts']['labelled']:,} labelled pictures of {run['source_data']}; "
+                f"evaluated on {run['counts']['val']:,} pictures of {run['target_data']}."
+            )
+    if not lines:
+        return "*Not run: no training of P3 is recorded yet; `bash scripts/train_p3.sh` makes this table.*\n"
+    spent = runs_of(results, preset, "svhn", "dann") or runs_of(results, preset, "usps", "dann")
+    cost = (
+        f" One run of DANN takes {duration(statistics.fmean(run['seconds'] for run in spent))} on {spent[0]['device']}."
+        if spent
+        else ""
+    )
+    head = (
+        f"Preset `{preset}`, mean ± standard deviation over seeds. The rows differ in nothing but the data they "
+        f"use: inputs, augmentation, steps and averaging are the same.{cost}\n"
+    )
+    return head + "\n" + "\n".join(lines) + "\n"
+
+
+def reference_table() -> str:
+    """Return what others measured, on other data."""
+    rows = [
+        [f"{name}, {COLUMNS[target]}", *(percent(share) for share in shares)]
+        for name, targets in REFERENCES.items()
+        for target, shares in targets.items()
+    ]
+    return (
+        "For orientation, figures of others. They were measured on the course's data (63,544 coloured SVHN digits "
+        "from the official files, 5,950 of USPS), so they name a region and are no like-for-like comparison with "
+        "data sets of other names above.\n\n" + table(["", "source", "DANN", "target"], rows)
+    )
+
+
+def latent_space(space: Workspace, results: Results, target: str) -> str:
+    """Return the two t-SNE plots of one target and what nearest neighbours say about them."""
+    measured = results.get(f"tsne/{target}")
+    name = target.upper()
+    data = f"{measured['source_data']} → {measured['target_data']}" if measured else COLUMNS[target]
+    points = f", {measured['points_per_domain']:,} validation pictures of each domain" if measured else ""
+    parts = [f"**{COLUMNS[target]}**\n"]
+    for colouring, title in (("class", "by digit"), ("domain", "by domain")):
+        parts.append(picture(space, f"P3/DANN_{colouring}_TSNE_{name}.png", f"{data}: coloured {title}{points}"))
+    if measured:
+        parts.append(
+            f"Among the 768 features themselves, the {measured['neighbours']} nearest neighbours tell the domain of "
+            f"a picture in {percent(measured['knn_domain_accuracy'])} of cases (50 %: perfectly mixed), and source "
+            f"neighbours name the digit of a target picture in {percent(measured['knn_transfer_accuracy'])}.\n"
+        )
+    return "\n".join(parts)
+
+
+def implementation(results: Results, preset: str) -> str:
+    """Return the recipe in force, read from the record of a run."""
+    runs = [run for target in TARGETS for run in runs_of(results, preset, target, "dann")]
+    if not runs:
+        return "*Not run: no DANN is recorded yet, so there is no recipe to describe.*\n"
+    run = runs[0]
+    lines = [
+        "Domain-adversarial training (Ganin et al., JMLR 2016): the domain classifier hangs on the 768 "
+        "convolutional features behind gradient reversal, whose strength rises as λ = "
+        f"{run['grl_lambda_max']:g} · (2 / (1 + exp(-10 p)) - 1) with the share p of training done.",
+        f"{run['steps']:,} steps of {run['batch_size']} pictures of each domain, AdamW, learning rate "
+        f"{run['learning_rate']:g}" + (" falling along a cosine" if run["cosine"] else "") + f", weight decay "
+        f"{run['weight_decay']:g}, label smoothing {run['label_smoothing']:g}; the weights averaged with decay "
+        f"{run['ema_decay']:g} are evaluated, those of the last step: no label of the target is read before.",
+        batchnorm_sentence(run["batchnorm"]),
+        inputs_sentence(run),
+    ]
+    if run["entropy_weight"] > 0:
+        lines.append(
+            f"Conditional entropy of target predictions, weight {run['entropy_weight']:g} (Shu et al., DIRT-T, 2018)."
+        )
+    if run["consistency_weight"] > 0:
+        lines.append(
+            f"Agreement with an averaged teacher on the target (French et al., 2018; hard labels and threshold as "
+            f"in FixMatch and AdaMatch), weight {run['consistency_weight']:g}, where the teacher is at least "
+            f"{run['confidence']:g} times as confident as the network is on the source."
+        )
+    lines.append(
+        "`original` is the recipe of the original report as far as it tells it: pixels in [-1, 1], no augmentation, "
+        "Adam, the same network and λ; its number of epochs is not reported."
+    )
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def batchnorm_sentence(batchnorm: str) -> str:
+    """Return how BatchNorm met the two domains."""
+    if batchnorm == "joint":
+        return (
+            "BatchNorm sees source and target in one batch and its running statistics are of both, so one function "
+            "serves both domains. Source-only has the statistics of the source, target-only those of the target."
+        )
+    return (
+        "BatchNorm normalises each domain of a batch by its own statistics and keeps running ones of the target, "
+        "on which the network is used; the domain classifier alone sees both domains at once. Source-only has the "
+        "statistics of the source, target-only those of the target."
+    )
+
+
+def inputs_sentence(run: Mapping[str, Any]) -> str:
+    """Return what was done to the pictures."""
+    always = [
+        text
+        for name, text in (
+            ("grey", "made grey (random channel weights in training)"),
+            ("instance_norm", "normalised one by one to mean 0 and deviation 1"),
+        )
+        if run[name]
+    ]
+    changes = [
+        text
+        for name, text in (
+            ("invert_probability", "polarity"),
+            ("intensity_scale", "contrast"),
+            ("intensity_shift", "brightness"),
+            ("affine_degrees", "rotation"),
+            ("affine_shear", "shear"),
+            ("affine_shift", "translation"),
+            ("blur", "blur"),
+            ("noise", "noise"),
+            ("neighbour_probability", "neighbouring digits on the source side"),
+        )
+        if run[name] > 0
+    ]
+    inputs = "Pictures are " + " and ".join(always or ["scaled to [-1, 1]"])
+    zoom = f"zoom {run['source_zoom'][0]:g} to {run['source_zoom'][-1]:g} (source)"
+    return f"{inputs}. Random changes in training: {', '.join([*changes, zoom])}."
+
+
+def discussion(results: Results, preset: str) -> str:
+    """Return what the recorded numbers show."""
+    lines = [line for target in TARGETS for line in target_lines(results, preset, target)]
+    return "".join(f"- {line}\n" for line in lines) or "*Not run: nothing to discuss yet.*\n"
+
+
+def target_lines(results: Results, preset: str, target: str) -> list[str]:
+    """Return the observations on one target."""
+    name, lines = COLUMNS[target], []
+    source, dann, ceiling = (accuracies(results, preset, target, mode) for mode in MODES)
+    if source and dann:
+        gain = statistics.fmean(dann) - statistics.fmean(source)
+        if gain > 0:
+            verb = f"raises accuracy by {100 * gain:.1f} points over source-only"
+        else:
+            verb = f"loses {-100 * gain:.1f} points against source-only"
+        lines.append(
+            f"**{name}.** Adaptation {verb}{seeds_clause(source, dann)}.{closed_clause(source, dann, ceiling)}"
+        )
+    original = accuracies(results, "original", target, "dann")
+    if original and dann:
+        change = 100 * (statistics.fmean(dann) - statistics.fmean(original))
+        share = (
+            f" Source-only with the new inputs, without any adaptation, reaches {mean_std(source)}: "
+            f"{'most' if statistics.fmean(source) - statistics.fmean(original) > change / 200 else 'less than half'} "
+            "of that is inputs and augmentation, the rest adaptation."
+            if source and statistics.fmean(original) < statistics.fmean(source) < statistics.fmean(dann)
+            else ""
+        )
+        word = "above" if change >= 0 else "below"
+        lines.append(f"{name}: the recipe of this table is {abs(change):.1f} points {word} the original one.{share}")
+    runs = runs_of(results, preset, target, "dann")
+    if runs:
+        lines.append(domain_line(name, runs, runs_of(results, preset, target, "source")))
+    if ceiling and dann:
+        lines.append(limit_line(name, statistics.fmean(dann), statistics.fmean(ceiling)))
+    return lines
+
+
+def seeds_clause(source: Sequence[float], dann: Sequence[float]) -> str:
+    """Return whether the seeds agree on the sign of the difference."""
+    if min(len(source), len(dann)) < 2:
+        return ", measured with one seed"
+    if min(dann) > max(source):
+        return f", and the worst of {len(dann)} seeds with it is better than the best of {len(source)} without"
+    return ", but the ranges of the seeds overlap"
+
+
+def closed_clause(source: Sequence[float], dann: Sequence[float], ceiling: Sequence[float]) -> str:
+    """Return which share of the way to target-only was made."""
+    if not ceiling or statistics.fmean(ceiling) <= statistics.fmean(source):
+        return ""
+    low, middle, high = (statistics.fmean(values) for values in (source, dann, ceiling))
+    return f" That is {percent((middle - low) / (high - low), 0)} of the way to training on the target's own labels."
+
+
+def domain_line(name: str, runs: Sequence[Mapping[str, Any]], source_runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return how the domain classifier fared, and what adaptation cost on the source."""
+    domain = statistics.fmean(run["domain_accuracy"] for run in runs)
+    loss = statistics.fmean(run["domain_loss"] for run in runs)
+    state = "the features still differ" if domain > 0.55 else "it is reduced to guessing by the end"
+    line = (
+        f"{name}: in the last quarter of training the domain classifier is right in {percent(domain)} of cases "
+        f"(loss {loss:.3f}; guessing: 50 %, 0.693), so {state}."
+    )
+    if source_runs:
+        kept = statistics.fmean(run["source_accuracy"] for run in runs)
+        before = statistics.fmean(run["source_accuracy"] for run in source_runs)
+        line += f" On the source's own validation set DANN has {percent(kept)}, source-only {percent(before)}."
+    return line
+
+
+def limit_line(name: str, dann: float, ceiling: float) -> str:
+    """Return what stands between DANN and a perfect score."""
+    gap, network = 100 * (ceiling - dann), 100 * (1 - ceiling)
+    if gap <= 0:
+        return f"{name}: DANN reaches target-only; what is missing to 100 % is the network's own limit."
+    larger = "the missing target labels" if gap > network else "the small network and the pictures themselves"
+    return (
+        f"{name}: what limits it: {gap:.1f} points are missing to target-only, and target-only itself errs on "
+        f"{network:.1f} %; the larger part is due to {larger}."
+    )

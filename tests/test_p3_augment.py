@@ -1,0 +1,123 @@
+"""Inputs of P3: what evaluation sees, and that every random change does what it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from common.batches import Batches
+from common.errors import UserError
+from p3_dann.augment import add_neighbours, affine, augment, blur, change_intensity, mix_channels, prepare
+from p3_dann.presets import PRESETS
+
+PLAIN, BEST = PRESETS["original"], PRESETS["cpu"]
+ONE = (1.0, 1.0)
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (6, 3, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_plain_inputs_lie_between_minus_one_and_one(images: torch.Tensor) -> None:
+    inputs = prepare(images, PLAIN)
+    torch.testing.assert_close(inputs, images / 127.5 - 1.0)
+    assert torch.equal(augment(images, PLAIN, ONE, ONE, neighbours=True), inputs)
+
+
+def test_normalised_inputs_do_not_depend_on_brightness_and_contrast(images: torch.Tensor) -> None:
+    inputs = prepare(images, BEST)
+    assert inputs.shape == (6, 3, 28, 28)
+    torch.testing.assert_close(inputs.mean(dim=(2, 3)), torch.zeros(6, 3), atol=1e-5, rtol=0)
+    dimmer = prepare((images // 2 + 50).to(torch.uint8), BEST)
+    assert (dimmer - inputs).abs().mean() < 0.1
+
+
+def test_a_constant_picture_stays_finite() -> None:
+    assert prepare(torch.full((1, 3, 28, 28), 7, dtype=torch.uint8), BEST).abs().max() < 1e-3
+
+
+def test_same_seed_same_inputs(images: torch.Tensor) -> None:
+    torch.manual_seed(3)
+    first = augment(images, BEST, BEST.source_zoom, BEST.source_width, neighbours=True)
+    second = augment(images, BEST, BEST.source_zoom, BEST.source_width, neighbours=True)
+    torch.manual_seed(3)
+    assert torch.equal(augment(images, BEST, BEST.source_zoom, BEST.source_width, neighbours=True), first)
+    assert not torch.equal(first, second)
+    assert first.isfinite().all()
+
+
+def test_mixed_channels_of_a_grey_picture_are_the_picture() -> None:
+    grey = torch.rand(4, 1, 28, 28)
+    torch.testing.assert_close(mix_channels(grey.expand(-1, 3, -1, -1)), grey)
+
+
+def test_zoom_by_two_shows_the_middle() -> None:
+    picture = torch.zeros(1, 1, 28, 28)
+    picture[..., 7:21, 7:21] = 1.0
+    still = replace(BEST, affine_degrees=0.0, affine_shear=0.0, affine_shift=0.0)
+    enlarged = affine(picture, still, (2.0, 2.0), ONE)
+    assert enlarged[..., 1:-1, 1:-1].min() == 1.0
+    narrowed = affine(picture, still, (2.0, 2.0), (0.5, 0.5))
+    assert narrowed[0, 0, 14, :6].max() < 0.1 and narrowed[0, 0, 14, 8:20].min() == 1.0
+
+
+def test_rotation_keeps_the_centre_and_moves_the_edge() -> None:
+    torch.manual_seed(0)
+    picture = torch.zeros(8, 1, 28, 28)
+    picture[..., 13:15, :] = 1.0
+    turned = affine(picture, replace(BEST, affine_shear=0.0, affine_shift=0.0, affine_degrees=40.0), ONE, ONE)
+    assert turned[:, 0, 13:15, 13:15].min() > 0.7
+    assert turned[:, 0, 13:15, 0].min() < 0.5
+
+
+def test_neighbours_stand_beside_the_digit_and_never_on_its_middle() -> None:
+    torch.manual_seed(0)
+    pixels = torch.rand(5, 1, 28, 28)
+    wide = add_neighbours(pixels, probability=1.0)
+    assert wide.shape == (5, 1, 28, 84)
+    assert torch.equal(wide[..., 28 + 6 : 28 + 22], pixels[..., 6:22])
+    assert not torch.equal(wide[..., 28:56], pixels)
+    torch.testing.assert_close(wide.mean(), pixels.mean(), atol=0.05, rtol=0)
+
+
+def test_without_neighbours_the_edges_are_repeated() -> None:
+    pixels = torch.rand(3, 1, 28, 28)
+    wide = add_neighbours(pixels, probability=0.0)
+    assert torch.equal(wide[..., 28:56], pixels)
+    assert torch.equal(wide[..., :28], pixels[..., :1].expand(-1, -1, -1, 28))
+
+
+def test_blur_keeps_brightness_and_removes_detail() -> None:
+    torch.manual_seed(0)
+    flat = torch.full((2, 1, 28, 28), 0.3)
+    torch.testing.assert_close(blur(flat, 2.0), flat)
+    noise = torch.rand(4, 1, 28, 28)
+    assert (blur(noise, 2.0).std(dim=(2, 3)) < noise.std(dim=(2, 3))).all()
+
+
+def test_inversion_changes_the_sign_only() -> None:
+    torch.manual_seed(0)
+    pixels = torch.randn(64, 1, 28, 28)
+    changed = change_intensity(pixels, replace(PLAIN, invert_probability=0.5))
+    flipped = (changed == -pixels).flatten(1).all(1)
+    assert torch.equal(changed[~flipped], pixels[~flipped])
+    assert 10 < flipped.sum() < 54
+
+
+def test_batches_visit_every_picture_once_an_epoch_across_borders() -> None:
+    batches = Batches(10, 4, seed=0, name="labelled", device=torch.device("cpu"))
+    visited = torch.cat([batches(step) for step in range(5)])
+    assert sorted(visited[:10].tolist()) == sorted(visited[10:].tolist()) == list(range(10))
+    assert torch.equal(batches(1), visited[4:8])
+    assert len(Batches(3, 8, 0, "labelled", torch.device("cpu"))(0)) == 8
+
+
+@pytest.mark.parametrize(
+    "change", [{"source_zoom": (0.0, 1.0)}, {"target_width": (1.2, 0.8)}, {"ema_decay": 1.0}, {"warmup": 2.0}]
+)
+def test_impossible_recipes_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=next(iter(change)).replace("_", "-")):
+        replace(BEST, **change)
