@@ -6,7 +6,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ SHOWN_PROBLEMS = 10
 _MOST_UNPACKED = 8 * 1024**3
 
 
-def make_course(data_root: Path, source: Path, parts: list[str], link: bool) -> None:
+def make_course(data_root: Path, source: Path, parts: Sequence[str], link: bool) -> None:
     """Check the course's folder or zip and bring ``parts`` of it to ``data_root``.
 
     Args:
@@ -52,7 +52,7 @@ def make_course(data_root: Path, source: Path, parts: list[str], link: bool) -> 
             print(f"{part}: {'linked to' if link else 'copied from'} {source}")
 
 
-def check_course(source: Path, parts: list[str]) -> None:
+def check_course(source: Path, parts: Sequence[str]) -> None:
     """Check the course's folder or zip and write nothing that stays; raises as :func:`make_course` does."""
     with _opened(source, None) as root:
         _check(root, parts)
@@ -72,7 +72,7 @@ def _opened(source: Path, scratch: Path | None) -> Iterator[Path]:
         raise UserError(f"{source}: no such file or folder; pass the course's hw2_data folder or its zip")
 
 
-def _check(root: Path, parts: list[str]) -> None:
+def _check(root: Path, parts: Sequence[str]) -> None:
     problems = [problem for part in parts for problem in _problems(root, part)]
     if problems:
         shown = "; ".join(problems[:SHOWN_PROBLEMS])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import math
+import multiprocessing
 import os
 import shutil
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -128,11 +131,8 @@ class WriterPool:
 
     def __init__(self, workers: int | None = None) -> None:
         """Start ``workers`` processes (None: one for every core this process may use)."""
-        self.workers = workers or len(os.sched_getaffinity(0))
-        # An interrupt from the keyboard reaches every process: only the parent acts on it.
-        self._pool = ProcessPoolExecutor(
-            self.workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-        )
+        self.workers = workers or usable_cores()
+        self._pool = ProcessPoolExecutor(self.workers, initializer=_start_worker)
 
     def __enter__(self) -> Self:
         return self
@@ -141,16 +141,24 @@ class WriterPool:
         self._pool.shutdown(cancel_futures=True)
 
     def run(self, job: Callable[..., int], chunks: Iterable[tuple], total: int, description: str) -> None:
-        """Call ``job(*chunk)`` for every chunk, showing the pictures done; ``job`` returns how many it wrote."""
-        running: deque = deque()
-        with tqdm(total=total, desc=description, unit="img", mininterval=0.5) as bar:
-            for chunk in chunks:
-                running.append(self._pool.submit(job, *chunk))
-                # A bounded queue keeps the memory small however large the source is.
-                if len(running) > 4 * self.workers:
+        """Call ``job(*chunk)`` for every chunk, showing the pictures done; ``job`` returns how many it wrote.
+
+        When it ends, by whatever error, no process writes any more.
+        """
+        running: deque[Future[int]] = deque()
+        try:
+            with tqdm(total=total, desc=description, unit="img", mininterval=0.5) as bar:
+                for chunk in chunks:
+                    running.append(self._pool.submit(job, *chunk))
+                    # A bounded queue keeps the memory small however large the source is.
+                    if len(running) > 4 * self.workers:
+                        bar.update(running.popleft().result())
+                while running:
                     bar.update(running.popleft().result())
-            while running:
-                bar.update(running.popleft().result())
+        except BrokenProcessPool as error:
+            raise UserError(f"{description}: a worker was ended from outside (out of memory?); run again") from error
+        finally:
+            wait([future for future in running if not future.cancel()])
 
     def write_digits(self, folder: Path, pixels: np.ndarray, description: str) -> None:
         """Write ``pixels``, uint8 (N, H, W) or (N, H, W, 3), as 28x28 pictures ``folder/data/NNNNN.png``."""
@@ -160,9 +168,26 @@ class WriterPool:
         self.run(_write_digits, chunks, len(pixels), description)
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def save_png(image: Image.Image, path: Path) -> None:
     """Save a small picture fast: stronger compression gains little at these sizes."""
     image.save(path, "PNG", compress_level=1)
+
+
+def _start_worker() -> None:
+    # An interrupt from the keyboard reaches every process: only the parent acts on it. A worker whose parent
+    # was killed ends as well, or it would wait for work, and hold the lock of the data root, for ever.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _write_digits(folder: Path, first: int, pixels: np.ndarray) -> int:

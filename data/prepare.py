@@ -22,13 +22,11 @@ from common.errors import run_main
 from common.paths import DEFAULT_DATA_ROOT
 from data.course import check_course, make_course
 from data.layout import PARTS, locked, parts_to_make
-from data.public import Downloads, make_public
+from data.public import ORIGINAL_FACES, Downloads, make_public
 from data.sample import make_sample
 
 # MNIST-M also answers to the name of what one downloads for it.
 PART_NAMES = {part: part for part in PARTS} | {"mnist": "mnistm"}
-# As many faces as the original report's data set has, 38,464 for training and 2,025 to compare with.
-ORIGINAL_FACES = 40489
 
 
 def main() -> None:
@@ -42,12 +40,13 @@ def main() -> None:
     with locked(data_root):
         missing = parts_to_make(data_root, parts, arguments.force)
         if arguments.command == "sample":
-            make_sample(data_root, missing, arguments.seed)
+            make_sample(data_root, missing, arguments.seed, workers=arguments.workers)
         elif arguments.command == "course":
             make_course(data_root, arguments.folder, missing, arguments.link)
         else:
             downloads = Downloads(arguments.raw or data_root / "raw", arguments.download)
-            make_public(data_root, downloads, missing, arguments.seed, arguments.faces, arguments.face_count)
+            faces, face_count = arguments.faces, arguments.face_count
+            make_public(data_root, downloads, missing, arguments.seed, faces, face_count, arguments.workers)
     print(f"{data_root}: ready ({', '.join(parts)})")
 
 
@@ -73,10 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     course.add_argument("--link", action="store_true", help="link to the folders of pictures instead of copying them")
     course.add_argument("--check", action="store_true", help="only check, write nothing")
 
+    for command in (sample, public):
+        command.add_argument("--seed", type=non_negative_int, default=0, help="everything random follows from it")
+        command.add_argument("--workers", type=positive_int, default=None, help="processes (unset: one for every core)")
     for command in (sample, public, course):
         command.add_argument("--parts", nargs="+", choices=PART_NAMES, default=PARTS, help="what to make")
         command.add_argument("--data-root", type=Path, default=DEFAULT_DATA_ROOT, help="folder to make")
-        command.add_argument("--seed", type=non_negative_int, default=0, help="everything random follows from it")
         command.add_argument("--force", action="store_true", help="replace parts that are already made")
     return parser
 

@@ -30,7 +30,11 @@ _DRAW: Mapping[str, Callable[[Any, np.random.Generator], Image.Image]] = {
 
 
 def make_sample(
-    data_root: Path, parts: Sequence[str], seed: int, counts: Mapping[str, tuple[int, ...]] = SAMPLE_COUNTS
+    data_root: Path,
+    parts: Sequence[str],
+    seed: int,
+    counts: Mapping[str, tuple[int, ...]] = SAMPLE_COUNTS,
+    workers: int | None = None,
 ) -> None:
     """Draw ``parts`` into ``data_root``, each part whole or not at all.
 
@@ -39,8 +43,9 @@ def make_sample(
         parts: some of face, mnistm, svhn, usps.
         seed: every picture follows from it.
         counts: how many pictures each part has in train, val and test.
+        workers: processes (None: one a core); they change no byte.
     """
-    with WriterPool() as pool:
+    with WriterPool(workers) as pool:
         for part in parts:
             with building(data_root, part) as folder:
                 if part == "face":
