@@ -49,7 +49,8 @@ def split_by_person(
 ) -> tuple[set[str], set[str]]:
     """Return names for train and val so that nobody is in both.
 
-    Val gets 2,025 pictures, or a fifth where the set is small: people in random order, each while they fit.
+    Val gets 2,025 pictures, or a fifth where the set is small: people in random order, the first one
+    and then each who fits.
     """
     pictures = defaultdict(list)
     for name in sorted(names):
@@ -59,7 +60,7 @@ def split_by_person(
     train, val = set(), set()
     for index in rng.permutation(len(people)):
         own = pictures[people[index]]
-        if len(own) <= missing:
+        if not val or len(own) <= missing:
             val.update(own)
             missing -= len(own)
         else:

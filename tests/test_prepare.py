@@ -1,0 +1,435 @@
+"""Data preparation: every public format in miniature, the sample set, the course's folder."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import io
+import itertools
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from common.dataset import dataset_name, load_digits, load_faces, read_names_and_labels
+from common.errors import UserError
+from common.paths import ROOT
+from data.course import check_course, make_course
+from data.faces import split_by_person
+from data.layout import PARTS, WriterPool, building, split_contiguous, split_shuffled
+from data.mnistm import blend, read_pickle
+from data.public import Downloads, make_public, svhn_name, usps_name
+from data.sample import _digits
+
+MNIST_COUNTS, USPS_COUNTS, SVHN_COUNTS = (60, 15), (40, 10), (30, 20)
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, dtype=">i4").tobytes()
+    path.write_bytes(gzip.compress(header + values.tobytes()))
+
+
+def write_tar(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def encoded(pixels: np.ndarray, kind: str = "JPEG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
+    return buffer.getvalue()
+
+
+def tree_hash(folder: Path) -> str:
+    """Hash names and contents below ``folder``, but for the cache of decoded pictures that other tests make."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if ".cache" not in path.parts):
+        digest.update(f"{path.relative_to(folder)}\0".encode() + (path.read_bytes() if path.is_file() else b""))
+    return digest.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of downloads in the public sets' own formats, a few dozen pictures each."""
+    raw, rng = tmp_path_factory.mktemp("raw"), np.random.default_rng(0)
+    for folder in ("mnist", "usps", "svhn"):
+        (raw / folder).mkdir()
+    for split, count in zip(("train", "t10k"), MNIST_COUNTS, strict=True):
+        write_idx(raw / f"mnist/{split}-images-idx3-ubyte.gz", rng.integers(256, size=(count, 28, 28), dtype=np.uint8))
+        write_idx(raw / f"mnist/{split}-labels-idx1-ubyte.gz", (np.arange(count) % 10).astype(np.uint8))
+    for name, count in zip(("usps", "usps.t"), USPS_COUNTS, strict=True):
+        lines = []
+        for number in range(count):
+            # A constant picture whose value tells its label: label 0 is black (-1), label 9 white (1).
+            value = (number % 10) / 4.5 - 1
+            lines.append(f"{number % 10 + 1} " + " ".join(f"{index}:{value:.6f}" for index in range(1, 257)))
+        (raw / f"usps/{name}.bz2").write_bytes(bz2.compress("\n".join(lines).encode() + b"\n"))
+    for split, count in zip(("train", "test"), SVHN_COUNTS, strict=True):
+        labels = np.arange(count) % 10 + 1  # SVHN writes 0 as 10
+        pixels = np.broadcast_to(np.arange(count) * 5, (32, 32, 3, count)).astype(np.uint8)
+        savemat(raw / f"svhn/{split}_32x32.mat", {"X": pixels, "y": labels[:, None].astype(np.uint8)})
+    photographs = {f"BSDS500/data/images/train/{n}.jpg": rng.integers(256, size=(40, 50, 3)) for n in range(3)}
+    write_tar(raw / "BSDS500-images.tgz", {name: encoded(pixels) for name, pixels in photographs.items()})
+    faces = {}
+    for person in range(12):
+        for number in range(1, 2 + person % 3):
+            picture = np.full((250, 250, 3), (250, 0, 0))
+            picture[53:197, 53:197] = (0, 20 * person, 128)  # the 144x144 that must remain
+            faces[f"lfw-deepfunneled/P_{person}/P_{person}_{number:04d}.jpg"] = encoded(picture)
+    write_tar(raw / "lfw-deepfunneled.tgz", faces)
+    return raw
+
+
+@pytest.fixture(scope="module")
+def public_root(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("public")
+    make_public(root, Downloads(raw, may_download=False), PARTS, seed=3, workers=2)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(70000, (44800, 11200, 14000)), (99289, (63544, 15887, 19858)), (9298, (5950, 1488, 1860))],
+)
+def test_splits_have_the_counts_of_the_original_data(count: int, expected: tuple[int, ...]) -> None:
+    splits = split_shuffled(count, np.random.default_rng(0))
+    assert tuple(map(len, splits)) == expected
+    assert len(np.unique(np.concatenate(splits))) == count
+    contiguous = split_contiguous(count)
+    assert np.array_equal(np.concatenate(contiguous), np.arange(count))
+
+
+def test_blend_is_the_absolute_difference() -> None:
+    digits = np.arange(256, dtype=np.uint8).repeat(4).reshape(256, 2, 2)
+    photograph = np.broadcast_to(np.array([10, 200, 255], dtype=np.uint8), (5, 9, 3))
+    blended = blend(digits, [photograph], np.random.default_rng(0))
+    expected = np.abs(np.array([10, 200, 255]) - digits[..., None].astype(int))
+    assert np.array_equal(blended, expected)
+
+
+def test_blend_reaches_every_patch() -> None:
+    # A photograph of 4x3 has 3x2 patches of 2x2; its pixels number them.
+    photograph = np.arange(12, dtype=np.uint8).reshape(4, 3, 1).repeat(3, axis=2)
+    blended = blend(np.zeros((300, 2, 2), dtype=np.uint8), [photograph], np.random.default_rng(0))
+    assert set(blended[:, 0, 0, 0].tolist()) == {0, 1, 3, 4, 6, 7}
+
+
+@pytest.mark.parametrize(("part", "count"), [("mnistm", 75), ("svhn", 50), ("usps", 50)])
+def test_public_digits_follow_the_layout(public_root: Path, part: str, count: int) -> None:
+    lists = [read_names_and_labels(public_root / f"digits/{part}/{split}.csv") for split in ("train", "val", "test")]
+    names = [name for split, _ in lists for name in split]
+    assert len(names) == len(set(names)) == count == len(os.listdir(public_root / f"digits/{part}/data"))
+    assert [len(split) for split, _ in lists] == [round(count * share) for share in (0.64, 0.16, 0.2)]
+    images, labels = load_digits(public_root, part, "train")
+    assert images.shape == (len(labels), 3, 28, 28)
+
+
+def test_public_usps_values_belong_to_their_labels(public_root: Path) -> None:
+    for split in ("train", "val", "test"):
+        images, labels = load_digits(public_root, "usps", split)
+        assert np.allclose(images.float().mean(dim=(1, 2, 3)), labels * 255 / 9, atol=0.51)
+
+
+def test_public_svhn_keeps_its_order_and_reads_10_as_0(public_root: Path) -> None:
+    train, val, test = (load_digits(public_root, "svhn", split) for split in ("train", "val", "test"))
+    values = [int(image[0, 0, 0]) for split in (train, val, test) for image in split[0]]
+    assert values == [5 * number for count in SVHN_COUNTS for number in range(count)]
+    labels = [int(label) for split in (train, val, test) for label in split[1]]
+    assert labels == [(number + 1) % 10 for count in SVHN_COUNTS for number in range(count)]
+
+
+def test_public_faces_are_cropped_and_split_by_person(public_root: Path) -> None:
+    train, val = load_faces(public_root, "train"), load_faces(public_root, "val")
+    assert (len(train), len(val)) == (20, 4)
+    assert train[:, 0, 1:-1, 1:-1].max() < 60, "the red frame outside the crop is visible"
+    people = [{int((face[1].float().mean() / 20).round()) for face in split} for split in (train, val)]
+    assert people[0] | people[1] == set(range(12))
+    assert not people[0] & people[1]
+
+
+def test_sources_are_named_honestly(public_root: Path) -> None:
+    assert dataset_name(public_root, "mnistm") == "MNIST-M (MNIST over BSDS500 crops, Ganin et al. recipe)"
+    assert dataset_name(public_root, "svhn") == "SVHN (grey, re-cropped)"
+    assert dataset_name(public_root, "usps") == "USPS (50 of 9,298 digits)"
+    assert dataset_name(public_root, "face") == "LFW (deep-funneled, centre crop 144)"
+    assert svhn_name((73257, 26032), is_grey=False) == "SVHN"
+    assert svhn_name((73257, 26031), is_grey=False) == "SVHN (unofficial files)"
+    assert usps_name((7291, 2007)) == "USPS"
+
+
+def test_same_seed_same_bytes_whatever_the_workers(public_root: Path, raw: Path, tmp_path: Path) -> None:
+    make_public(tmp_path / "same", Downloads(raw, False), PARTS, seed=3, workers=1)
+    assert tree_hash(tmp_path / "same/face") == tree_hash(public_root / "face")
+    for part in ("mnistm", "svhn", "usps"):
+        assert tree_hash(tmp_path / f"same/digits/{part}") == tree_hash(public_root / f"digits/{part}")
+    make_public(tmp_path / "other", Downloads(raw, False), ["usps"], seed=4, workers=1)
+    csv = "digits/usps/train.csv"
+    assert (tmp_path / "other" / csv).read_bytes() != (public_root / csv).read_bytes()
+
+
+def test_split_by_person_fills_val_exactly_and_keeps_people_apart() -> None:
+    names = [f"{person}/{number}" for person in range(3000) for number in range(1 + person % 7)]
+    train, val = split_by_person(names, lambda name: name.split("/")[0], np.random.default_rng(0))
+    assert len(val) == 2025
+    assert len(train) + len(val) == len(names)
+    assert not {name.split("/")[0] for name in train} & {name.split("/")[0] for name in val}
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_celeba_is_cropped_to_the_middle_178(form: str, tmp_path: Path) -> None:
+    raw = tmp_path / "raw/celeba"
+    (raw / "img_align_celeba").mkdir(parents=True)
+    for number in range(1, 21):
+        picture = np.full((218, 178, 3), (250, 0, 0))
+        picture[20:198] = (0, 0, 10 * (number % 4))
+        (raw / f"img_align_celeba/{number:06d}.jpg").write_bytes(encoded(picture))
+    (raw / "identity_CelebA.txt").write_text("".join(f"{number:06d}.jpg {number % 4}\n" for number in range(1, 21)))
+    if form == "zip":
+        shutil.make_archive(str(raw / "img_align_celeba"), "zip", raw, "img_align_celeba")
+        shutil.rmtree(raw / "img_align_celeba")
+    make_public(tmp_path / "root", Downloads(raw.parent, False), ["face"], seed=0, face_count=19, workers=1)
+    train, val = load_faces(tmp_path / "root", "train"), load_faces(tmp_path / "root", "val")
+    assert len(train) + len(val) == 19
+    assert train[:, 0, 1:-1].max() < 60
+    identities = [{round(float(face[2].float().mean()) / 10) for face in split} for split in (train, val)]
+    assert not identities[0] & identities[1]
+    assert dataset_name(tmp_path / "root", "face").startswith("CelebA")
+
+
+def test_ready_made_mnistm_archive(tmp_path: Path) -> None:
+    files = {}
+    for split, count in (("test", 5), ("train", 20)):
+        labels = [f"{number:08d}.png {number % 10}\n" for number in reversed(range(count))]
+        files[f"mnist_m/mnist_m_{split}_labels.txt"] = "".join(labels).encode()
+        for number in range(count):
+            colour = np.full((32, 32, 3), (20 * (number % 10), 100 * (split == "test"), 7))
+            files[f"mnist_m/mnist_m_{split}/{number:08d}.png"] = encoded(colour, "PNG")
+    write_tar(tmp_path / "mnist_m.tar.gz", files)
+    make_public(tmp_path / "root", Downloads(tmp_path, False), ["mnistm"], seed=0, workers=1)
+    for split in ("train", "val", "test"):
+        images, labels = load_digits(tmp_path / "root", "mnistm", split)
+        assert np.array_equal(images[:, 0, 5, 5], labels * 20)
+    assert dataset_name(tmp_path / "root", "mnistm") == "MNIST-M (public archive)"
+
+
+def test_ready_made_mnistm_pickle_is_read_but_never_executed(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(6, 28, 28, 3), dtype=np.uint8)
+    good, bad = tmp_path / "keras_mnistm.pkl.gz", tmp_path / "keras_mnistm.pkl"
+    good.write_bytes(gzip.compress(pickle.dumps({"train": pixels[:4], "test": pixels[4:]}, protocol=2)))
+    assert np.array_equal(read_pickle(good), pixels)
+
+    class Payload:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    bad.write_bytes(pickle.dumps({"train": Payload(), "test": pixels}))
+    with pytest.raises(UserError, match="refused, it names"):
+        read_pickle(bad)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "part"),
+    [
+        ("mnist/train-images-idx3-ubyte.gz", "mnistm"),
+        ("mnist/t10k-labels-idx1-ubyte.gz", "mnistm"),
+        ("BSDS500-images.tgz", "mnistm"),
+        ("svhn/test_32x32.mat", "svhn"),
+        ("usps/usps.bz2", "usps"),
+        ("lfw-deepfunneled.tgz", "face"),
+    ],
+)
+@pytest.mark.parametrize("damage", ["missing", "truncated", "noise", "empty"])
+def test_missing_and_damaged_downloads_are_named(raw: Path, tmp_path: Path, file: str, part: str, damage: str) -> None:
+    own = tmp_path / "raw"
+    shutil.copytree(raw, own)
+    content = (own / file).read_bytes()
+    (own / file).unlink()
+    damaged = {"truncated": content[: len(content) // 2], "noise": bytes(1000), "empty": b""}
+    if damage in damaged:
+        (own / file).write_bytes(damaged[damage])
+    with pytest.raises(UserError) as caught:
+        make_public(tmp_path / "root", Downloads(own, False), [part], seed=0, faces="lfw", workers=1)
+    stem = Path(file).name if damage != "missing" or "BSDS" not in file else "BSR_bsds500.tgz"
+    assert stem in str(caught.value)
+    assert ("://" in str(caught.value)) == (damage == "missing"), "where to get it is said of missing files"
+    assert not [path for path in (tmp_path / "root").rglob("*") if path.is_file()], "something half-made was left"
+
+
+def test_failed_part_leaves_the_old_one(tmp_path: Path) -> None:
+    with building(tmp_path, "usps") as folder:
+        (folder / "SOURCE").write_text("old")
+    with pytest.raises(ZeroDivisionError), building(tmp_path, "usps") as folder:
+        (folder / "SOURCE").write_text("new")
+        raise ZeroDivisionError
+    assert [path.name for path in (tmp_path / "digits").iterdir()] == ["usps"]
+    assert (tmp_path / "digits/usps/SOURCE").read_text() == "old"
+
+
+def test_an_error_in_a_worker_reaches_the_caller(tmp_path: Path) -> None:
+    with WriterPool(2) as pool, pytest.raises(FileNotFoundError):
+        pool.run(_fail, ((tmp_path / str(number),) for number in range(100)), 100, "failing")
+
+
+def _fail(path: Path) -> int:
+    return len(path.read_bytes())
+
+
+def test_killed_preparation_leaves_no_part_and_no_process(run_command, raw: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "data/prepare.py"), "sample", "--parts", "usps"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    partial = tmp_path / "hw2_data/digits/.usps.partial/data"
+    while not (partial.is_dir() and any(partial.iterdir())):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.read()  # ends only when no worker holds it open any more
+    assert not (tmp_path / "hw2_data/digits/usps").exists()
+    again = run_command("data/prepare.py", "public", "--raw", raw, "--parts", "usps")
+    assert again.returncode == 0, again.stderr
+    assert [path.name for path in (tmp_path / "hw2_data/digits").iterdir()] == ["usps"]
+
+
+def test_command_completes_what_is_missing_and_refuses_to_overwrite(run_command, raw: Path, tmp_path: Path) -> None:
+    arguments = ("data/prepare.py", "public", "--raw", raw, "--no-download", "--workers", 1)
+    make_public(tmp_path / "hw2_data", Downloads(raw, False), ["usps"], seed=0, workers=1)
+    old = tree_hash(tmp_path / "hw2_data/digits/usps")
+    rest = run_command(*arguments, "--seed", 1, "--parts", "usps", "svhn")
+    assert rest.returncode == 0, rest.stderr
+    assert "kept" in rest.stdout
+    refused = run_command(*arguments, "--seed", 1, "--parts", "usps", "svhn")
+    assert refused.returncode == 2
+    assert "--force" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert tree_hash(tmp_path / "hw2_data/digits/usps") == old
+    forced = run_command(*arguments, "--seed", 1, "--parts", "usps", "--force")
+    assert forced.returncode == 0, forced.stderr
+    assert tree_hash(tmp_path / "hw2_data/digits/usps") != old
+    assert sorted(path.name for path in (tmp_path / "hw2_data/digits").iterdir()) == ["svhn", "usps"]
+
+
+def test_sample_handwriting_never_serves_two_splits() -> None:
+    counts = (900, 300, 300)
+    seen = []
+    for part in ("mnistm", "usps"):
+        glyphs, labels = _digits(part, counts, np.random.default_rng(0))
+        assert len(glyphs) == len(labels) == sum(counts)
+        bounds = np.cumsum((0, *counts))
+        own = [{glyph.tobytes() for glyph in glyphs[a:b]} for a, b in itertools.pairwise(bounds)]
+        seen.append(own)
+    for own in seen:
+        for other in seen:
+            assert not own[0] & other[1]
+            assert not own[0] & other[2]
+            assert not own[1] & other[2]
+
+
+def test_sample_follows_the_layout_and_says_what_it_is(data_root: Path) -> None:
+    for part in PARTS:
+        assert dataset_name(data_root, part) == "built-in sample set"
+    for part in ("mnistm", "svhn", "usps"):
+        images, labels = load_digits(data_root, part, "train")
+        assert images.shape == (96, 3, 28, 28)
+        assert set(labels.tolist()) == set(range(10))
+        is_grey = bool((images == images[:, :1]).all())
+        assert is_grey == (part == "usps")
+
+
+def test_sample_faces_are_found_by_the_detector_of_the_task(data_root: Path) -> None:
+    dlib = pytest.importorskip("dlib")
+    detector = dlib.get_frontal_face_detector()
+    faces = load_faces(data_root, "train").permute(0, 2, 3, 1).contiguous().numpy()
+    found = [len(detector(face, 1)) == 1 for face in faces]
+    assert np.mean(found) > 0.85
+
+
+@pytest.fixture
+def course(data_root: Path, tmp_path: Path) -> Path:
+    """A folder as the course hands it out: no SOURCE files, no test labels."""
+    folder = tmp_path / "hw2_data_course/hw2_data"
+    shutil.copytree(data_root, folder, ignore=shutil.ignore_patterns("SOURCE", ".*", "test.csv"))
+    return folder.parent
+
+
+@pytest.mark.parametrize("form", ["copy", "link", "zip"])
+def test_course_data_arrives(course: Path, data_root: Path, tmp_path: Path, form: str) -> None:
+    source, root = course, tmp_path / "root"
+    if form == "zip":
+        source = Path(shutil.make_archive(str(tmp_path / "course"), "zip", course))
+    root.mkdir()
+    make_course(root, source, PARTS, link=form == "link")
+    for part in ("mnistm", "svhn", "usps"):
+        assert all(
+            (a == b).all()
+            for a, b in zip(load_digits(root, part, "val"), load_digits(data_root, part, "val"), strict=True)
+        )
+    assert (load_faces(root, "train") == load_faces(data_root, "train")).all()
+    assert dataset_name(root, "face") == "CelebA (course)"
+    assert (root / "face/train").is_symlink() == (form == "link")
+    assert sorted(path.name for path in root.iterdir()) == ["digits", "face"]
+
+
+def test_every_problem_of_course_data_is_named(course: Path, run_command, tmp_path: Path) -> None:
+    root = course / "hw2_data"
+    face = sorted((root / "face/train").iterdir())[3]
+    face.write_bytes(face.read_bytes()[:200])
+    Image.new("RGB", (32, 32)).save(root / "face/val/00001.png")
+    (root / "digits/mnistm/data/00004.png").unlink()
+    with open(root / "digits/svhn/train.csv", "a") as file:
+        file.write("00001.png,10\n")
+    name = read_names_and_labels(root / "digits/usps/val.csv")[0][0]
+    Image.new("RGB", (28, 28)).save(root / f"digits/usps/data/{name}")
+    result = run_command("data/prepare.py", "course", course, "--data-root", "made")
+    assert result.returncode == 2
+    message = result.stderr.strip().splitlines()[-1]
+    assert "5 problems" in message
+    for piece in (face.name, "face/val/00001.png", "mnistm/data/00004.png", "svhn/train.csv", f"usps/data/{name}"):
+        assert piece in message
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "made/face").exists()
+
+
+def test_many_problems_are_counted(course: Path) -> None:
+    for path in (course / "hw2_data/face/train").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="48 problems") as caught:
+        check_course(course, ["face"])
+    assert "and 38 more" in str(caught.value)
+
+
+def test_course_zip_cannot_write_outside_or_smuggle_links(tmp_path: Path) -> None:
+    hostile = tmp_path / "hostile.zip"
+    with zipfile.ZipFile(hostile, "w") as archive:
+        archive.writestr("../../../escaped.txt", "x")
+        link = zipfile.ZipInfo("face")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc")
+    (tmp_path / "a/b/c").mkdir(parents=True)
+    with pytest.raises(UserError, match="is a link"):
+        make_course(tmp_path / "a/b/c", hostile, ["face"], link=False)
+    assert not list(tmp_path.rglob("escaped.txt"))
+    (tmp_path / "cut.zip").write_bytes(hostile.read_bytes()[:40])
+    with pytest.raises(UserError, match=r"cut\.zip"):
+        check_course(tmp_path / "cut.zip", ["face"])
+
+
+def test_help_shows_examples(run_command) -> None:
+    result = run_command("data/prepare.py", "--help")
+    assert result.returncode == 0
+    assert "python data/prepare.py public --raw" in result.stdout
