@@ -16,6 +16,13 @@ from common.paths import DEFAULT_DATA_ROOT
 Config = TypeVar("Config")
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, except where an option is simply unset, and keeps the line breaks of examples."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def option(default: Any, help: str, choices: tuple[Any, ...] | None = None, minimum: float | None = None) -> Any:
     """Declare a field of a preset with the text that ``--help`` shows and the values it may take."""
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "minimum": minimum})
@@ -24,11 +31,8 @@ def option(default: Any, help: str, choices: tuple[Any, ...] | None = None, mini
 def make_parser(description: str, examples: str = "") -> argparse.ArgumentParser:
     """Return a parser that shows defaults and keeps the line breaks of ``examples``."""
 
-    class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        pass
-
     epilog = f"examples:\n{examples}" if examples else None
-    return argparse.ArgumentParser(description=description, epilog=epilog, formatter_class=Formatter)
+    return argparse.ArgumentParser(description=description, epilog=epilog, formatter_class=HelpFormatter)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, data: bool = True, output: bool = True) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common.cli import make_parser, non_negative_int, positive_int
+from common.cli import HelpFormatter, make_parser, non_negative_int, positive_int
 from common.errors import run_main
 from common.paths import DEFAULT_DATA_ROOT
 from data.course import check_course, make_course
@@ -83,9 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _subcommand(commands: argparse._SubParsersAction, name: str, summary: str) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    return commands.add_parser(name, help=summary, description=summary, formatter_class=HelpFormatter)
 
 
 if __name__ == "__main__":

@@ -298,3 +298,18 @@ def limit_line(name: str, dann: float, ceiling: float) -> str:
         f"{name}: what limits it: {gap:.1f} points are missing to target-only, and target-only itself errs on "
         f"{network:.1f} %; the larger part is due to {larger}."
     )
+
+
+def readme_table(space: Workspace) -> str:
+    """Return the short table of README.md: measured figures beside those of others."""
+    results = read_results(space.results, "p3")
+    rows = [
+        [f"{COLUMNS[target]}, {ROWS[mode].lower()}", cell(results, preset, target, mode), f"`{preset}`"]
+        for preset in PRESET_ORDER
+        for target in TARGETS
+        for mode in MODES
+        if runs_of(results, preset, target, mode)
+    ]
+    return (
+        table(["P3, accuracy on the target's validation set", "measured", "preset"], rows) if rows else "*Not run.*\n"
+    )
