@@ -53,7 +53,10 @@ def part_folder(data_root: Path, part: str) -> Path:
 @contextmanager
 def locked(data_root: Path) -> Iterator[None]:
     """Keep a second preparation out of ``data_root`` for as long as the block runs."""
-    data_root.mkdir(parents=True, exist_ok=True)
+    try:
+        data_root.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{data_root}: is, or lies below, a file; pass a folder as --data-root") from error
     with open(data_root / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -22,7 +22,7 @@ TINY_COUNTS = {"face": (48, 16), "mnistm": (96, 32, 32), "svhn": (96, 32, 32), "
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root of a few hundred pictures of the built-in sample set; tests must not change it."""
     root = tmp_path_factory.mktemp("data") / "hw2_data"
-    make_sample(root, PARTS, seed=0, counts=TINY_COUNTS)
+    make_sample(root, PARTS, seed=0, counts=TINY_COUNTS, workers=1)
     return root
 
 
