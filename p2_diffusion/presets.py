@@ -71,3 +71,25 @@ PRESETS = {
         sample_every=300,
     ),
 }
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """One configuration of the classifier that judges generated digits."""
+
+    epochs: int = option(8, "passes over the training pictures", minimum=1)
+    batch_size: int = option(128, "images a step", minimum=2)
+    learning_rate: float = option(2e-3, "peak learning rate of AdamW")
+    weight_decay: float = option(0.02, "AdamW weight decay", minimum=0)
+    shift: float = option(2.0, "largest random shift, pixels", minimum=0)
+    rotation: float = option(10.0, "largest random rotation, degrees", minimum=0)
+    zoom: float = option(0.1, "largest random change of size, share", minimum=0)
+    precision: str = option("auto", "bf16 where it is fast, or force one", choices=("auto", "bf16", "fp32"))
+    log_every: int = option(50, "steps between rows of stats.jsonl", minimum=1)
+
+
+JUDGE_PRESETS = {
+    "full": JudgeConfig(epochs=20),
+    "cpu": JudgeConfig(),
+    "sample": JudgeConfig(epochs=10, batch_size=64, log_every=10),
+}

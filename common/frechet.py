@@ -1,0 +1,28 @@
+"""The Fréchet distance between two sets of features, each taken as a Gaussian."""
+
+from __future__ import annotations
+
+import torch
+
+
+def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Return ||m1 - m2||² + tr(C1 + C2 - 2 (C1 C2)^½) of the two sets' means and covariances.
+
+    Which features they are decides what it is called: "FID" only with those of Inception. Few samples bias it
+    upwards, so it is to be read beside the distance of as many real pictures.
+
+    Args:
+        first: (N, D), N at least 2.
+        second: (M, D), M at least 2.
+
+    Source: Dowson and Landau, "The Fréchet distance between multivariate normal distributions", 1982; Heusel
+    et al., "GANs Trained by a Two Time-Scale Update Rule", 2017, eq. 6.
+    """
+    first, second = first.double().cpu(), second.double().cpu()
+    covariance_1, covariance_2 = first.T.cov(), second.T.cov()
+    values, vectors = torch.linalg.eigh(covariance_1)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    # C1 C2 has the eigenvalues of the symmetric C1^½ C2 C1^½, whose square roots are real and stable.
+    cross = torch.linalg.eigvalsh(root @ covariance_2 @ root).clamp(min=0).sqrt().sum()
+    means = (first.mean(0) - second.mean(0)).square().sum()
+    return float(means + covariance_1.trace() + covariance_2.trace() - 2 * cross)
