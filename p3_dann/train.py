@@ -65,21 +65,18 @@ def main() -> None:
     arguments = parse_arguments()
     config = resolve_config(arguments, PRESETS)
     space = workspace(arguments.preset, arguments.output)
-    # What is learned from the source alone is the same for both targets: one training, evaluated on each.
-    run_name = "source" if arguments.mode == "source" else f"{arguments.target}_{arguments.mode}"
-    folder = arguments.run_dir or space.runs / f"p3_{run_name}_seed{arguments.seed}"
+    folder = arguments.run_dir or space.runs / f"p3_{arguments.target}_{arguments.mode}_seed{arguments.seed}"
     world = join_world(arguments.device)
     world.check_batch(config.batch_size)
     key = f"{arguments.preset}/{arguments.target}/{arguments.mode}/seed{arguments.seed}"
     description = json.loads(json.dumps(dataclasses.asdict(config))) | {
         "preset": arguments.preset,
         "mode": arguments.mode,
+        "target": arguments.target,
         "seed": arguments.seed,
         "source_data": dataset_name(arguments.data_root, SOURCE),
+        "target_data": dataset_name(arguments.data_root, arguments.target),
     }
-    target = {"target": arguments.target, "target_data": dataset_name(arguments.data_root, arguments.target)}
-    if arguments.mode != "source":
-        description |= target
     weights = folder / "weights.safetensors"
     if not arguments.fresh and is_finished(weights, description) and key in read_results(space.results, "p3"):
         if world.is_writer:
@@ -90,7 +87,7 @@ def main() -> None:
             save_weights(weights, model.state_dict(), KIND, description)
             title = f"{arguments.mode}, {SOURCE} → {arguments.target}, preset {arguments.preset}"
             save_curves(run.rows, PANELS, folder / "curves.png", title=title)
-            values = measure(model, run, seconds, config, description | target, arguments)
+            values = measure(model, run, seconds, config, description, arguments)
             record(space.results, "p3", key, values, world.device)
             report(key, read_results(space.results, "p3")[key], weights)
     leave_world(world)

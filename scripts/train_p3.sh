@@ -45,16 +45,10 @@ train() {
     "$python" "$here/p3_dann/train.py" "$@" ${options[@]+"${options[@]}"}
 }
 
-for seed in $seeds; do # one training, evaluated on both targets
-    for target in svhn usps; do
-        train --preset "$preset" --target "$target" --mode source --seed "$seed"
-    done
-done
-
-lane() { # everything else of one target
+lane() { # everything of one target
     local target=$1 seed mode
     for seed in $seeds; do
-        for mode in dann target; do
+        for mode in source dann target; do
             train --preset "$preset" --target "$target" --mode "$mode" --seed "$seed"
         done
         if [[ $original == yes && $preset != sample && $preset != original ]]; then
