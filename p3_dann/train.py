@@ -51,7 +51,7 @@ from p3_dann.dataset import SOURCE, load_labelled, load_unlabelled
 from p3_dann.evaluate import KIND, accuracy, information
 from p3_dann.losses import conditional_entropy, consistency
 from p3_dann.model import DANN_model, grl_lambda_at
-from p3_dann.presets import MODES, PRESETS, TARGETS, TrainConfig
+from p3_dann.presets import MODES, TARGETS, TrainConfig, presets_for
 
 PANELS = {
     "losses": ("class_loss", "domain_loss", "entropy", "consistency_loss"),
@@ -63,7 +63,7 @@ LATE_KEYS = ("class_loss", "class_accuracy", "domain_loss", "domain_accuracy", "
 
 def main() -> None:
     arguments = parse_arguments()
-    config = resolve_config(arguments, PRESETS)
+    config = resolve_config(arguments, presets_for(arguments.target))
     space = workspace(arguments.preset, arguments.output)
     folder = arguments.run_dir or space.runs / f"p3_{arguments.target}_{arguments.mode}_seed{arguments.seed}"
     world = join_world(arguments.device)
@@ -263,9 +263,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--mode", choices=MODES, required=True, help="which data the digits are learned from")
     parser.add_argument("--target", choices=TARGETS, required=True, help="the domain to adapt to and to evaluate on")
     add_common_arguments(parser)
-    add_preset_arguments(parser, PRESETS)
+    add_preset_arguments(parser, presets_for(chosen_target()))
     add_run_arguments(parser)
     return parser.parse_args()
+
+
+def chosen_target() -> str:
+    """Return the target on the command line, whose presets the help then shows (svhn until one is chosen)."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--target", default=TARGETS[0])
+    target = first.parse_known_args()[0].target
+    return target if target in TARGETS else TARGETS[0]
 
 
 if __name__ == "__main__":
