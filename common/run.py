@@ -198,6 +198,11 @@ class Run:
             for key, value in row.items():
                 self._events.add_scalar(key, value, self.step)
 
+    def say(self, message: str) -> None:
+        """Show a remark above the progress bar, in the writing process only."""
+        if self.is_writer:
+            tqdm.write(f"step {self.step}: {message}", file=sys.stderr)
+
     def save(self) -> None:
         """Write a checkpoint, unless the state is no longer finite."""
         self._stop_if_not_finite()

@@ -1,0 +1,96 @@
+"""The networks of both methods: DCGAN (A), and the same with a spectrally normalised discriminator (B).
+
+Sources: Radford et al., "Unsupervised Representation Learning with Deep Convolutional GANs", 2016, figure 1 and
+section 3; Miyato et al., "Spectral Normalization for Generative Adversarial Networks", 2018, section 2.1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+LATENT_SIZE = 100
+WIDTHS = (512, 256, 128, 64)  # channels at 4x4, 8x8, 16x16 and 32x32
+
+
+def _generator_layers() -> nn.Sequential:
+    layers: list[nn.Module] = []
+    channels, stride, padding = LATENT_SIZE, 1, 0
+    for width in WIDTHS:
+        layers += [
+            nn.ConvTranspose2d(channels, width, 4, stride, padding, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        ]
+        channels, stride, padding = width, 2, 1
+    return nn.Sequential(*layers, nn.ConvTranspose2d(channels, 3, 4, 2, 1, bias=False), nn.Tanh())
+
+
+def _discriminator_layers() -> nn.Sequential:
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in reversed(WIDTHS):
+        layers.append(nn.Conv2d(channels, width, 4, 2, 1, bias=False))
+        if channels != 3:
+            layers.append(nn.BatchNorm2d(width))
+        layers.append(nn.LeakyReLU(0.2, inplace=True))
+        channels = width
+    return nn.Sequential(*layers, nn.Conv2d(channels, 1, 4, 1, 0, bias=False), nn.Sigmoid())
+
+
+def _initialise(module: nn.Module) -> None:
+    """Draw convolutions from N(0, 0.02) and the scales of BatchNorm from N(1, 0.02) (Radford et al., section 4)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+class DCGAN_Generator(nn.Module):
+    """Method A's generator: five transposed convolutions from a latent to a picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.main = _generator_layers()
+        self.apply(_initialise)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Map standard normal latents (N, 100, 1, 1) to pictures (N, 3, 64, 64) in [-1, 1]."""
+        return self.main(latents)
+
+
+class DCGAN_Discriminator(nn.Module):
+    """Method A's discriminator: five strided convolutions from a picture to the probability that it is real."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.feature_extract = _discriminator_layers()
+        self.apply(_initialise)
+
+    def forward(self, images: torch.Tensor, logits: bool = False) -> torch.Tensor:
+        """Judge pictures (N, 3, 64, 64) in [-1, 1].
+
+        Returns:
+            The probability that each is real, (N, 1, 1, 1); with ``logits`` what goes into the sigmoid, (N,),
+            from which losses are computed without overflow.
+        """
+        if logits:
+            return self.feature_extract[:-1](images).flatten()
+        return self.feature_extract(images)
+
+
+class My_Generator(DCGAN_Generator):
+    """Method B's generator: the same layers as method A's."""
+
+
+class My_Discriminator(DCGAN_Discriminator):
+    """Method B's discriminator: every convolution is divided by its largest singular value.
+
+    It uses the hook form of ``torch.nn.utils.spectral_norm``, which prints as the plain layers of the report.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        for layer in self.feature_extract:
+            if isinstance(layer, nn.Conv2d):
+                nn.utils.spectral_norm(layer)

@@ -1,0 +1,65 @@
+"""Every setting of P1, in one place: a table of presets for each method. Each field is an option of train.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from common.cli import option
+
+METHODS = ("A", "B")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One configuration; the defaults are method A, DCGAN as Radford et al. (2016, section 4) train it."""
+
+    # Losses and optimisers
+    loss: str = option("bce", "adversarial loss", choices=("bce", "hinge"))
+    optimizer: str = option("adam", "optimiser of both networks", choices=("adam", "adamw"))
+    generator_learning_rate: float = option(2e-4, "learning rate of the generator")
+    discriminator_learning_rate: float = option(2e-4, "learning rate of the discriminator")
+    beta1: float = option(0.5, "first momentum of both optimisers", minimum=0)
+    weight_decay: float = option(0.0, "decoupled weight decay (adamw)", minimum=0)
+    real_label: float = option(1.0, "what the discriminator should say of real pictures (below 1: smoothing)")
+
+    # What the discriminator sees
+    instance_noise: float = option(0.0, "standard deviation of noise on its inputs at the start", minimum=0)
+    instance_noise_share: float = option(0.5, "share of the steps after which that noise is gone", minimum=0)
+    diff_augment: tuple[str, ...] = option((), "differentiable augmentations of real and fake pictures")
+
+    # Schedule
+    steps: int = option(40_000, "optimiser steps of each network", minimum=1)
+    batch_size: int = option(128, "pictures a step, over all processes", minimum=2)
+    ema_decay: float = option(
+        0.0, "decay of the averaged generator that samples, 0 for the generator itself", minimum=0
+    )
+
+    # Machine and logs
+    precision: str = option("auto", "bf16 where it is fast, or force one", choices=("auto", "bf16", "fp32"))
+    compile: bool = option(False, "torch.compile both networks")
+    log_every: int = option(50, "steps between rows of stats.jsonl", minimum=1)
+    grid_every: int = option(1000, "steps between grids of the fixed latents", minimum=1)
+
+
+# Method B: the ingredients of the original report, then averaging and differentiable augmentation.
+_B = TrainConfig(
+    optimizer="adamw",
+    generator_learning_rate=2e-4,
+    discriminator_learning_rate=4e-4,
+    weight_decay=1e-4,
+    real_label=0.9,
+    instance_noise=0.1,
+    diff_augment=("color", "translation"),
+    ema_decay=0.999,
+)
+_SCHEDULES = {
+    "full": {},
+    "cpu": {"steps": 1800, "batch_size": 64, "grid_every": 200, "log_every": 20},
+    "sample": {"steps": 120, "batch_size": 32, "grid_every": 60, "log_every": 10},
+}
+_AVERAGE = {"full": 0.999, "cpu": 0.995, "sample": 0.95}
+
+PRESETS = {
+    "A": {name: replace(TrainConfig(), **schedule) for name, schedule in _SCHEDULES.items()},
+    "B": {name: replace(_B, **schedule, ema_decay=_AVERAGE[name]) for name, schedule in _SCHEDULES.items()},
+}

@@ -1,0 +1,231 @@
+"""Train a face generator: method A is DCGAN (Radford et al., 2016), method B the SN-GAN variant of the report.
+
+    python p1_gan/train.py --method A                     # preset cpu
+    python p1_gan/train.py --method B --preset full       # a GPU
+    python p1_gan/train.py --method B --diff-augment --ema-decay 0   # an ingredient switched off
+    torchrun --nproc_per_node 2 p1_gan/train.py --method B
+
+Stopped or killed, the same command goes on from the last checkpoint and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.batches import Batches
+from common.cli import (
+    add_common_arguments,
+    add_preset_arguments,
+    add_run_arguments,
+    make_parser,
+    positive_int,
+    resolve_config,
+)
+from common.dataset import dataset_name
+from common.device import autocast, memory_format
+from common.distributed import World, join_world, leave_world
+from common.ema import ExponentialMovingAverage
+from common.errors import run_main
+from common.paths import Workspace, workspace
+from common.plots import save_curves, save_grid, to_uint8
+from common.results import record
+from common.run import Run
+from common.seed import generator, seed_everything
+from common.weights import save_weights
+from p1_gan.augment import diff_augment
+from p1_gan.dataset import load_train_faces, random_flip, to_network
+from p1_gan.faces import detector_available, face_rate
+from p1_gan.losses import discriminator_loss, generator_loss
+from p1_gan.model import (
+    LATENT_SIZE,
+    DCGAN_Discriminator,
+    DCGAN_Generator,
+    My_Discriminator,
+    My_Generator,
+)
+from p1_gan.presets import METHODS, PRESETS, TrainConfig
+
+NETWORKS = {"A": (DCGAN_Generator, DCGAN_Discriminator), "B": (My_Generator, My_Discriminator)}
+FIXED_LATENTS = 200  # drawn at every grid: the first 32 are shown, all are counted for the face rate
+PANELS = {
+    "losses": ["loss_d", "loss_g"],
+    "discriminator": ["d_real", "d_fake"],
+    "share with one face": ["face_rate"],
+}
+
+
+def kind_of(method: str) -> str:
+    """Return the kind under which weights of ``method`` are saved."""
+    return f"p1_gan/{method}"
+
+
+def make_optimizer(parameters: Any, learning_rate: float, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return Adam or AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019)."""
+    betas = (config.beta1, 0.999)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, learning_rate, betas, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.Adam(parameters, learning_rate, betas, fused=True)
+
+
+def noise_level(step: int, config: TrainConfig) -> float:
+    """Return the standard deviation of the instance noise, falling linearly to zero.
+
+    Source: Sønderby et al., "Amortised MAP Inference for Image Super-resolution", 2017, section 3.2.
+    """
+    last = config.steps * config.instance_noise_share
+    return config.instance_noise * max(0.0, 1 - step / last) if last else 0.0
+
+
+def train(
+    config: TrainConfig, run_config: dict[str, Any], run_dir: Path, arguments: argparse.Namespace, world: World
+) -> tuple[Run, int]:
+    """Train to the last step and return the finished run and the number of training pictures."""
+    device, batch_size = world.device, config.batch_size
+    faces = load_train_faces(arguments.data_root, device)
+    seed_everything(arguments.seed, deterministic=not config.compile)
+    generator_class, discriminator_class = NETWORKS[arguments.method]
+    g = generator_class().to(device, memory_format=memory_format(device))
+    d = discriminator_class().to(device, memory_format=memory_format(device))
+    ema = ExponentialMovingAverage(g, config.ema_decay)
+    optimizer_g = make_optimizer(g.parameters(), config.generator_learning_rate, config)
+    optimizer_d = make_optimizer(d.parameters(), config.discriminator_learning_rate, config)
+    batches = Batches(len(faces), batch_size, arguments.seed, "train", device)
+    g_network = world.wrap(torch.compile(g) if config.compile else g)
+    d_network = world.wrap(torch.compile(d) if config.compile else d)
+
+    def seen(images: torch.Tensor, step: int) -> torch.Tensor:
+        """Return what the discriminator sees of real or generated pictures."""
+        images = diff_augment(images, config.diff_augment)
+        level = noise_level(step, config)
+        return images + level * torch.randn_like(images) if level else images
+
+    run = Run(
+        run_dir,
+        kind_of(arguments.method),
+        run_config,
+        state={"generator": g, "discriminator": d, "ema": ema, "optimizer_g": optimizer_g, "optimizer_d": optimizer_d},
+        weights=ema.model.state_dict,
+        device=device,
+        fresh=arguments.fresh,
+        is_writer=world.is_writer,
+        tensorboard=arguments.tensorboard,
+    )
+    with run:
+        for step in run.steps(config.steps, batch_size, f"p1 {arguments.method}", arguments.max_seconds):
+            real = random_flip(to_network(faces[batches(step)]))
+            latents = torch.randn(batch_size, LATENT_SIZE, 1, 1, device=device)
+            real = world.part(real).contiguous(memory_format=memory_format(device))
+            latents = world.part(latents)
+
+            with autocast(device, config.precision):
+                fake = g_network(latents)
+                real_logits = d_network(seen(real, step), logits=True).float()
+                fake_logits = d_network(seen(fake.detach(), step), logits=True).float()
+            loss_d = discriminator_loss(real_logits, fake_logits, config.loss, config.real_label)
+            optimizer_d.zero_grad()
+            loss_d.backward()
+            optimizer_d.step()
+
+            d.requires_grad_(False)
+            with autocast(device, config.precision):
+                loss_g = generator_loss(d(seen(fake, step), logits=True).float(), config.loss)
+            optimizer_g.zero_grad()
+            loss_g.backward()
+            optimizer_g.step()
+            d.requires_grad_(True)
+            ema.update(g)
+
+            run.guard(loss_d, loss_g)
+            due_grid = (step + 1) % config.grid_every == 0 or step + 1 == config.steps
+            if (step + 1) % config.log_every == 0 or due_grid:
+                rate = watch(ema.model, config, run, device) if due_grid else None
+                d_real, d_fake = real_logits.detach().sigmoid().mean(), fake_logits.detach().sigmoid().mean()
+                run.log(loss_d=loss_d, loss_g=loss_g, d_real=d_real, d_fake=d_fake, face_rate=rate)
+                warn_of_collapse(run)
+    return run, len(faces)
+
+
+@torch.no_grad()
+def watch(model: torch.nn.Module, config: TrainConfig, run: Run, device: torch.device) -> float | None:
+    """Draw the fixed latents into the run folder and return their face rate (None where dlib is missing)."""
+    latents = torch.randn(FIXED_LATENTS, LATENT_SIZE, 1, 1, generator=generator(0, "fixed latents"))
+    with autocast(device, config.precision):
+        images = to_uint8(model(latents.to(device))).cpu()
+    if run.is_writer:
+        save_grid(images[:32], run.folder / "grids" / f"{run.step + 1:06d}.png", columns=8)
+    return face_rate(images) if detector_available() else None
+
+
+def warn_of_collapse(run: Run) -> None:
+    """Say so where the last rows show a game that one side has won, or faces that have gone."""
+    last = run.rows[-5:]
+    if len(last) == 5 and min(row["d_real"] - row["d_fake"] for row in last) > 0.98:
+        run.say("the discriminator has won: it tells real from fake with certainty; lower its learning rate")
+    if len(last) == 5 and max(row["d_real"] for row in last) < 0.02:
+        run.say("the discriminator has collapsed: it takes nothing for real; lower the learning rates")
+    rates = [row["face_rate"] for row in run.rows if "face_rate" in row]
+    if len(rates) > 2 and rates[-1] < 0.5 * max(rates):
+        run.say(f"the face rate has fallen from {max(rates):.2f} to {rates[-1]:.2f}; an earlier grid was better")
+
+
+def finish(
+    run: Run, config: TrainConfig, run_config: dict[str, Any], count: int, space: Workspace, device: torch.device
+) -> None:
+    """Write what a finished run leaves: weights, curves, and its record in results/p1.json."""
+    method, preset, seed = run_config["method"], run_config["preset"], run_config["seed"]
+    save_weights(run.folder / "weights.safetensors", run.weights(), kind_of(method), run_config)
+    save_curves(run.rows, PANELS, run.folder / "curves.png", title=f"P1 {method}, {preset}, {run_config['dataset']}")
+    values = run_config | {
+        "train_images": count,
+        "epochs": round(config.steps * config.batch_size / count, 1),
+        "final": {key: value for key, value in run.rows[-1].items() if key != "step"},
+        "seconds": round(run.total_seconds, 1),
+        "images_per_second": round(config.steps * config.batch_size / max(run.total_seconds, 1e-9), 1),
+    }
+    record(space.results, "p1", f"train/{method}/{preset}/seed{seed}", values, device)
+    print(f"wrote {run.folder / 'weights.safetensors'}")
+
+
+def main() -> None:
+    """Parse the command line, train, and write weights, curves and the record."""
+    parser = make_parser(__doc__.split("\n")[0], "\n".join(__doc__.split("\n\n")[1:2]))
+    parser.add_argument("--method", choices=METHODS, required=True, help="A: DCGAN; B: spectral norm and what helps")
+    add_common_arguments(parser)
+    add_run_arguments(parser)
+    parser.add_argument("--max-seconds", type=positive_int, default=None, help="save and leave after so long")
+    presets = PRESETS[chosen_method()]
+    add_preset_arguments(parser, presets)
+    arguments = parser.parse_args()
+    config = resolve_config(arguments, presets)
+    world = join_world(arguments.device)
+    world.check_batch(config.batch_size)
+    space = workspace(arguments.preset, arguments.output)
+    run_dir = arguments.run_dir or space.runs / f"p1_{arguments.method}_seed{arguments.seed}"
+    run_config = asdict(config) | {
+        "method": arguments.method,
+        "preset": arguments.preset,
+        "seed": arguments.seed,
+        "dataset": dataset_name(arguments.data_root, "face"),
+    }
+    run, count = train(config, run_config, run_dir, arguments, world)
+    if run.step == config.steps and world.is_writer:
+        finish(run, config, run_config, count, space, world.device)
+    leave_world(world)
+
+
+def chosen_method() -> str:
+    """Return the method on the command line, whose presets the help then shows (A until one is chosen)."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--method", choices=METHODS, default="A")
+    return first.parse_known_args()[0].method
+
+
+if __name__ == "__main__":
+    run_main(main)
