@@ -30,7 +30,9 @@ from common.results import record
 from common.seed import generator
 from p2_diffusion.classifier import DigitClassifier, judge_images, load_judge, share_per_digit
 from p2_diffusion.dataset import DOMAIN, load_mnistm
+from p2_diffusion.presets import PRESETS
 
+JUDGE = WEIGHTS / "p2_classifier.safetensors"
 NAME = re.compile(r"([0-9])_\d+\.png")
 
 
@@ -95,7 +97,7 @@ def main() -> None:
         "--judge", type=Path, default=WEIGHTS / "p2_classifier.safetensors", help="weights of the judge"
     )
     parser.add_argument("--name", default=None, help="recorded as evaluate/NAME (unset: the folder's name)")
-    parser.add_argument("--preset", default="cpu", help="workspace for the record")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="cpu", help="whose results the record joins")
     add_common_arguments(parser)
     arguments = parser.parse_args()
     device = pick_device(arguments.device)

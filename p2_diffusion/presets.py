@@ -93,3 +93,21 @@ JUDGE_PRESETS = {
     "cpu": JudgeConfig(),
     "sample": JudgeConfig(epochs=10, batch_size=64, log_every=10),
 }
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Which ways of sampling are compared: every sampler at all ``steps``, the default one at all scales."""
+
+    num_per_digit: int = option(100, "pictures of each digit in every setting", minimum=1)
+    steps: tuple[int, ...] = option((5, 10, 20, 50), "network passes of the fast samplers")
+    guidance_scales: tuple[float, ...] = option((1.0, 1.5, 2.0, 3.0, 4.0), "guidance scales; 1 is none")
+    ancestral: bool = option(True, "also ancestral sampling with all T steps")
+    batch_size: int = option(500, "pictures at a time", minimum=1)
+
+
+SWEEP_PRESETS = {
+    "full": SweepConfig(),
+    "cpu": SweepConfig(num_per_digit=30, steps=(5, 10, 20), guidance_scales=(1.0, 2.0, 3.0), batch_size=100),
+    "sample": SweepConfig(num_per_digit=10, steps=(5, 20), guidance_scales=(1.0, 2.0), ancestral=False, batch_size=100),
+}
