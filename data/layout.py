@@ -15,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from PIL import Image
@@ -162,6 +162,17 @@ class WriterPool:
             raise UserError(f"{description}: a worker was ended from outside (out of memory?); run again") from error
         finally:
             wait([future for future in running if not future.cancel()])
+
+    def read(self, reader: Callable[[Path], Any], path: Path) -> Any:
+        """Return ``reader(path)``, read in another process: a library that crashes on damaged bytes takes only that.
+
+        Raises:
+            UserError: what ``reader`` raises, or that it crashed.
+        """
+        try:
+            return self._pool.submit(reader, path).result()
+        except BrokenProcessPool as error:
+            raise UserError(f"{path}: so damaged that its reader crashed; download it again") from error
 
     def write_digits(self, folder: Path, pixels: np.ndarray, description: str) -> None:
         """Write ``pixels``, uint8 (N, H, W) or (N, H, W, 3), as 28x28 pictures ``folder/data/NNNNN.png``."""

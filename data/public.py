@@ -143,7 +143,7 @@ def _mnistm(folder: Path, downloads: Downloads, rng: np.random.Generator, pool: 
 def _svhn(folder: Path, downloads: Downloads, rng: np.random.Generator, pool: WriterPool) -> str:
     # The files do not say which digits come from one photograph, but keep them together: so does this split.
     names = ("train_32x32.mat", "test_32x32.mat")
-    halves = [read_svhn(downloads.need("SVHN", ("svhn", "SVHN", "."), name)) for name in names]
+    halves = [pool.read(read_svhn, downloads.need("SVHN", ("svhn", "SVHN", "."), name)) for name in names]
     pixels, labels = (np.concatenate(arrays) for arrays in zip(*halves, strict=True))
     pool.write_digits(folder, pixels, "svhn")
     write_splits(folder, labels, split_contiguous(len(labels)))

@@ -286,6 +286,15 @@ def test_an_error_in_a_worker_reaches_the_caller(tmp_path: Path) -> None:
         pool.run(_fail, ((tmp_path / str(number),) for number in range(100)), 100, "failing")
 
 
+def test_a_reader_that_crashes_is_one_clear_line(tmp_path: Path) -> None:
+    with WriterPool(1) as pool, pytest.raises(UserError, match=r"x\.mat: so damaged that its reader crashed"):
+        pool.read(_crash, tmp_path / "x.mat")
+
+
+def _crash(_path: Path) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
 def _fail(path: Path) -> int:
     return len(path.read_bytes())
 
