@@ -15,10 +15,10 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import leads_outside, write_atomic
+from common.progress import progress_bar
 
 # read_image compares the size before it decodes, so Pillow's warning about huge pictures says nothing new.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -128,7 +128,7 @@ def _decode_all(folder: Path, names: Sequence[str], size: int, mode: str | None)
 
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         jobs = pool.map(decode, range(len(names)))
-        for _ in tqdm(
+        for _ in progress_bar(
             jobs,
             total=len(names),
             desc=f"decoding {folder}",

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -43,6 +45,17 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as readable JSON with sorted keys, atomically."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def prepare_empty_folder(folder: Path) -> None:
+    """Make ``folder`` for the pictures of one command; raise a UserError where it holds anything or is a file."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        occupied = any(folder.iterdir())
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{folder}: is a file; name a folder for the pictures") from error
+    if occupied:
+        raise UserError(f"{folder}: is not empty; choose a new folder for the pictures")
 
 
 def leads_outside(path: Path) -> bool:

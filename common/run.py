@@ -29,6 +29,7 @@ from tqdm import tqdm
 from common.checkpoint import load_checkpoint, previous_path, save_checkpoint
 from common.errors import UserError
 from common.files import write_json, write_text
+from common.progress import progress_bar
 from common.seed import random_state, set_random_state
 
 
@@ -144,14 +145,12 @@ class Run:
         Raises:
             KeyboardInterrupt: after SIGINT or SIGTERM, once the step in progress is complete and saved.
         """
-        self._bar = tqdm(
+        self._bar = progress_bar(
             total=total * images_per_step,
             initial=self.step * images_per_step,
             desc=description,
             unit="img",
             unit_scale=True,
-            mininterval=0.5 if sys.stderr.isatty() else 20.0,
-            dynamic_ncols=True,
             disable=not self.is_writer,
         )
         with self._bar:

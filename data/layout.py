@@ -19,10 +19,10 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from common.dataset import DIGIT_DOMAINS, DIGIT_SIZE
 from common.errors import UserError
+from common.progress import progress_bar
 
 PARTS = ("face", *DIGIT_DOMAINS)
 
@@ -136,6 +136,8 @@ class WriterPool:
         """Start ``workers`` processes (None: one for every core this process may use)."""
         self.workers = workers or usable_cores()
         self._pool = ProcessPoolExecutor(self.workers, initializer=_start_worker)
+        # The first task starts all processes: now, before a progress bar starts its thread, which must not be forked.
+        self._pool.submit(os.getpid).result()
 
     def __enter__(self) -> Self:
         return self
@@ -150,7 +152,7 @@ class WriterPool:
         """
         running: deque[Future[int]] = deque()
         try:
-            with tqdm(total=total, desc=description, unit="img", mininterval=0.5) as bar:
+            with progress_bar(total=total, desc=description, unit="img") as bar:
                 for chunk in chunks:
                     running.append(self._pool.submit(job, *chunk))
                     # A bounded queue keeps the memory small however large the source is.

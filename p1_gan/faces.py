@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 import torch
-from tqdm import tqdm
+
+from common.progress import progress_bar
 
 
 def detector_available() -> bool:
@@ -27,6 +28,6 @@ def face_rate(images: torch.Tensor, progress: bool = False) -> float:
 
     detect = dlib.get_frontal_face_detector()
     found = 0
-    for image in tqdm(images.permute(0, 2, 3, 1), desc="looking for faces", unit="img", disable=not progress):
+    for image in progress_bar(images.permute(0, 2, 3, 1), desc="looking for faces", unit="img", disable=not progress):
         found += len(detect(image.contiguous().numpy(), 1)) == 1
     return found / len(images)

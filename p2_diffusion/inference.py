@@ -21,6 +21,7 @@ from common.cli import add_common_arguments, make_parser, positive_int
 from common.dataset import DIGIT_SIZE
 from common.device import autocast, memory_format, pick_device
 from common.errors import UserError, run_main
+from common.files import prepare_empty_folder
 from common.paths import WEIGHTS
 from common.plots import save_image, to_uint8
 from common.seed import generator, seed_everything
@@ -113,17 +114,6 @@ def sampler_config(arguments: argparse.Namespace, diffusion: Diffusion) -> Sampl
     )
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make ``folder``; raise a UserError where it holds something or cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        occupied = any(folder.iterdir())
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"{folder}: is a file; name a folder for the pictures") from error
-    if occupied:
-        raise UserError(f"{folder}: is not empty; choose a new folder for the pictures")
-
-
 def main() -> None:
     """Parse the command line, sample, and write the pictures."""
     parser = make_parser(__doc__.split("\n")[0], "\n".join(__doc__.split("\n\n")[1:2]))
@@ -143,7 +133,7 @@ def main() -> None:
     checkpoint = arguments.checkpoint or WEIGHTS / f"p2_unet_{arguments.model}.safetensors"
     model, diffusion = load_model(checkpoint, device)
     config = sampler_config(arguments, diffusion)
-    prepare_folder(arguments.out_dir)
+    prepare_empty_folder(arguments.out_dir)
 
     started = time.perf_counter()
     digits = [digit for digit in arguments.digits for _ in range(arguments.num_per_digit)]

@@ -1,0 +1,158 @@
+"""Measure a folder of generated faces: the task's FID and face rate, FD-HOG, and a check for memorised pictures.
+
+    python p1_gan/evaluate.py out_dir --method B
+    python p1_gan/evaluate.py out_dir --val hw2_data/face/val --inception-weights pt_inception-2015-12-05-6726825d.pth
+
+FID needs Inception weights, which pytorch-fid downloads unless they are given. FID of 1000 pictures is biased up, so
+every distance stands beside its floor: the same figure for as many random training pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.cache import list_images, load_images
+from common.cli import add_common_arguments, make_parser
+from common.dataset import FACE_SIZE, dataset_name
+from common.device import pick_device
+from common.errors import UserError, run_main
+from common.paths import workspace
+from common.plots import save_grid, save_image
+from common.results import record
+from p1_gan.faces import detector_available, face_rate
+from p1_gan.frechet import FDHOG
+from p1_gan.presets import METHODS, PRESETS
+
+SHOWN_NEIGHBOURS = 8
+
+
+def nearest(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each query (N, D) the distance to, and the number of, its nearest reference (M, D)."""
+    distances = torch.cdist(torch.from_numpy(queries).float(), torch.from_numpy(references).float())
+    values, indices = distances.min(dim=1)
+    return values.numpy(), indices.numpy()
+
+
+def memorisation(images: torch.Tensor, train: torch.Tensor, fd_hog: FDHOG, path: Path) -> dict[str, float]:
+    """Compare distances to the nearest training picture: of generated ones and of held-out real ones.
+
+    Draws the generated pictures that lie nearest to a training picture (upper rows) with that picture below.
+
+    Returns:
+        Medians over generated and over held-out real pictures, and the share of generated ones nearer than the
+        nearest percent of the real. A generator that copies has a much smaller median than real pictures do.
+    """
+    generated, partners = nearest(fd_hog.features(images), fd_hog.train_features)
+    real, _ = nearest(fd_hog.reference_features, fd_hog.train_features)
+    closest = np.argsort(generated)[: 2 * SHOWN_NEIGHBOURS]
+    rows = []
+    for part in np.split(closest, 2):
+        rows += [images[part], train[partners[part]]]
+    save_grid(torch.cat(rows), path, columns=SHOWN_NEIGHBOURS)
+    return {
+        "nearest_train_median": float(np.median(generated)),
+        "nearest_train_median_of_val": float(np.median(real)),
+        "nearer_than_closest_percent_of_val": float((generated < np.quantile(real, 0.01)).mean()),
+    }
+
+
+def fid(
+    folder: Path, val: Path, train: torch.Tensor, weights: Path | None, device: torch.device
+) -> tuple[float, float]:
+    """Return FID of ``folder`` against ``val``, and its floor, with pytorch-fid (2048-d pool3).
+
+    Raises:
+        UserError: the package or the Inception weights cannot be had.
+    """
+    try:
+        from pytorch_fid import fid_score, inception
+    except ImportError as error:
+        raise UserError("FID: not run (pytorch-fid is not installed)") from error
+    try:
+        if weights is not None:
+            if not weights.is_file():
+                raise UserError(f"{weights}: no such Inception weights")
+            inception.load_state_dict_from_url = lambda *_, **__: torch.load(weights, weights_only=True)
+        with tempfile.TemporaryDirectory() as real:
+            chosen = np.random.default_rng(0).permutation(len(train))[: len(list_images(folder))]
+            for index in chosen:
+                save_image(train[index], Path(real) / f"{index:05d}.png")
+            scores = [
+                fid_score.calculate_fid_given_paths([str(path), str(val)], 50, device, 2048, num_workers=0)
+                for path in (folder, Path(real))
+            ]
+    except OSError as error:
+        raise UserError("FID: not run (weights unavailable)") from error
+    return float(scores[0]), float(scores[1])
+
+
+def evaluate(arguments: argparse.Namespace, device: torch.device) -> dict[str, object]:
+    """Return every figure that can be measured here."""
+    images = load_images(arguments.folder, list_images(arguments.folder), FACE_SIZE, "RGB", cache=False)
+    train, val = (
+        load_images(folder, list_images(folder), FACE_SIZE, "RGB") for folder in (arguments.train, arguments.val)
+    )
+    space = workspace(arguments.preset, arguments.output)
+    fd_hog = FDHOG(train, val)
+    values: dict[str, object] = {
+        "images": len(images),
+        "fd_hog": fd_hog(images),
+        "fd_hog_floor": fd_hog.floor(len(images)),
+    }
+    print(f"FD-HOG: {values['fd_hog']:.3f} (floor: {values['fd_hog_floor']:.3f})")
+    if detector_available():
+        values["face_rate"] = face_rate(images, progress=sys.stderr.isatty())
+        values["face_rate_of_val"] = face_rate(val[:1000], progress=sys.stderr.isatty())
+        print(f"face rate: {100 * values['face_rate']:.1f} % (real: {100 * values['face_rate_of_val']:.1f} %)")
+    else:
+        print("face rate: not run (dlib is not installed)")
+    try:
+        values["fid"], values["fid_floor"] = fid(
+            arguments.folder, arguments.val, train, arguments.inception_weights, device
+        )
+        print(f"FID: {values['fid']:.2f} (floor: {values['fid_floor']:.2f})")
+    except UserError as error:
+        values["fid"] = str(error)
+        print(error)
+    values |= memorisation(images, train, fd_hog, space.images / "P1" / f"GAN_{arguments.method}_neighbours.png")
+    print(
+        f"nearest training picture, median distance: {values['nearest_train_median']:.3f} "
+        f"(held-out real pictures: {values['nearest_train_median_of_val']:.3f})"
+    )
+    return values
+
+
+def main() -> None:
+    """Parse the command line, measure, and record."""
+    parser = make_parser(__doc__.split("\n")[0], "\n".join(__doc__.split("\n\n")[1:2]))
+    parser.add_argument("folder", type=Path, help="folder of generated pictures")
+    parser.add_argument("--method", choices=METHODS, default="B", help="which method made them")
+    parser.add_argument("--preset", choices=sorted(PRESETS["A"]), default="cpu", help="which preset trained it")
+    parser.add_argument("--val", type=Path, default=None, help="real pictures to compare with (unset: in --data-root)")
+    parser.add_argument("--train", type=Path, default=None, help="training pictures (unset: in --data-root)")
+    parser.add_argument("--inception-weights", type=Path, default=None, help="pt_inception-2015-12-05-6726825d.pth")
+    add_common_arguments(parser)
+    arguments = parser.parse_args()
+    arguments.val = arguments.val or arguments.data_root / "face" / "val"
+    arguments.train = arguments.train or arguments.data_root / "face" / "train"
+    device = pick_device(arguments.device)
+    values = evaluate(arguments, device)
+    values |= {
+        "method": arguments.method,
+        "preset": arguments.preset,
+        "seed": arguments.seed,
+        "dataset": dataset_name(arguments.train.parent.parent, "face"),
+    }
+    space = workspace(arguments.preset, arguments.output)
+    record(space.results, "p1", f"evaluate/{arguments.method}/{arguments.preset}/seed{arguments.seed}", values, device)
+
+
+if __name__ == "__main__":
+    run_main(main)

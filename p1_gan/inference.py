@@ -1,0 +1,95 @@
+"""Generate faces: 1000 pictures by default, ``0000.png`` and so on, 64x64 RGB.
+
+python p1_gan/inference.py out_dir
+python p1_gan/inference.py out_dir --method A --num 32
+python p1_gan/inference.py out_dir --checkpoint runs/cpu/p1_B_seed0/weights.safetensors --truncation 1.5
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.cli import add_common_arguments, make_parser, positive_int
+from common.device import autocast, memory_format, pick_device
+from common.errors import UserError, run_main
+from common.files import prepare_empty_folder
+from common.paths import WEIGHTS
+from common.plots import save_image, to_uint8
+from common.seed import generator
+from common.weights import load_into, load_weights
+from p1_gan.model import LATENT_SIZE, DCGAN_Generator
+from p1_gan.presets import METHODS
+from p1_gan.train import NETWORKS, kind_of
+
+
+def load_generator(checkpoint: Path, method: str, device: torch.device) -> DCGAN_Generator:
+    """Return the generator of a weights file or checkpoint, ready to sample.
+
+    Raises:
+        UserError: missing, damaged, or of another model.
+    """
+    state, _ = load_weights(checkpoint, kind_of(method))
+    model = NETWORKS[method][0]()
+    load_into(model, state, checkpoint)
+    return model.to(device, memory_format=memory_format(device)).eval().requires_grad_(False)
+
+
+def draw_latents(count: int, seed: int, truncation: float | None = None) -> torch.Tensor:
+    """Return standard normal latents (count, 100, 1, 1).
+
+    Args:
+        count: how many.
+        seed: they follow from it; the first n are the same for every count.
+        truncation: redraw every value further from 0 than this, which trades variety for typical faces (Brock
+            et al., "Large Scale GAN Training", 2019, section 3.1); None truncates nothing.
+    """
+    stream = generator(seed, "latents")
+    latents = torch.randn(count, LATENT_SIZE, 1, 1, generator=stream)
+    if truncation is not None:
+        while (outside := latents.abs() > truncation).any():
+            latents[outside] = torch.randn(int(outside.sum()), generator=stream)
+    return latents
+
+
+@torch.no_grad()
+def generate(
+    model: DCGAN_Generator, latents: torch.Tensor, batch_size: int = 100, precision: str = "auto"
+) -> torch.Tensor:
+    """Return the pictures of ``latents``, uint8 (N, 3, 64, 64) on the CPU."""
+    device = next(model.parameters()).device
+    batches = []
+    for batch in latents.split(batch_size):
+        with autocast(device, precision):
+            batches.append(to_uint8(model(batch.to(device))).cpu())
+    return torch.cat(batches)
+
+
+def main() -> None:
+    """Parse the command line, sample, and write the pictures."""
+    parser = make_parser(__doc__.split("\n")[0], "\n".join(__doc__.split("\n\n")[1:2]))
+    parser.add_argument("out_dir", type=Path, help="new or empty folder for the pictures")
+    parser.add_argument("--method", choices=METHODS, default="B", help="A: DCGAN; B: the SN-GAN variant")
+    parser.add_argument("--num", type=positive_int, default=1000, help="how many pictures")
+    parser.add_argument("--truncation", type=float, default=None, help="redraw latents beyond this, e.g. 1.5")
+    parser.add_argument("--checkpoint", type=Path, default=None, help="weights of your own (unset: weights/)")
+    parser.add_argument("--batch-size", type=positive_int, default=100, help="pictures at a time")
+    add_common_arguments(parser, data=False, output=False)
+    arguments = parser.parse_args()
+    if arguments.truncation is not None and arguments.truncation < 0.1:
+        raise UserError(f"--truncation {arguments.truncation}: must be at least 0.1")
+    device = pick_device(arguments.device)
+    checkpoint = arguments.checkpoint or WEIGHTS / f"p1_gan_{arguments.method}.safetensors"
+    model = load_generator(checkpoint, arguments.method, device)
+    prepare_empty_folder(arguments.out_dir)
+    images = generate(model, draw_latents(arguments.num, arguments.seed, arguments.truncation), arguments.batch_size)
+    for index, image in enumerate(images):
+        save_image(image, arguments.out_dir / f"{index:04d}.png")
+    print(f"{len(images)} pictures in {arguments.out_dir}")
+
+
+if __name__ == "__main__":
+    run_main(main)
