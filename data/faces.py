@@ -40,7 +40,8 @@ def write_celeba(
     """
     people = {}
     if identities is not None:
-        people = dict(line.split() for line in identities.read_text().splitlines() if line.strip())
+        rows = (line.split() for line in identities.read_text(errors="replace").splitlines())
+        people = {row[0]: row[1] for row in rows if len(row) == 2}
     _write(folder, source, CELEBA_CROP, lambda name: people.get(PurePosixPath(name).name, name), count, rng, pool)
 
 
