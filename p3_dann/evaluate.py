@@ -57,7 +57,7 @@ def information(model: DANN_model, images: torch.Tensor, config: TrainConfig, ba
     device = next(model.parameters()).device
     logits = torch.cat([model.classify(prepare(part.to(device), config)) for part in images.split(batch_size)])
     mean = logits.softmax(1).mean(0)
-    return (-(mean * mean.log()).sum() - conditional_entropy(logits)).item()
+    return (torch.special.entr(mean).sum() - conditional_entropy(logits)).item()
 
 
 @torch.inference_mode()

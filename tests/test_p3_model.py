@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from common.report import architecture, summary_table
+from p3_dann.augment import prepare
+from p3_dann.evaluate import domain_features, information
 from p3_dann.losses import conditional_entropy, consistency
 from p3_dann.model import DANN_model, GradientReversal, grl_lambda_at, running_statistics_kept
+from p3_dann.presets import PRESETS
 
 PRINTED = """DANN_model(
   (feature_extract): Sequential(
@@ -161,3 +165,30 @@ def test_consistency_follows_only_the_confident_teacher() -> None:
 def test_layers_sum_to_the_total_of_the_original_report() -> None:
     counted = sum(int(line.split()[-1].replace(",", "")) for line in SUMMARY_LAYERS)
     assert counted == 355_164 == sum(parameter.numel() for parameter in DANN_model().parameters())
+
+
+def test_information_is_none_for_one_answer_and_log_ten_for_ten_sure_ones() -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (200, 3, 28, 28), dtype=torch.uint8)
+    model, config = DANN_model().eval(), PRESETS["cpu"]
+    last = model.class_classifier[-1]
+    torch.nn.init.zeros_(last.weight)
+    assert information(model, images, config) == pytest.approx(0.0, abs=1e-5)
+    torch.nn.init.normal_(last.weight, std=1e4)
+    assert 0.1 < information(model, images, config, batch_size=60) <= math.log(10)
+
+
+def test_features_of_each_domain_are_normalised_as_in_training() -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (8, 3, 28, 28), dtype=torch.uint8)
+    model, joint = DANN_model().eval(), replace(PRESETS["cpu"], batchnorm="joint")
+    separate = replace(joint, batchnorm="separate")
+    running = {name: tensor.clone() for name, tensor in model.named_buffers()}
+    expected = model.features(prepare(images, joint))
+    assert expected.shape == (8, 768)
+    torch.testing.assert_close(domain_features(model, images, joint, is_source=True), expected)
+    torch.testing.assert_close(domain_features(model, images, separate, is_source=False), expected)
+    own = domain_features(model, images, separate, is_source=True)
+    assert all(torch.equal(tensor, running[name]) for name, tensor in model.named_buffers())
+    model.feature_extract[6].p = 0.0
+    torch.testing.assert_close(own, model.train().features(prepare(images, joint)))

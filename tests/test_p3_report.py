@@ -1,0 +1,79 @@
+"""P3's section of the report says what was measured, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from common.files import write_json
+from common.paths import Workspace, workspace
+from p3_dann.presets import PRESETS
+from p3_dann.report import render
+
+ACCURACY = {"source": 0.60, "dann": 0.80, "target": 0.90}
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Workspace:
+    return workspace("cpu", tmp_path)
+
+
+def measured(preset: str, target: str, mode: str, seed: int, accuracy: float) -> dict[str, object]:
+    return (
+        dataclasses.asdict(PRESETS[preset])
+        | {
+            "preset": preset,
+            "mode": mode,
+            "target": target,
+            "seed": seed,
+            "accuracy": accuracy,
+            "source_accuracy": 0.95,
+            "counts": {"labelled": 1234, "unlabelled": 567, "val": 89},
+            "source_data": "MNIST-M (test)",
+            "target_data": f"{target} (test)",
+            "seconds": 61.0,
+            "device": "a machine",
+        }
+        | ({"domain_accuracy": 0.61, "domain_loss": 0.66} if mode == "dann" else {})
+    )
+
+
+def write_results(space: Workspace, accuracy: dict[str, float], seeds: tuple[int, ...] = (0, 1, 2)) -> None:
+    results = {
+        f"cpu/{target}/{mode}/seed{seed}": measured("cpu", target, mode, seed, value + 0.01 * seed)
+        for target in ("svhn", "usps")
+        for mode, value in accuracy.items()
+        for seed in seeds
+    }
+    results["original/svhn/dann/seed0"] = measured("original", "svhn", "dann", 0, 0.45)
+    write_json(space.results / "p3.json", results)
+
+
+def test_nothing_measured_is_said_in_words(space: Workspace) -> None:
+    text = render(space)
+    assert text.count("not run |") == 8
+    assert "bash scripts/train_p3.sh" in text
+    assert "not made in this run" in text
+    assert "DANN_model(" in text and "Total params: 355,164" in text
+
+
+def test_table_and_discussion_come_from_the_results(space: Workspace) -> None:
+    write_results(space, ACCURACY)
+    text = render(space)
+    assert "| Adaptation (DANN) | 81.0 ± 1.0 % (3 seeds) | 81.0 ± 1.0 % (3 seeds) |" in text
+    assert "| DANN, as in the original report | 45.0 % (1 seed) | not run |" in text
+    assert "raises accuracy by 20.0 points over source-only, and the worst of 3 seeds" in text
+    assert "67 % of the way" in text
+    assert "36.0 points above the original one" in text
+    assert "right in 61.0 % of cases" in text
+    assert "1,234 labelled pictures of MNIST-M (test); evaluated on 89 pictures of svhn (test)" in text
+    assert render(space) == text
+
+
+def test_a_loss_is_called_a_loss(space: Workspace) -> None:
+    write_results(space, {"source": 0.70, "dann": 0.65, "target": 0.92}, seeds=(0,))
+    text = render(space)
+    assert "loses 5.0 points against source-only, measured with one seed" in text
+    assert "raises accuracy" not in text
