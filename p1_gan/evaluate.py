@@ -1,4 +1,4 @@
-"""Measure a folder of generated faces: the task's FID and face rate, FD-HOG, and a check for memorised pictures.
+"""Measure a folder of generated faces: FID and face rate as the task defines them, FD-HOG, and memorised pictures.
 
     python p1_gan/evaluate.py out_dir --method B
     python p1_gan/evaluate.py out_dir --val hw2_data/face/val --inception-weights pt_inception-2015-12-05-6726825d.pth
@@ -30,6 +30,7 @@ from p1_gan.faces import detector_available, face_rate
 from p1_gan.frechet import FDHOG
 from p1_gan.presets import METHODS, PRESETS
 
+SHOWN_PICTURES = 32
 SHOWN_NEIGHBOURS = 8
 
 
@@ -40,10 +41,12 @@ def nearest(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np
     return values.numpy(), indices.numpy()
 
 
-def memorisation(images: torch.Tensor, train: torch.Tensor, fd_hog: FDHOG, path: Path) -> dict[str, float]:
+def memorisation(
+    images: torch.Tensor, train: torch.Tensor, fd_hog: FDHOG, path: Path | None = None
+) -> dict[str, float]:
     """Compare distances to the nearest training picture: of generated ones and of held-out real ones.
 
-    Draws the generated pictures that lie nearest to a training picture (upper rows) with that picture below.
+    With ``path`` it draws the generated pictures that lie nearest to a training one, each above that one.
 
     Returns:
         Medians over generated and over held-out real pictures, and the share of generated ones nearer than the
@@ -51,11 +54,9 @@ def memorisation(images: torch.Tensor, train: torch.Tensor, fd_hog: FDHOG, path:
     """
     generated, partners = nearest(fd_hog.features(images), fd_hog.train_features)
     real, _ = nearest(fd_hog.reference_features, fd_hog.train_features)
-    closest = np.argsort(generated)[: 2 * SHOWN_NEIGHBOURS]
-    rows = []
-    for part in np.split(closest, 2):
-        rows += [images[part], train[partners[part]]]
-    save_grid(torch.cat(rows), path, columns=SHOWN_NEIGHBOURS)
+    if path is not None:
+        closest = np.argsort(generated)[:SHOWN_NEIGHBOURS]
+        save_grid(torch.cat([images[closest], train[partners[closest]]]), path, columns=SHOWN_NEIGHBOURS)
     return {
         "nearest_train_median": float(np.median(generated)),
         "nearest_train_median_of_val": float(np.median(real)),
@@ -121,7 +122,11 @@ def evaluate(arguments: argparse.Namespace, device: torch.device) -> dict[str, o
     except UserError as error:
         values["fid"] = str(error)
         print(error)
-    values |= memorisation(images, train, fd_hog, space.images / "P1" / f"GAN_{arguments.method}_neighbours.png")
+    picture = None
+    if arguments.name is None:
+        picture = space.images / "P1" / f"GAN_{arguments.method}_neighbours.png"
+        save_grid(images[:SHOWN_PICTURES], space.images / "P1" / f"GAN_{arguments.method}_grid.png", columns=8)
+    values |= memorisation(images, train, fd_hog, picture)
     print(
         f"nearest training picture, median distance: {values['nearest_train_median']:.3f} "
         f"(held-out real pictures: {values['nearest_train_median_of_val']:.3f})"
@@ -135,6 +140,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder of generated pictures")
     parser.add_argument("--method", choices=METHODS, default="B", help="which method made them")
     parser.add_argument("--preset", choices=sorted(PRESETS["A"]), default="cpu", help="which preset trained it")
+    parser.add_argument("--name", default=None, help="key of the record (unset: METHOD/PRESET); pictures only without")
     parser.add_argument("--val", type=Path, default=None, help="real pictures to compare with (unset: in --data-root)")
     parser.add_argument("--train", type=Path, default=None, help="training pictures (unset: in --data-root)")
     parser.add_argument("--inception-weights", type=Path, default=None, help="pt_inception-2015-12-05-6726825d.pth")
@@ -151,7 +157,8 @@ def main() -> None:
         "dataset": dataset_name(arguments.train.parent.parent, "face"),
     }
     space = workspace(arguments.preset, arguments.output)
-    record(space.results, "p1", f"evaluate/{arguments.method}/{arguments.preset}/seed{arguments.seed}", values, device)
+    name = arguments.name or f"{arguments.method}/{arguments.preset}"
+    record(space.results, "p1", f"evaluate/{name}/seed{arguments.seed}", values, device)
 
 
 if __name__ == "__main__":

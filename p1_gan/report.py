@@ -1,0 +1,164 @@
+"""The section of report.md on Problem 1, made from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from common.paths import Workspace
+from common.report import architecture, code, details, duration, percent, picture, summary_table, table
+from common.results import read_results
+from p1_gan.model import LATENT_SIZE
+from p1_gan.presets import METHODS
+from p1_gan.train import NETWORKS
+
+Results = Mapping[str, Mapping[str, Any]]
+
+PRESET_ORDER = ("full", "cpu", "sample")
+INPUTS = {"generator": (LATENT_SIZE, 1, 1), "discriminator": (3, 64, 64)}
+INGREDIENTS = {
+    "optimizer": "optimiser",
+    "generator_learning_rate": "learning rate of G",
+    "discriminator_learning_rate": "learning rate of D",
+    "real_label": "label of real pictures",
+    "instance_noise": "instance noise at the start",
+    "diff_augment": "differentiable augmentation",
+    "ema_decay": "averaging of G's weights",
+}
+
+
+def render(space: Workspace) -> str:
+    """Return the section as Markdown; what was not measured is said to be missing."""
+    results = read_results(space.results, "p1")
+    preset = main_preset(results)
+    parts = ["## Problem 1\n", "### 1. Architectures of methods A and B\n", differences(results, preset)]
+    for method in METHODS:
+        for role, network in zip(INPUTS, NETWORKS[method], strict=True):
+            model = network()
+            text = code(architecture(model)) + "\n" + code(summary_table(model, INPUTS[role]))
+            parts.append(details(f"Method {method}: {role}, {type(model).__name__}", text))
+    parts.append("### 2. The first 32 pictures of each method\n")
+    parts += [grid(space, results, method, preset) for method in METHODS]
+    parts += [measurements(results, preset), "### 3. What was observed\n", observations(space, results, preset)]
+    return "\n".join(parts)
+
+
+def main_preset(results: Results) -> str:
+    """Return the largest preset with a finished training."""
+    return next((name for name in PRESET_ORDER if any(f"/{name}/" in key for key in results)), "cpu")
+
+
+def training(results: Results, method: str, preset: str) -> Mapping[str, Any] | None:
+    """Return the record of the training of ``method``, seed 0."""
+    return results.get(f"train/{method}/{preset}/seed0")
+
+
+def evaluation(results: Results, method: str, preset: str) -> Mapping[str, Any] | None:
+    """Return the measurement of the pictures of ``method``, seed 0."""
+    return results.get(f"evaluate/{method}/{preset}/seed0")
+
+
+def differences(results: Results, preset: str) -> str:
+    """Return how the two methods differ, read from the records of their trainings."""
+    a, b = (training(results, method, preset) for method in METHODS)
+    rows = [["spectral norm of D", "no", "yes"]]
+    if a and b:
+        rows += [[text, _show(a[key]), _show(b[key])] for key, text in INGREDIENTS.items() if a[key] != b[key]]
+    note = "" if a and b else "\n*Not run: `bash scripts/train_p1.sh` trains both and fills this table.*\n"
+    return table(["difference", "A: DCGAN", "B: SN-GAN variant"], rows) + note
+
+
+def grid(space: Workspace, results: Results, method: str, preset: str) -> str:
+    """Return one grid with what made it."""
+    run = training(results, method, preset)
+    made = ""
+    if run:
+        made = (
+            f": {run['dataset']}, {run['train_images']:,} pictures, preset `{preset}`, {run['steps']:,} steps of "
+            f"{run['batch_size']}, seed {run['seed']}, {duration(run['seconds'])} on {run['device']}"
+        )
+    return picture(space, f"P1/GAN_{method}_grid.png", f"Method {method}{made}")
+
+
+def measurements(results: Results, preset: str) -> str:
+    """Return the table of what the task and this repository measure."""
+    found = {method: evaluation(results, method, preset) for method in METHODS}
+    if not any(found.values()):
+        return "*Not run: no generated pictures were measured yet.*\n"
+    one = next(value for value in found.values() if value)
+    rows = []
+    for method, values in found.items():
+        if values:
+            score = values["fid"] if isinstance(values["fid"], str) else f"{values['fid']:.2f}"
+            rate = percent(values["face_rate"]) if "face_rate" in values else "not run (dlib is not installed)"
+            distance = f"{values['fd_hog']:.2f}"
+            rows.append([method, score, rate, distance, f"{values['nearest_train_median']:.2f}"])
+    floor = f"{one['fid_floor']:.2f}" if "fid_floor" in one else "-"
+    real_rate = percent(one["face_rate_of_val"]) if "face_rate_of_val" in one else "-"
+    floor_row = ["real pictures", floor, real_rate, f"{one['fd_hog_floor']:.2f}"]
+    rows.append([*floor_row, f"{one['nearest_train_median_of_val']:.2f}"])
+    header = ["", "FID", "face rate", "FD-HOG", "median distance to the nearest training picture"]
+    return table(header, rows) + (
+        f"\n{one['images']:,} pictures of each. The face rate is the share in which dlib's HOG detector finds exactly "
+        "one face. FD-HOG is a Fréchet distance on HOG and colour features, not comparable with FID. The last row is "
+        "the same figure of as many random real training pictures (face rate and nearest distance: of the validation "
+        "set).\n"
+    )
+
+
+def observations(space: Workspace, results: Results, preset: str) -> str:
+    """Return what the recorded numbers show."""
+    lines = []
+    a, b = (evaluation(results, method, preset) for method in METHODS)
+    if a and b:
+        better, worse = ("B", "A") if b["fd_hog"] < a["fd_hog"] else ("A", "B")
+        low, high = sorted((a["fd_hog"], b["fd_hog"]))
+        lines.append(
+            f"By FD-HOG method {better} is nearer to the real faces than {worse} ({low:.2f} against {high:.2f}; real "
+            f"pictures among themselves {a['fd_hog_floor']:.2f})."
+        )
+        for method, values in (("A", a), ("B", b)):
+            ratio = values["nearest_train_median"] / values["nearest_train_median_of_val"]
+            verdict = "no sign of copying" if ratio > 0.8 else "nearer than real pictures are: look at the neighbours"
+            lines.append(
+                f"{method}: its pictures lie at {percent(ratio, 0)} of the distance to the nearest training picture "
+                f"that held-out real ones have: {verdict}."
+            )
+    for method in METHODS:
+        run = training(results, method, preset)
+        if run:
+            final = run["final"]
+            lines.append(
+                f"{method}: at the end the discriminator gives real pictures {final['d_real']:.2f} and generated ones "
+                f"{final['d_fake']:.2f} (0.5 for both would be the equilibrium)."
+            )
+    if not lines:
+        return "*Not run: nothing to discuss yet.*\n"
+    pictures = [
+        picture(
+            space, f"P1/GAN_{method}_neighbours.png", f"Method {method}: the pictures nearest to a training picture"
+        )
+        for method in METHODS
+    ]
+    return "".join(f"- {line}\n" for line in lines) + "\n" + "\n".join(pictures)
+
+
+def readme_table(space: Workspace) -> str:
+    """Return the short table of README.md."""
+    results = read_results(space.results, "p1")
+    preset = main_preset(results)
+    found = [(method, evaluation(results, method, preset)) for method in METHODS]
+    rows = [
+        [method, percent(values["face_rate"]) if "face_rate" in values else "not run", f"{values['fd_hog']:.2f}"]
+        for method, values in found
+        if values
+    ]
+    if not rows:
+        return "*P1: not run yet.*\n"
+    return table([f"P1, 1000 faces, preset `{preset}`", "face rate", "FD-HOG"], rows)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
