@@ -70,8 +70,8 @@ def save_strip(frames: dict[int, torch.Tensor], path: Path) -> None:
     figure, axes = new_figure(1, len(frames), (1.5 * len(frames), 1.9))
     for axis, (finished, frame) in zip(axes[0], sorted(frames.items()), strict=True):
         axis.imshow(frame.permute(1, 2, 0).numpy(), interpolation="nearest")
-        axis.set(title=f"T: {finished}", xticks=[], yticks=[])
-        axis.grid(False)
+        axis.set_title(f"T: {finished}")
+        axis.axis("off")
     save_figure(figure, path)
 
 

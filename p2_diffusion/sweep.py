@@ -102,8 +102,11 @@ def plot(entries: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     axes[0, 2].set(
         title=f"guidance, {DEFAULT.sampler}, {DEFAULT.steps} steps", xlabel="Fréchet distance", ylabel="accuracy, %"
     )
-    axes[0, 0].legend()
-    axes[0, 1].legend()
+    for axis in axes[0, :2]:
+        axis.set_xticks(sorted({entry["steps"] for entry in at_default}), minor=False)
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.minorticks_off()
+        axis.legend()
     figure.suptitle(title)
     save_figure(figure, path)
 

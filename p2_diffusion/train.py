@@ -200,13 +200,8 @@ def finish(
         run.rows, panels, run.folder / "curves.png", title=f"P2 {run_config['preset']}, {run_config['dataset']}"
     )
     seconds = run.total_seconds
-    values = {
-        "dataset": run_config["dataset"],
+    values = run_config | {
         "train_images": count,
-        "preset": run_config["preset"],
-        "seed": run_config["seed"],
-        "steps": config.steps,
-        "batch_size": config.batch_size,
         "epochs": round(config.steps * config.batch_size / count, 1),
         "parameters": sum(tensor.numel() for tensor in run.weights().values()),
         "final_loss": run.rows[-1]["loss"] if run.rows else None,

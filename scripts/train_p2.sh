@@ -52,13 +52,9 @@ while (($#)); do
     shift
 done
 
-if ((${#output[@]})); then
-    runs="${output[1]}/runs/$preset"
-elif [[ $preset == sample ]]; then
-    runs="$here/runs/sample"
-else
-    runs="$here/runs/$preset"
-fi
+base="$here"
+if ((${#output[@]})); then base="${output[1]}"; fi
+runs="$base/runs/$preset"
 judge="$runs/p2_judge_seed$seed/weights.safetensors"
 unet="$runs/p2_seed$seed/weights.safetensors"
 samples="$runs/p2_samples_seed$seed"
@@ -83,7 +79,9 @@ fi
 stamp="$(cksum <"$unet")"
 if [[ "$(cat "$samples.stamp" 2>/dev/null)" != "$stamp" ]]; then
     rm -rf "$samples" "$samples.stamp"
-    call inference.py "$samples" --checkpoint "$unet"
+    count=100
+    if [[ $preset == sample ]]; then count=20; fi
+    call inference.py "$samples" --checkpoint "$unet" --num-per-digit "$count"
     places evaluate.py "$samples" --judge "$judge" --preset "$preset" --name "$preset"
     call figures.py --model "$preset" --checkpoint "$unet" ${output[@]+"${output[@]}"}
     echo "$stamp" >"$samples.stamp"
