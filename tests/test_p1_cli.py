@@ -1,0 +1,148 @@
+"""P1 as a user meets it: training, a kill, generation, measurement, and mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from common.paths import ROOT
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+TINY = ("--preset", "sample", "--steps", "6", "--batch-size", "4", "--log-every", "1", "--grid-every", "6")
+
+
+@pytest.fixture(scope="module")
+def trained(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a tiny training of method B."""
+    output = tmp_path_factory.mktemp("p1")
+    command = [sys.executable, str(ROOT / "p1_gan/train.py"), "--method", "B", *TINY]
+    subprocess.run([*command, "--data-root", data_root, "--output", output], check=True, capture_output=True)
+    return output
+
+
+def weights_of(output: Path) -> Path:
+    return output / "runs/sample/p1_B_seed0/weights.safetensors"
+
+
+def test_training_leaves_logs_curves_weights_and_a_record(trained: Path) -> None:
+    run = trained / "runs/sample/p1_B_seed0"
+    rows = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(6))
+    assert {"loss_d", "loss_g", "d_real", "d_fake"} <= rows[0].keys()
+    assert (run / "curves.png").is_file() and (run / "grids/000006.png").is_file()
+    record = json.loads((trained / "results/p1.json").read_text())["train/B/sample/seed0"]
+    assert record["steps"] == 6 and record["train_images"] == 48 and record["dataset"] == "built-in sample set"
+
+
+def test_killed_training_ends_with_the_same_weights(trained: Path, data_root: Path, tmp_path: Path) -> None:
+    # Patched to save after every step and to die in the middle of the fourth.
+    program = (
+        "import os, runpy, sys; from common import run; "
+        "old = run.Run.guard\n"
+        "def guard(self, *losses):\n"
+        "    old(self, *losses); self.checkpoint_seconds = -1.0\n"
+        "    if self.step == 3 and os.environ.get('DIE'): os.kill(os.getpid(), 9)\n"
+        "run.Run.guard = guard\n"
+        f"sys.argv = ['train.py', '--method', 'B', *{TINY!r}, '--data-root', {str(data_root)!r}, "
+        f"'--output', {str(tmp_path)!r}]\n"
+        f"runpy.run_path({str(ROOT / 'p1_gan/train.py')!r}, run_name='__main__')"
+    )
+    command = [sys.executable, "-c", program]
+    killed = subprocess.run(command, cwd=ROOT, env={**os.environ, "DIE": "1"}, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert not weights_of(tmp_path).exists()
+    resumed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    expected, found = load_file(weights_of(trained)), load_file(weights_of(tmp_path))
+    assert all(expected[name].equal(found[name]) for name in expected)
+    logs = [(output / "runs/sample/p1_B_seed0/stats.jsonl").read_bytes() for output in (trained, tmp_path)]
+    assert logs[0] == logs[1]
+
+
+def test_interrupt_saves_and_says_so(data_root: Path, tmp_path: Path) -> None:
+    arguments = ["--method", "A", *TINY, "--steps", "100000", "--data-root", data_root, "--output", tmp_path]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "p1_gan/train.py", *map(str, arguments)], stderr=subprocess.PIPE, text=True
+    )
+    log = tmp_path / "runs/sample/p1_A_seed0/stats.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (log.exists() and log.stat().st_size):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in errors and "Traceback" not in errors
+    assert (log.parent / "checkpoint.pt").is_file()
+
+
+def test_generation_is_the_same_for_a_seed_and_measured(
+    trained: Path, data_root: Path, tmp_path: Path, run_command: Run
+):
+    for name in ("first", "second"):
+        done = run_command("p1_gan/inference.py", tmp_path / name, "--num", 16, "--checkpoint", weights_of(trained))
+        assert done.returncode == 0, done.stderr
+    first, second = (sorted((tmp_path / name).iterdir()) for name in ("first", "second"))
+    assert [file.name for file in first] == [f"{index:04d}.png" for index in range(16)]
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+
+    measured = run_command(
+        "p1_gan/evaluate.py", tmp_path / "first", "--preset", "sample", "--data-root", data_root, "--output", tmp_path,
+        "--inception-weights", tmp_path / "missing.pth",
+    )  # fmt: skip
+    assert measured.returncode == 0, measured.stderr
+    record = json.loads((tmp_path / "results/p1.json").read_text())["evaluate/B/sample/seed0"]
+    assert record["images"] == 16 and record["fd_hog"] > record["fd_hog_floor"] > 0
+    assert (tmp_path / "images/P1/GAN_B_grid.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("inference.py", ("{new}", "--checkpoint", "{new}/none.safetensors"), "no such weights"),
+        ("inference.py", ("{full}", "--checkpoint", "{weights}"), "is not empty"),
+        ("inference.py", ("{new}", "--method", "A", "--checkpoint", "{weights}"), "holds p1_gan/B, not p1_gan/A"),
+        ("inference.py", ("{new}", "--checkpoint", "{broken}"), "not a whole safetensors file"),
+        ("train.py", ("--method", "A", "--preset", "sample", "--data-root", "{new}"), "no such data root"),
+        ("train.py", ("--method", "A", "--preset", "sample", "--batch-size", "0"), "must be at least"),
+        ("evaluate.py", ("{empty}", "--data-root", "{data}"), "holds no PNG or JPEG file"),
+    ],
+)
+def test_mistakes_are_one_clear_line(
+    script: str,
+    arguments: tuple[str, ...],
+    message: str,
+    trained: Path,
+    data_root: Path,
+    tmp_path: Path,
+    run_command: Run,
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/a.txt").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.safetensors").write_bytes(weights_of(trained).read_bytes()[:1000])
+    places = {"new": "new", "full": "full", "empty": "empty", "broken": "broken.safetensors"}
+    values = {name: str(tmp_path / place) for name, place in places.items()}
+    values |= {"weights": str(weights_of(trained)), "data": str(data_root)}
+    done = run_command(f"p1_gan/{script}", *(argument.format(**values) for argument in arguments))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ") and message in done.stderr
+    assert not (tmp_path / "new").exists()
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["a.txt"]
+
+
+def test_weights_of_another_shape_are_refused(trained: Path, tmp_path: Path, run_command: Run) -> None:
+    state = load_file(weights_of(trained))
+    state["main.0.weight"] = state["main.0.weight"][:50].contiguous()
+    path = tmp_path / "narrow.safetensors"
+    save_file(state, path, metadata={"kind": "p1_gan/B", "config": "{}"})
+    done = run_command("p1_gan/inference.py", tmp_path / "out", "--checkpoint", path)
+    assert done.returncode == 2 and "does not fit My_Generator" in done.stderr

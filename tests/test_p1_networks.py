@@ -1,0 +1,122 @@
+"""P1's networks, augmentation, losses and distances, against what is printed and closed forms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from common.report import architecture, summary_table
+from p1_gan.augment import AUGMENTATIONS, diff_augment, translation
+from p1_gan.evaluate import memorisation
+from p1_gan.frechet import FDHOG, frechet_distance, hog
+from p1_gan.inference import draw_latents
+from p1_gan.losses import discriminator_loss, generator_loss
+from p1_gan.model import DCGAN_Discriminator, DCGAN_Generator, My_Discriminator, My_Generator
+from p1_gan.presets import PRESETS
+from p1_gan.train import noise_level
+
+PRINTED = Path(__file__).parent / "printed"
+GENERATORS = (DCGAN_Generator, My_Generator)
+DISCRIMINATORS = (DCGAN_Discriminator, My_Discriminator)
+
+
+@pytest.mark.parametrize("network", [*GENERATORS, *DISCRIMINATORS])
+def test_prints_as_in_the_original_report(network: type[torch.nn.Module]) -> None:
+    assert architecture(network()) == (PRINTED / f"{network.__name__}.txt").read_text().rstrip("\n")
+
+
+@pytest.mark.parametrize("network", GENERATORS)
+def test_generators_have_the_reported_size(network: type[torch.nn.Module]) -> None:
+    assert "Total params: 3,576,704" in summary_table(network(), (100, 1, 1))
+
+
+@pytest.mark.parametrize("network", DISCRIMINATORS)
+def test_discriminators_have_the_reported_size(network: type[torch.nn.Module]) -> None:
+    assert "Total params: 2,765,568" in summary_table(network(), (3, 64, 64))
+
+
+def test_spectral_norm_bounds_every_layer() -> None:
+    torch.manual_seed(0)
+    discriminator = My_Discriminator()
+    for _ in range(30):  # one power iteration a forward pass
+        discriminator(torch.randn(4, 3, 64, 64))
+    for layer in discriminator.feature_extract:
+        if isinstance(layer, torch.nn.Conv2d):
+            assert torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2).item() == pytest.approx(1.0, abs=0.1)
+
+
+def test_losses_equal_their_definitions() -> None:
+    real, fake = torch.tensor([0.3, -1.2]), torch.tensor([0.8, 2.0])
+    p, q = real.sigmoid(), fake.sigmoid()
+    smoothed = -(0.9 * p.log() + 0.1 * (1 - p).log()).mean() - (1 - q).log().mean()
+    assert discriminator_loss(real, fake, "bce", 0.9) == pytest.approx(smoothed.item(), rel=1e-5)
+    assert generator_loss(fake, "bce") == pytest.approx(-q.log().mean().item(), rel=1e-5)
+    assert discriminator_loss(real, fake, "hinge", 1.0) == pytest.approx((0.7 + 2.2) / 2 + (1.8 + 3.0) / 2)
+    assert generator_loss(fake, "hinge") == pytest.approx(-1.4)
+
+
+def test_instance_noise_falls_linearly_to_zero() -> None:
+    config = PRESETS["B"]["cpu"]
+    last = int(config.steps * config.instance_noise_share)
+    assert noise_level(0, config) == config.instance_noise
+    assert noise_level(last // 2, config) == pytest.approx(config.instance_noise / 2)
+    assert noise_level(last, config) == noise_level(config.steps, config) == 0.0
+
+
+@pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
+def test_augmentation_changes_pictures_and_passes_gradients(name: str) -> None:
+    torch.manual_seed(0)
+    images = (torch.rand(8, 3, 64, 64) * 2 - 1).requires_grad_()
+    changed = diff_augment(images, (name,))
+    assert changed.shape == images.shape
+    assert not torch.equal(changed, images)
+    changed.square().sum().backward()
+    assert images.grad is not None and images.grad.abs().sum() > 0
+
+
+def test_translation_moves_whole_pictures() -> None:
+    torch.manual_seed(0)
+    image = torch.rand(1, 1, 16, 16) + 1.0
+    moved = translation(image.repeat(64, 1, 1, 1))
+    padded = F.pad(image[0], (2, 2, 2, 2))
+    windows = [padded[:, y : y + 16, x : x + 16] for y in range(5) for x in range(5)]
+    assert all(any(torch.equal(picture, window) for window in windows) for picture in moved)
+    assert len({picture.numpy().tobytes() for picture in moved}) > 10
+
+
+def test_frechet_distance_of_gaussians_has_its_closed_form() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(20_000, 3))
+    second = rng.normal(size=(20_000, 3)) * np.array([2.0, 1.0, 0.5]) + np.array([1.0, 0.0, 0.0])
+    assert frechet_distance(first, second) == pytest.approx(1.0 + 1.0 + 0.0 + 0.25, abs=0.06)
+    assert frechet_distance(first, first) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_hog_sees_orientation() -> None:
+    stripes = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    stripes[:, :, :, ::8] = 255
+    vertical, horizontal = hog(stripes), hog(stripes.transpose(2, 3).contiguous())
+    per_bin = vertical.reshape(-1, 9, 4).sum((0, 2)), horizontal.reshape(-1, 9, 4).sum((0, 2))
+    assert per_bin[0].argmax() == 0 and per_bin[1].argmax() in (4, 5)
+
+
+def test_memorised_pictures_are_noticed() -> None:
+    torch.manual_seed(0)
+    train, val = torch.randint(0, 256, (80, 3, 64, 64)).to(torch.uint8).chunk(2)
+    fd_hog = FDHOG(train, val)
+    copied = memorisation(train[:20], train, fd_hog)
+    fresh = memorisation(torch.randint(0, 256, (20, 3, 64, 64)).to(torch.uint8), train, fd_hog)
+    assert copied["nearest_train_median"] == pytest.approx(0.0, abs=1e-2)
+    assert copied["nearer_than_closest_percent_of_val"] == 1.0
+    assert fresh["nearest_train_median"] > 0.5 * fresh["nearest_train_median_of_val"]
+
+
+def test_latents_do_not_depend_on_their_number_and_truncation_bounds_them() -> None:
+    assert torch.equal(draw_latents(3, seed=1), draw_latents(8, seed=1)[:3])
+    assert not torch.equal(draw_latents(3, seed=1), draw_latents(3, seed=2))
+    truncated = draw_latents(200, seed=1, truncation=1.0)
+    assert truncated.abs().max() <= 1.0 and truncated.std() > 0.4
