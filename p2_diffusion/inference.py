@@ -1,7 +1,7 @@
 """Generate digits: 100 of each by default, as ``{digit}_{001..100}.png``, 28x28 RGB.
 
 python p2_diffusion/inference.py out_dir
-python p2_diffusion/inference.py out_dir --model full --sampler dpmpp --steps 20
+python p2_diffusion/inference.py out_dir --model full --sampler ddpm
 python p2_diffusion/inference.py out_dir --digits 3 7 --num-per-digit 10 --guidance-scale 3
 """
 

@@ -25,6 +25,13 @@ class Swish(nn.Module):
         return F.silu(x)
 
 
+class ModuleList(nn.ModuleList):
+    """A list that prints every entry; newer torch folds equal neighbours into one line."""
+
+    def __repr__(self) -> str:
+        return nn.Module.__repr__(self)
+
+
 class TimeEmbedding(nn.Module):
     """Learned embedding of the time steps 0..T-1, starting as the sinusoids of Vaswani et al., 2017, section 3.5."""
 
@@ -166,7 +173,7 @@ class UNet(nn.Module):
         self.cond_embedding = ConditionalEmbedding(num_labels, channels, embedding_dim)
         self.head = nn.Conv2d(3, channels, 3, padding=1)
 
-        self.downblocks = nn.ModuleList()
+        self.downblocks = ModuleList()
         skip_widths = [channels]
         width = channels
         for level, mult in enumerate(channel_mults):
@@ -179,11 +186,11 @@ class UNet(nn.Module):
                 self.downblocks.append(DownSample(width))
                 skip_widths.append(width)
 
-        self.middleblocks = nn.ModuleList(
+        self.middleblocks = ModuleList(
             ResidualBlock(width, width, embedding_dim, dropout, attention) for attention in (True, False)
         )
 
-        self.upblocks = nn.ModuleList()
+        self.upblocks = ModuleList()
         for level, mult in reversed(list(enumerate(channel_mults))):
             for _ in range(num_res_blocks + 1):
                 in_channels = width + skip_widths.pop()

@@ -33,7 +33,7 @@ class SamplerConfig:
         clip: clamp the estimate of x_0 to [-1, 1] at every step.
     """
 
-    sampler: str = "ddim"
+    sampler: str = "dpmpp"
     steps: int = 20
     guidance_scale: float = 2.0
     guidance_interval: tuple[float, float] = (0.0, 1.0)
@@ -41,8 +41,10 @@ class SamplerConfig:
     clip: bool = True
 
 
-def time_steps(timesteps: int, steps: int) -> list[int]:
-    """Return ``steps`` time steps from T-1 down to 0, evenly spaced.
+def time_steps(timesteps: int, steps: int, quadratic: bool = False) -> list[int]:
+    """Return ``steps`` time steps from T-1 down to 0, evenly spaced or, ``quadratic``, denser near 0.
+
+    Source of the quadratic choice: Song et al., 2021, appendix D.2.
 
     Raises:
         UserError: more steps than the model was trained for, or none.
@@ -51,7 +53,10 @@ def time_steps(timesteps: int, steps: int) -> list[int]:
         raise UserError(f"--steps {steps}: must lie between 1 and {timesteps}, the T this model was trained for")
     if steps == 1:
         return [timesteps - 1]
-    return [round((timesteps - 1) * (steps - 1 - k) / (steps - 1)) for k in range(steps)]
+    exponent = 2 if quadratic else 1
+    # At least k, so that no time step comes twice where the parabola is flat.
+    rising = [max(k, round((timesteps - 1) * (k / (steps - 1)) ** exponent)) for k in range(steps)]
+    return rising[::-1]
 
 
 @torch.no_grad()
@@ -78,7 +83,9 @@ def sample(
     Returns:
         Images float32 (N, C, H, W), about [-1, 1].
     """
-    ts = time_steps(diffusion.timesteps, config.steps)
+    # Even spacing makes the multistep solver extrapolate far in log-SNR just before the end: on Gaussian data
+    # the variance then ends 8 % too large with 20 steps (quadratic: 1 % too small).
+    ts = time_steps(diffusion.timesteps, config.steps, quadratic=config.sampler == "dpmpp")
     step = {"ddpm": _ancestral_step, "ddim": _ddim_step, "dpmpp": DPMSolverPP2M()}[config.sampler]
     x = noise
     if on_step:
