@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from common.checkpoint import load_checkpoint
 from common.errors import UserError
@@ -35,7 +35,8 @@ def save_weights(
         tensor = tensor.detach().cpu()
         tensors[name] = (tensor.half() if half and tensor.is_floating_point() else tensor).clone().contiguous()
     metadata = {"kind": kind, "config": json.dumps(config, sort_keys=True)}
-    write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    content = _same_bytes(save(tensors, metadata))
+    write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 
 def load_weights(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -87,3 +88,17 @@ def _verify_shipped(path: Path) -> None:
         raise UserError(
             f"{path}: differs from the hash in {MANIFEST.name}; restore it with git checkout -- {path.name}"
         )
+
+
+def _same_bytes(content: bytes) -> bytes:
+    """Return a safetensors file with its metadata sorted, which the library writes in a random order.
+
+    Layout: 8 bytes of header length, little-endian; the JSON header padded with spaces to a multiple of 8;
+    the tensors, whose offsets count from the end of the header.
+    """
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
