@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import scipy.linalg
 import torch
 from sklearn.decomposition import PCA
 from torch.nn import functional as F
+
+from common.frechet import frechet_distance
 
 CELL = 8
 ORIENTATIONS = 9
@@ -55,17 +56,6 @@ def describe_pictures(images: torch.Tensor, batch_size: int = 500) -> np.ndarray
     return torch.cat(parts).numpy()
 
 
-def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the squared Fréchet distance of Gaussians fitted to two sets of features, (N, D) and (M, D).
-
-    Source: Dowson and Landau, "The Fréchet distance between multivariate normal distributions", 1982, eq. 4.
-    """
-    covariances = [np.atleast_2d(np.cov(features, rowvar=False)) for features in (first, second)]
-    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
-    shift = first.mean(0) - second.mean(0)
-    return float(shift @ shift + np.trace(covariances[0] + covariances[1] - 2 * root))
-
-
 class FDHOG:
     """FD-HOG against one set of real pictures.
 
@@ -81,13 +71,16 @@ class FDHOG:
 
     def __call__(self, images: torch.Tensor) -> float:
         """Return the distance of ``images``, uint8 (N, 3, 64, 64), to the reference."""
-        return frechet_distance(self.features(images), self.reference_features)
+        return self._distance(self.features(images))
 
     def floor(self, count: int, seed: int = 0) -> float:
         """Return the distance of ``count`` random training pictures to the reference: what perfect samples get."""
         chosen = np.random.default_rng(seed).permutation(len(self.train_features))[:count]
-        return frechet_distance(self.train_features[chosen], self.reference_features)
+        return self._distance(self.train_features[chosen])
 
     def features(self, images: torch.Tensor) -> np.ndarray:
         """Return the features (N, 128) of uint8 (N, 3, 64, 64)."""
         return self._pca.transform(describe_pictures(images))
+
+    def _distance(self, features: np.ndarray) -> float:
+        return frechet_distance(torch.from_numpy(features), torch.from_numpy(self.reference_features))

@@ -20,6 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.batches import Batches
+from common.cache import load_images
 from common.cli import (
     add_common_arguments,
     add_preset_arguments,
@@ -28,13 +29,13 @@ from common.cli import (
     positive_int,
     resolve_config,
 )
-from common.dataset import dataset_name
+from common.dataset import FACE_SIZE, dataset_name
 from common.device import autocast, memory_format
 from common.distributed import World, join_world, leave_world
 from common.ema import ExponentialMovingAverage
 from common.errors import run_main
 from common.paths import Workspace, workspace
-from common.plots import save_curves, save_grid, to_uint8
+from common.plots import save_curves, save_grid, save_image, to_uint8
 from common.results import record
 from common.run import Run
 from common.seed import generator, seed_everything
@@ -54,10 +55,11 @@ from p1_gan.presets import METHODS, PRESETS, TrainConfig
 
 NETWORKS = {"A": (DCGAN_Generator, DCGAN_Discriminator), "B": (My_Generator, My_Discriminator)}
 FIXED_LATENTS = 200  # drawn at every grid: the first 32 are shown, all are counted for the face rate
+STRIP_PICTURES = 10  # moments of training in the picture "one latent over time"
 PANELS = {
     "losses": ["loss_d", "loss_g"],
     "discriminator": ["d_real", "d_fake"],
-    "share with one face": ["face_rate"],
+    "fixed latents": ["face_rate", "variety"],
 }
 
 
@@ -143,36 +145,66 @@ def train(
             ema.update(g)
 
             run.guard(loss_d, loss_g)
-            due_grid = (step + 1) % config.grid_every == 0 or step + 1 == config.steps
+            due_grid = step + 1 in grid_steps(config)
             if (step + 1) % config.log_every == 0 or due_grid:
-                rate = watch(ema.model, config, run, device) if due_grid else None
+                seen_in_grid = watch(ema.model, config, run, device) if due_grid else {}
                 d_real, d_fake = real_logits.detach().sigmoid().mean(), fake_logits.detach().sigmoid().mean()
-                run.log(loss_d=loss_d, loss_g=loss_g, d_real=d_real, d_fake=d_fake, face_rate=rate)
-                warn_of_collapse(run)
+                run.log(loss_d=loss_d, loss_g=loss_g, d_real=d_real, d_fake=d_fake, **seen_in_grid)
+                healthy = not warn_of_collapse(run)
+                if due_grid and healthy and run.is_writer:
+                    last_good = run.folder / "last_good.safetensors"
+                    save_weights(last_good, run.weights(), run.kind, run_config | {"step": step + 1})
     return run, len(faces)
 
 
+def grid_steps(config: TrainConfig) -> set[int]:
+    """Return the numbers of finished steps after which the fixed latents are drawn; the last is one of them."""
+    return {*range(config.grid_every, config.steps + 1, config.grid_every), config.steps}
+
+
 @torch.no_grad()
-def watch(model: torch.nn.Module, config: TrainConfig, run: Run, device: torch.device) -> float | None:
-    """Draw the fixed latents into the run folder and return their face rate (None where dlib is missing)."""
+def watch(model: torch.nn.Module, config: TrainConfig, run: Run, device: torch.device) -> dict[str, float | None]:
+    """Draw the fixed latents into the run folder.
+
+    Returns:
+        ``variety``: the standard deviation of a pixel over the pictures, on average and as a share of the full
+        range, which vanishes when all latents give one face; ``face_rate``: None where dlib is missing.
+    """
     latents = torch.randn(FIXED_LATENTS, LATENT_SIZE, 1, 1, generator=generator(0, "fixed latents"))
     with autocast(device, config.precision):
         images = to_uint8(model(latents.to(device))).cpu()
     if run.is_writer:
         save_grid(images[:32], run.folder / "grids" / f"{run.step + 1:06d}.png", columns=8)
-    return face_rate(images) if detector_available() else None
+        save_image(images[0], run.folder / "one_latent" / f"{run.step + 1:06d}.png")
+    variety = images.float().std(dim=0).mean().item() / 255
+    return {"variety": variety, "face_rate": face_rate(images) if detector_available() else None}
 
 
-def warn_of_collapse(run: Run) -> None:
-    """Say so where the last rows show a game that one side has won, or faces that have gone."""
+def warn_of_collapse(run: Run) -> bool:
+    """Say so, and return True, where the last rows show a game that one side has won, or faces that have gone."""
+    remarks = []
     last = run.rows[-5:]
     if len(last) == 5 and min(row["d_real"] - row["d_fake"] for row in last) > 0.98:
-        run.say("the discriminator has won: it tells real from fake with certainty; lower its learning rate")
+        remarks.append("the discriminator has won: it tells real from fake with certainty; lower its learning rate")
     if len(last) == 5 and max(row["d_real"] for row in last) < 0.02:
-        run.say("the discriminator has collapsed: it takes nothing for real; lower the learning rates")
-    rates = [row["face_rate"] for row in run.rows if "face_rate" in row]
-    if len(rates) > 2 and rates[-1] < 0.5 * max(rates):
-        run.say(f"the face rate has fallen from {max(rates):.2f} to {rates[-1]:.2f}; an earlier grid was better")
+        remarks.append("the discriminator has collapsed: it takes nothing for real; lower the learning rates")
+    for key, name in (("face_rate", "face rate"), ("variety", "variety of the pictures")):
+        values = [row[key] for row in run.rows if key in row]
+        if key in run.rows[-1] and len(values) > 2 and values[-1] < 0.5 * max(values):
+            remarks.append(
+                f"the {name} has fallen from {max(values):.2f} to {values[-1]:.2f}; last_good.safetensors is older"
+            )
+    for remark in remarks:
+        run.say(remark)
+    return bool(remarks)
+
+
+def save_strip(run: Run, config: TrainConfig, path: Path) -> None:
+    """Draw what one latent became in the course of training, from left to right."""
+    steps = sorted(grid_steps(config))
+    chosen = [steps[round(index)] for index in torch.linspace(0, len(steps) - 1, STRIP_PICTURES).tolist()]
+    names = [f"{step:06d}.png" for step in dict.fromkeys(chosen)]
+    save_grid(load_images(run.folder / "one_latent", names, FACE_SIZE, "RGB", cache=False), path, columns=len(names))
 
 
 def finish(
@@ -181,6 +213,7 @@ def finish(
     """Write what a finished run leaves: weights, curves, and its record in results/p1.json."""
     method, preset, seed = run_config["method"], run_config["preset"], run_config["seed"]
     save_weights(run.folder / "weights.safetensors", run.weights(), kind_of(method), run_config)
+    save_strip(run, config, space.images / "P1" / f"GAN_{method}_progress.png")
     save_curves(run.rows, PANELS, run.folder / "curves.png", title=f"P1 {method}, {preset}, {run_config['dataset']}")
     values = run_config | {
         "train_images": count,
