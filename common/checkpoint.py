@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import sys
@@ -26,7 +27,10 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     """
 
     def write(temporary: Path) -> None:
-        torch.save(payload, temporary)
+        # Through memory: writing bytes reports a full disk as what it is, torch's own writer does not.
+        content = io.BytesIO()
+        torch.save(payload, content)
+        temporary.write_bytes(content.getbuffer())
         if path.exists():
             older = temporary.with_suffix(".older")
             older.unlink(missing_ok=True)

@@ -33,10 +33,12 @@ def run_main(main: Callable[[], None]) -> None:
             _fail("the machine ran out of memory: choose a smaller --batch-size")
         raise
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             _fail(f"no space left on the disk while writing {error.filename or 'a file'}: free some and run again")
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             _fail(f"{error.filename}: permission denied: choose a folder you may write to")
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            _fail(f"{error.filename}: a file stands where a folder is needed: move it, or choose another folder")
         raise
 
 

@@ -20,9 +20,11 @@ from common.files import write_text
 from common.paths import ROOT, Workspace, workspace
 from common.report import table
 from common.results import read_results
+from p1_gan import report as p1
+from p2_diffusion import report as p2
 from p3_dann import report as p3
 
-PROBLEMS = {"p3": p3}
+PROBLEMS = {"p1": p1, "p2": p2, "p3": p3}
 BLOCK = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
