@@ -48,6 +48,10 @@ sample | cpu | full) ;;
 *) fail "--preset $preset: use sample, cpu or full" ;;
 esac
 
+if [[ -z $data_root && $preset != sample ]]; then
+    fail "--data-root: preset $preset trains on real data; README.md tells how to get it"
+fi
+
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 # Where common.paths.workspace puts the results of a preset.
@@ -69,7 +73,7 @@ part() {
     local name=$1 result=$2 sources=$3 key began=$SECONDS
     shift 3
     # shellcheck disable=SC2086 - SOURCES is a list
-    key="$* $(cd "$root" && cat $sources | cksum)"
+    key="${SEEDS:-} $* $(cd "$root" && cat $sources | cksum)"
     if [[ -e $result && "$(cat "$stamps/$name" 2>/dev/null)" == "$key" ]]; then
         summary+=("$name|already there|$result")
         return
@@ -85,7 +89,6 @@ part() {
 }
 
 if [[ -z $data_root ]]; then
-    [[ $preset == sample ]] || fail "--data-root: preset $preset trains on real data; README.md tells how to get it"
     data_root="$base/hw2_data"
     part data "$data_root" "data/*.py" "$python" "$root/data/prepare.py" sample --data-root "$data_root"
 fi
