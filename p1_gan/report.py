@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
 from common.paths import Workspace
 from common.report import architecture, code, details, duration, percent, picture, summary_table, table
 from common.results import read_results
+from p1_gan.ablation import ROWS
 from p1_gan.model import LATENT_SIZE
 from p1_gan.presets import METHODS
 from p1_gan.train import NETWORKS
@@ -40,6 +42,7 @@ def render(space: Workspace) -> str:
     parts.append("### 2. The first 32 pictures of each method\n")
     parts += [grid(space, results, method, preset) for method in METHODS]
     parts += [measurements(results, preset), "### 3. What was observed\n", observations(space, results, preset)]
+    parts += ["### 4. What each ingredient of B brings\n", ablation(results, preset)]
     return "\n".join(parts)
 
 
@@ -56,6 +59,13 @@ def training(results: Results, method: str, preset: str) -> Mapping[str, Any] | 
 def evaluation(results: Results, method: str, preset: str) -> Mapping[str, Any] | None:
     """Return the measurement of the pictures of ``method``, seed 0."""
     return results.get(f"evaluate/{method}/{preset}/seed0")
+
+
+def distances(results: Results, method: str, preset: str) -> list[float]:
+    """Return FD-HOG of the pictures of ``method``, one for each sampling seed measured."""
+    one = evaluation(results, method, preset)
+    others = [value for key, value in results.items() if key.startswith(f"evaluate/{method}/{preset}/weights0/seed")]
+    return [value["fd_hog"] for value in ([one] if one else []) + others]
 
 
 def differences(results: Results, preset: str) -> str:
@@ -91,7 +101,7 @@ def measurements(results: Results, preset: str) -> str:
         if values:
             score = values["fid"] if isinstance(values["fid"], str) else f"{values['fid']:.2f}"
             rate = percent(values["face_rate"]) if "face_rate" in values else "not run (dlib is not installed)"
-            distance = f"{values['fd_hog']:.2f}"
+            distance = _mean_range(distances(results, method, preset))
             rows.append([method, score, rate, distance, f"{values['nearest_train_median']:.2f}"])
     floor = f"{one['fid_floor']:.2f}" if "fid_floor" in one else "-"
     real_rate = percent(one["face_rate_of_val"]) if "face_rate_of_val" in one else "-"
@@ -113,6 +123,14 @@ def observations(space: Workspace, results: Results, preset: str) -> str:
     if a and b:
         better, worse = ("B", "A") if b["fd_hog"] < a["fd_hog"] else ("A", "B")
         low, high = sorted((a["fd_hog"], b["fd_hog"]))
+        several = [distances(results, method, preset) for method in METHODS]
+        if min(map(len, several)) > 1:
+            apart = max(several[1]) < min(several[0]) or max(several[0]) < min(several[1])
+            lines.append(
+                f"Over {min(map(len, several))} sampling seeds the two ranges of FD-HOG "
+                f"{'do not overlap' if apart else 'overlap, so the difference says little'} "
+                f"(A {_mean_range(several[0])}, B {_mean_range(several[1])})."
+            )
         lines.append(
             f"By FD-HOG method {better} is nearer to the real faces than {worse} ({low:.2f} against {high:.2f}; real "
             f"pictures among themselves {a['fd_hog_floor']:.2f})."
@@ -134,13 +152,52 @@ def observations(space: Workspace, results: Results, preset: str) -> str:
             )
     if not lines:
         return "*Not run: nothing to discuss yet.*\n"
+    captions = {
+        "progress": "one latent over the course of training",
+        "neighbours": "the pictures nearest to a training picture (above), and that picture (below)",
+    }
     pictures = [
-        picture(
-            space, f"P1/GAN_{method}_neighbours.png", f"Method {method}: the pictures nearest to a training picture"
-        )
+        picture(space, f"P1/GAN_{method}_{name}.png", f"Method {method}: {caption}")
+        for name, caption in captions.items()
         for method in METHODS
     ]
     return "".join(f"- {line}\n" for line in lines) + "\n" + "\n".join(pictures)
+
+
+def ablation(results: Results, preset: str) -> str:
+    """Return the table of the ablation: one ingredient of B off at a time, on an equal, short budget."""
+    found = {row: results.get(f"ablation/{row}/{preset}/seed0") for row in ROWS}
+    measured = {row: values for row, values in found.items() if values}
+    if not measured:
+        return "*Not run: `python p1_gan/ablation.py` trains and measures the rows.*\n"
+    full = measured.get("B")
+    rows = []
+    for row, values in measured.items():
+        rate = percent(values["face_rate"]) if "face_rate" in values else "not run"
+        change = f"{values['fd_hog'] - full['fd_hog']:+.2f}" if full and row != "B" else ""
+        rows.append([row, values["steps"], f"{values['fd_hog']:.2f}", change, rate])
+    text = table(["row", "steps", "FD-HOG", "against B", "face rate"], rows)
+    missing = [row for row, values in found.items() if not values]
+    if missing:
+        text += f"\n*Not run: {', '.join(missing)}.*\n"
+    one = next(iter(measured.values()))
+    text += (
+        f"\n{one['images']:,} pictures of each row, one training seed, batches of {one['batch_size']}; real pictures "
+        f"among themselves {one['fd_hog_floor']:.2f}. A positive number against B means that the ingredient switched "
+        "off helped. So short a budget favours what works early.\n"
+    )
+    changes = {
+        row.removeprefix("no-"): values["fd_hog"] - full["fd_hog"]
+        for row, values in measured.items()
+        if full and row.startswith("no-")
+    }
+    helped = sorted((name for name, change in changes.items() if change > 0), key=changes.get, reverse=True)
+    harmed = sorted((name for name, change in changes.items() if change <= 0), key=changes.get)
+    if helped:
+        text += f"\n- By FD-HOG these helped within this budget, the most first: {', '.join(helped)}.\n"
+    if harmed:
+        text += f"\n- These did not within this budget, the least first: {', '.join(harmed)}.\n"
+    return text
 
 
 def readme_table(space: Workspace) -> str:
@@ -156,6 +213,12 @@ def readme_table(space: Workspace) -> str:
     if not rows:
         return "*P1: not run yet.*\n"
     return table([f"P1, 1000 faces, preset `{preset}`", "face rate", "FD-HOG"], rows)
+
+
+def _mean_range(values: list[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{statistics.fmean(values):.2f} ({min(values):.2f} to {max(values):.2f}, {len(values)} sampling seeds)"
 
 
 def _show(value: Any) -> str:
