@@ -48,7 +48,7 @@ def render(space: Workspace) -> str:
 
 def main_preset(results: Results) -> str:
     """Return the largest preset with a finished training."""
-    return next((name for name in PRESET_ORDER if any(f"/{name}/" in key for key in results)), "cpu")
+    return next((name for name in PRESET_ORDER if any(training(results, method, name) for method in METHODS)), "cpu")
 
 
 def training(results: Results, method: str, preset: str) -> Mapping[str, Any] | None:
@@ -123,6 +123,10 @@ def observations(space: Workspace, results: Results, preset: str) -> str:
     if a and b:
         better, worse = ("B", "A") if b["fd_hog"] < a["fd_hog"] else ("A", "B")
         low, high = sorted((a["fd_hog"], b["fd_hog"]))
+        lines.append(
+            f"By FD-HOG method {better} is nearer to the real faces than {worse} ({low:.2f} against {high:.2f}; real "
+            f"pictures among themselves {a['fd_hog_floor']:.2f})."
+        )
         several = [distances(results, method, preset) for method in METHODS]
         if min(map(len, several)) > 1:
             apart = max(several[1]) < min(several[0]) or max(several[0]) < min(several[1])
@@ -131,10 +135,6 @@ def observations(space: Workspace, results: Results, preset: str) -> str:
                 f"{'do not overlap' if apart else 'overlap, so the difference says little'} "
                 f"(A {_mean_range(several[0])}, B {_mean_range(several[1])})."
             )
-        lines.append(
-            f"By FD-HOG method {better} is nearer to the real faces than {worse} ({low:.2f} against {high:.2f}; real "
-            f"pictures among themselves {a['fd_hog_floor']:.2f})."
-        )
         for method, values in (("A", a), ("B", b)):
             ratio = values["nearest_train_median"] / values["nearest_train_median_of_val"]
             verdict = "no sign of copying" if ratio > 0.8 else "nearer than real pictures are: look at the neighbours"

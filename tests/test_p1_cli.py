@@ -39,6 +39,9 @@ def test_training_leaves_logs_curves_weights_and_a_record(trained: Path) -> None
     assert [row["step"] for row in rows] == list(range(6))
     assert {"loss_d", "loss_g", "d_real", "d_fake"} <= rows[0].keys()
     assert (run / "curves.png").is_file() and (run / "grids/000006.png").is_file()
+    assert (run / "last_good.safetensors").is_file()
+    assert (trained / "images/P1/GAN_B_progress.png").is_file()
+    assert rows[-1]["variety"] > 0
     record = json.loads((trained / "results/p1.json").read_text())["train/B/sample/seed0"]
     assert record["steps"] == 6 and record["train_images"] == 48 and record["dataset"] == "built-in sample set"
 
@@ -146,3 +149,19 @@ def test_weights_of_another_shape_are_refused(trained: Path, tmp_path: Path, run
     save_file(state, path, metadata={"kind": "p1_gan/B", "config": "{}"})
     done = run_command("p1_gan/inference.py", tmp_path / "out", "--checkpoint", path)
     assert done.returncode == 2 and "does not fit My_Generator" in done.stderr
+
+
+def test_ablation_trains_apart_and_measures_later(data_root: Path, tmp_path: Path, run_command: Run) -> None:
+    arguments = ("--preset", "sample", "--rows", "no-ema", "--steps", 1, "--num", 8)
+    places = ("--data-root", data_root, "--output", tmp_path)
+    early = run_command("p1_gan/ablation.py", *arguments, *places, "--evaluate-only")
+    assert early.returncode == 2 and "holds no finished training of 1 steps" in early.stderr
+    trained = run_command("p1_gan/ablation.py", *arguments, *places, "--train-only")
+    assert trained.returncode == 0, trained.stderr
+    assert not (tmp_path / "results").exists()  # the record of a row's training must not replace that of B
+    measured = run_command("p1_gan/ablation.py", *arguments, *places, "--evaluate-only")
+    assert measured.returncode == 0, measured.stderr
+    results = json.loads((tmp_path / "results/p1.json").read_text())
+    assert set(results) == {"ablation/no-ema/sample/seed0"}
+    record = results["ablation/no-ema/sample/seed0"]
+    assert record["settings"] == {"ema_decay": 0.0} and record["steps"] == 1 and record["fd_hog"] > 0

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from common.ema import ExponentialMovingAverage
 from common.frechet import frechet_distance
 from common.report import architecture, summary_table
+from p1_gan.ablation import INGREDIENTS, ROWS, options, recipe
 from p1_gan.augment import AUGMENTATIONS, diff_augment, translation
 from p1_gan.evaluate import memorisation
 from p1_gan.frechet import FDHOG, hog
-from p1_gan.inference import draw_latents
+from p1_gan.inference import draw_latents, generate
 from p1_gan.losses import discriminator_loss, generator_loss
 from p1_gan.model import DCGAN_Discriminator, DCGAN_Generator, My_Discriminator, My_Generator
 from p1_gan.presets import PRESETS
-from p1_gan.train import noise_level
+from p1_gan.train import grid_steps, noise_level, warn_of_collapse
 
 PRINTED = Path(__file__).parent / "printed"
 GENERATORS = (DCGAN_Generator, My_Generator)
@@ -120,3 +123,77 @@ def test_latents_do_not_depend_on_their_number_and_truncation_bounds_them() -> N
     assert not torch.equal(draw_latents(3, seed=1), draw_latents(3, seed=2))
     truncated = draw_latents(200, seed=1, truncation=1.0)
     assert truncated.abs().max() <= 1.0 and truncated.std() > 0.4
+
+
+def test_pictures_do_not_depend_on_the_batch_size() -> None:
+    torch.manual_seed(0)
+    model = My_Generator().eval()
+    latents = draw_latents(7, seed=0)
+    assert torch.equal(generate(model, latents, batch_size=7), generate(model, latents, batch_size=3))
+
+
+def test_average_follows_weights_and_copies_batchnorm_statistics() -> None:
+    torch.manual_seed(0)
+    model = My_Generator()
+    average = ExponentialMovingAverage(model, decay=0.999)
+    before = average.model.main[0].weight.clone()
+    model(torch.randn(8, 100, 1, 1))
+    with torch.no_grad():
+        model.main[0].weight.add_(1.0)
+    average.update(model)
+    # The first update has decay 1/10, so nine tenths of the change arrive.
+    assert torch.allclose(average.model.main[0].weight - before, torch.full_like(before, 0.9), atol=1e-5)
+    assert torch.equal(average.model.main[1].running_mean, model.main[1].running_mean)
+    assert average.model.main[1].num_batches_tracked == 1
+
+
+class Log:
+    """The part of a run that the check for collapse reads, keeping what is said."""
+
+    def __init__(self, rows: list[dict[str, float]]) -> None:
+        self.rows, self.remarks = rows, []
+
+    def say(self, message: str) -> None:
+        self.remarks.append(message)
+
+
+@pytest.mark.parametrize(
+    ("rows", "remark"),
+    [
+        ([{"d_real": 0.7, "d_fake": 0.3}] * 5, None),
+        ([{"d_real": 0.999, "d_fake": 0.001}] * 4, None),
+        ([{"d_real": 0.999, "d_fake": 0.001}] * 5, "the discriminator has won"),
+        ([{"d_real": 0.01, "d_fake": 0.01}] * 5, "the discriminator has collapsed"),
+        ([{"d_real": 0.7, "d_fake": 0.3, "face_rate": rate} for rate in (0.2, 0.8, 0.3)], "face rate has fallen"),
+        ([{"d_real": 0.7, "d_fake": 0.3, "variety": value} for value in (0.2, 0.2, 0.01)], "variety of the pictures"),
+    ],
+)
+def test_collapse_is_noticed(rows: list[dict[str, float]], remark: str | None) -> None:
+    log = Log(rows)
+    assert warn_of_collapse(log) == (remark is not None)
+    assert len(log.remarks) == (remark is not None)
+    assert remark is None or remark in log.remarks[0]
+
+
+def test_last_step_is_always_drawn() -> None:
+    assert grid_steps(replace(PRESETS["A"]["cpu"], steps=7, grid_every=3)) == {3, 6, 7}
+
+
+def test_ablation_changes_one_ingredient_at_a_time() -> None:
+    a, b = PRESETS["A"]["cpu"], PRESETS["B"]["cpu"]
+    assert recipe("A", "cpu") == ("A", {}) and recipe("B", "cpu") == ("B", {})
+    for name, fields in INGREDIENTS.items():
+        method, settings = recipe(f"no-{name}", "cpu")
+        assert method == "B" and set(settings) == set(fields)
+        changed = replace(b, **settings)
+        assert changed != b and all(getattr(changed, field) == getattr(a, field) for field in fields)
+    # Together with spectral norm the ingredients are all that tells B from A.
+    method, settings = recipe("no-spectral-norm", "cpu")
+    assert method == "A" and replace(a, **settings) == b
+    assert len(ROWS) == len(set(ROWS))
+
+
+def test_ablation_settings_become_options() -> None:
+    words = options({"diff_augment": (), "real_label": 1.0})
+    assert words == ["--diff-augment", "--real-label", "1.0"]
+    assert options({"diff_augment": ("color", "cutout")}) == ["--diff-augment", "color", "cutout"]
