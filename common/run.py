@@ -115,6 +115,8 @@ class Run:
             if self._fresh:
                 for path in (self.checkpoint, previous_path(self.checkpoint), self._stats, self._timing):
                     path.unlink(missing_ok=True)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()  # no process reads a checkpoint that --fresh is about to delete
         if self.checkpoint.exists() or previous_path(self.checkpoint).exists():
             self._resume()
         if self.is_writer:
@@ -208,14 +210,21 @@ class Run:
         self._saved_at, self._saved_step = time.perf_counter(), self.step
         if not self.is_writer:
             return
+        state, weights = {name: thing.state_dict() for name, thing in self.state.items()}, self.weights()
+        # A finite loss can have a gradient that is not, or lie in one process of several.
+        if not _is_finite([state, weights]):
+            raise UserError(
+                f"{self.folder}: the weights are not finite after step {self.step - 1}; the checkpoint before it is "
+                "kept. Lower the learning rate, or resume with --precision fp32"
+            )
         save_checkpoint(
             self.checkpoint,
             {
                 "kind": self.kind,
                 "config": self.config,
                 "step": self.step,
-                "state": {name: thing.state_dict() for name, thing in self.state.items()},
-                "weights": self.weights(),
+                "state": state,
+                "weights": weights,
                 "random": random_state(),
                 "rows": self.rows,
             },
@@ -270,6 +279,15 @@ class Run:
         if self._stop_signal is not None:
             raise KeyboardInterrupt
         self._stop_signal = number
+
+
+def _is_finite(thing: Any) -> bool:
+    """Return whether every tensor in nested dictionaries and lists is finite."""
+    if isinstance(thing, torch.Tensor):
+        return not thing.is_floating_point() or bool(thing.isfinite().all())
+    if isinstance(thing, dict):
+        return all(map(_is_finite, thing.values()))
+    return not isinstance(thing, list | tuple) or all(map(_is_finite, thing))
 
 
 def _rounded(value: float | torch.Tensor) -> float:

@@ -186,6 +186,19 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_state(tmp_path: Path
     assert same(train(tmp_path), train(tmp_path.with_name("whole")))
 
 
+def test_weights_that_are_not_finite_never_replace_the_good_ones(tmp_path: Path) -> None:
+    layer = torch.nn.Linear(1, 1)
+    with (
+        pytest.raises(UserError, match="not finite after step 3"),
+        Run(tmp_path, KIND, {}, {"layer": layer}, layer.state_dict, device=CPU, checkpoint_seconds=-1.0) as run,
+    ):
+        for step in run.steps(9, 1):
+            run.guard(layer(torch.ones(1)))  # finite until the step after
+            if step == 3:
+                torch.nn.init.constant_(layer.weight, float("inf"))
+    assert load_checkpoint(tmp_path / "checkpoint.pt", KIND)["step"] == 3
+
+
 def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     def second(step: int) -> None:
         if step == 3:

@@ -1,0 +1,83 @@
+"""What tests/test_distributed.py runs under torchrun, and alone for comparison.
+
+torchrun --nproc_per_node 2 tests/two_processes.py gradients FILE
+torchrun --nproc_per_node 2 tests/two_processes.py train FOLDER [STEP_OF_DEATH]
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.distributed import World, join_world, leave_world
+from common.run import Run
+from common.seed import seed_everything
+from p2_diffusion.diffusion import Diffusion
+from p2_diffusion.presets import PRESETS
+from p2_diffusion.train import build_model
+
+KIND = "tests/two_processes"
+STEPS = 10
+BATCH = 8
+
+
+def gradients(world: World) -> dict[str, torch.Tensor]:
+    """Return the gradients of P2's loss on one global batch, drawn alike in every process."""
+    seed_everything(0)
+    config = vars(PRESETS["sample"]) | {"timesteps": 20}
+    model = build_model(config)
+    # The last layer starts at zero, where most gradients vanish.
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    network, diffusion = world.wrap(model), Diffusion(20, "cosine", "v", 5.0)
+    images, noise = torch.randn(2, BATCH, 3, 28, 28)
+    t, conditions = torch.randint(20, (BATCH,)), torch.randint(11, (BATCH,))
+    diffusion.loss(network, *map(world.part, (images, noise, t, conditions))).mean().backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def train(world: World, folder: Path, death: int | None = None) -> dict[str, torch.Tensor]:
+    """Train a small network with a checkpoint after every step; process 1 kills itself in step ``death``."""
+    seed_everything(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+    network, optimizer = world.wrap(model), torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+    state = {"model": model, "optimizer": optimizer}
+    writer = world.is_writer
+    with Run(
+        folder, KIND, {}, state, model.state_dict, device=world.device, is_writer=writer, checkpoint_seconds=-1.0
+    ) as run:
+        for step in run.steps(STEPS, BATCH):
+            if step == death and not writer:
+                os.kill(os.getpid(), signal.SIGKILL)
+            inputs = torch.randn(BATCH, 4)
+            targets = inputs.sum(1, keepdim=True)
+            loss = (network(world.part(inputs)) - world.part(targets)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            run.guard(loss)
+            run.log(loss=loss)
+    return model.state_dict()
+
+
+def main() -> None:
+    """Do what the command line says, in as many processes as there are."""
+    world = join_world("cpu")
+    task, path, *death = sys.argv[1:]
+    if task == "gradients":
+        found = gradients(world)
+        if world.is_writer:
+            torch.save(found, path)
+    else:
+        train(world, Path(path), *map(int, death))
+    leave_world(world)
+
+
+if __name__ == "__main__":
+    main()
