@@ -18,7 +18,7 @@ from common.cli import make_parser
 from common.errors import UserError, run_main
 from common.files import write_text
 from common.paths import ROOT, Workspace, workspace
-from common.report import table
+from common.report import percent, picture, table
 from common.results import read_results
 from p1_gan import report as p1
 from p2_diffusion import report as p2
@@ -30,8 +30,54 @@ BLOCK = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- /results -->)", re.DOTAL
 
 def render_report(space: Workspace) -> str:
     """Return the whole report of one workspace as Markdown."""
-    parts = ["# Report\n", provenance(space), *(problem.render(space) for problem in PROBLEMS.values())]
+    parts = [
+        "# Report\n",
+        first_page(space),
+        provenance(space),
+        *(problem.render(space) for problem in PROBLEMS.values()),
+    ]
     return "\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def first_page(space: Workspace) -> str:
+    """Return three pictures, and one table of the main figures beside those of others."""
+    rows = []
+    results = read_results(space.results, "p1")
+    preset = p1.main_preset(results)
+    measured, run = p1.evaluation(results, "B", preset), p1.training(results, "B", preset)
+    data = run["dataset"] if run else "–"
+    rate, fid = (measured.get(name) if measured else None for name in ("face_rate", "fid"))
+    rows.append(["P1: pictures with one face", "–", "96.4 %", percent(rate) if rate is not None else "not run", data])
+    rows.append(["P1: FID", "–", "22.97", f"{fid:.2f}" if isinstance(fid, float) else "not run", data])
+
+    results = read_results(space.results, "p2")
+    preset = next((name for name in p2.PRESET_ORDER if f"evaluate/{name}" in results), "cpu")
+    measured, run = results.get(f"evaluate/{preset}"), results.get(f"train/{preset}/seed0")
+    data = run["dataset"] if run else "–"
+    rows.append(
+        ["P2: digits recognised", "–", "99.90 %", percent(measured["accuracy"]) if measured else "not run", data]
+    )
+
+    results = read_results(space.results, "p3")
+    preset = next((name for name in p3.PRESET_ORDER if p3.runs_of(results, name, "svhn", "dann")), "cpu")
+    for target, name in p3.COLUMNS.items():
+        original, best = (percent(targets[target][1]) for targets in p3.REFERENCES.values())
+        runs = p3.runs_of(results, preset, target, "dann")
+        data = runs[0]["target_data"] if runs else "–"
+        rows.append([f"P3: {name}, DANN", original, best, p3.cell(results, preset, target, "dann"), data])
+
+    pictures = [
+        picture(space, "P1/GAN_B_grid.png", "Faces drawn by method B"),
+        picture(space, "P2/diffusion_grid.png", "Digits drawn to order"),
+        picture(space, "P3/DANN_domain_TSNE_USPS.png", "Features of MNIST-M and USPS after adaptation"),
+    ]
+    note = (
+        "The last column names the data of this run. The figures of others come from the course's own data (coloured "
+        "SVHN, CelebA faces): where the names differ, they show a region and not a ranking. FID is run only where "
+        "its Inception weights can be had; no other distance stands under its name.\n"
+    )
+    header = ["", "original report", "best known", "here", "data here"]
+    return "\n".join([*pictures, table(header, rows), note])
 
 
 def provenance(space: Workspace) -> str:
