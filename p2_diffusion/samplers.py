@@ -5,6 +5,7 @@ Ancestral sampling is the report's; the other two read the same network at fewer
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -86,7 +87,8 @@ def sample(
     # Even spacing makes the multistep solver extrapolate far in log-SNR just before the end: on Gaussian data
     # the variance then ends 8 % too large with 20 steps (quadratic: 1 % too small).
     ts = time_steps(diffusion.timesteps, config.steps, quadratic=config.sampler == "dpmpp")
-    step = {"ddpm": _ancestral_step, "ddim": _ddim_step, "dpmpp": DPMSolverPP2M()}[config.sampler]
+    solver = DPMSolverPP2M(diffusion) if config.sampler == "dpmpp" else None
+    eta = 1.0 if config.sampler == "ddpm" else config.eta
     x = noise
     if on_step:
         on_step(0, x)
@@ -98,7 +100,10 @@ def sample(
             signal, noise_scale = _amplitudes(diffusion, t)
             x0 = x0.clamp(-1, 1)
             epsilon = (x - signal * x0) / noise_scale
-        x = step(diffusion, x, x0, epsilon, t, t_next, config, generator)
+        if solver:
+            x = solver.step(x, x0, t, t_next)
+        else:
+            x = implicit_step(diffusion, x0, epsilon, t, t_next, eta, generator)
         if on_step:
             on_step(index + 1, x)
     return x
@@ -125,10 +130,6 @@ def _amplitudes(diffusion: Diffusion, t: int | None) -> tuple[float, float]:
     return alphas_cumprod**0.5, (1 - alphas_cumprod) ** 0.5
 
 
-def _draw(x: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-    return torch.randn(x.shape, generator=generator).to(x)
-
-
 def ddim_sigma(diffusion: Diffusion, t: int, t_next: int | None, eta: float) -> float:
     """Return the noise that DDIM adds between two time steps (Song et al., 2021, eq. 16).
 
@@ -138,36 +139,8 @@ def ddim_sigma(diffusion: Diffusion, t: int, t_next: int | None, eta: float) -> 
     return eta * noise_next / noise * (1 - (signal / signal_next) ** 2) ** 0.5
 
 
-def _ddim_step(
+def implicit_step(
     diffusion: Diffusion,
-    x: torch.Tensor,
-    x0: torch.Tensor,
-    epsilon: torch.Tensor,
-    t: int,
-    t_next: int | None,
-    config: SamplerConfig,
-    generator: torch.Generator | None,
-) -> torch.Tensor:
-    return _implicit_step(diffusion, x, x0, epsilon, t, t_next, config.eta, generator)
-
-
-def _ancestral_step(
-    diffusion: Diffusion,
-    x: torch.Tensor,
-    x0: torch.Tensor,
-    epsilon: torch.Tensor,
-    t: int,
-    t_next: int | None,
-    config: SamplerConfig,
-    generator: torch.Generator | None,
-) -> torch.Tensor:
-    """Ho et al., algorithm 2 with the posterior variance of eq. 7; it is DDIM with eta = 1."""
-    return _implicit_step(diffusion, x, x0, epsilon, t, t_next, 1.0, generator)
-
-
-def _implicit_step(
-    diffusion: Diffusion,
-    x: torch.Tensor,
     x0: torch.Tensor,
     epsilon: torch.Tensor,
     t: int,
@@ -175,10 +148,15 @@ def _implicit_step(
     eta: float,
     generator: torch.Generator | None,
 ) -> torch.Tensor:
+    """Return x at ``t_next`` from the estimates at ``t`` (Song et al., 2021, eq. 12).
+
+    With eta = 1 and neighbouring time steps it is ancestral sampling, Ho et al., 2020, algorithm 2, with the
+    posterior variance of eq. 7.
+    """
     signal_next, noise_next = _amplitudes(diffusion, t_next)
     sigma = ddim_sigma(diffusion, t, t_next, eta)
     mean = signal_next * x0 + max(0.0, noise_next**2 - sigma**2) ** 0.5 * epsilon
-    return mean + sigma * _draw(x, generator) if sigma > 0 else mean
+    return mean + sigma * torch.randn(x0.shape, generator=generator).to(x0) if sigma > 0 else mean
 
 
 class DPMSolverPP2M:
@@ -188,30 +166,21 @@ class DPMSolverPP2M:
     the clean image, is its first-order formula, which returns x_0.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, diffusion: Diffusion) -> None:
+        self._diffusion = diffusion
         self._previous: tuple[float, torch.Tensor] | None = None
 
-    def __call__(
-        self,
-        diffusion: Diffusion,
-        x: torch.Tensor,
-        x0: torch.Tensor,
-        epsilon: torch.Tensor,
-        t: int,
-        t_next: int | None,
-        config: SamplerConfig,
-        generator: torch.Generator | None,
-    ) -> torch.Tensor:
-        """Return x at ``t_next``."""
+    def step(self, x: torch.Tensor, x0: torch.Tensor, t: int, t_next: int | None) -> torch.Tensor:
+        """Return x at ``t_next`` from x and the estimate of x_0 at ``t``."""
         if t_next is None:
             return x0
-        (signal, noise), (signal_next, noise_next) = _amplitudes(diffusion, t), _amplitudes(diffusion, t_next)
-        log_snr = torch.tensor([signal / noise, signal_next / noise_next], dtype=torch.float64).log()
-        h = float(log_snr[1] - log_snr[0])
+        (signal, noise), (signal_next, noise_next) = (_amplitudes(self._diffusion, time) for time in (t, t_next))
+        log_snr, log_snr_next = math.log(signal / noise), math.log(signal_next / noise_next)
+        h = log_snr_next - log_snr
         estimate = x0
         if self._previous is not None:
             previous_log_snr, previous_x0 = self._previous
-            ratio = (float(log_snr[0]) - previous_log_snr) / h
+            ratio = (log_snr - previous_log_snr) / h
             estimate = (1 + 1 / (2 * ratio)) * x0 - 1 / (2 * ratio) * previous_x0
-        self._previous = (float(log_snr[0]), x0)
-        return noise_next / noise * x + signal_next * -float(torch.expm1(torch.tensor(-h))) * estimate
+        self._previous = (log_snr, x0)
+        return noise_next / noise * x - signal_next * math.expm1(-h) * estimate

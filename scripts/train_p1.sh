@@ -10,66 +10,8 @@
 # Interrupted, it goes on where it stopped; parts that are finished are skipped.
 set -euo pipefail
 
-here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-python="${PYTHON:-python3}"
-preset=cpu
-seed=0
-ablation=no
-output=()
-device=()
-data=()
-options=()
-
-fail() {
-    echo "error: $1" >&2
-    exit 2
-}
-
-while (($#)); do
-    case "$1" in
-    -h | --help)
-        sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-        exec "$python" "$here/p1_gan/train.py" --help
-        ;;
-    --preset=* | --seed=* | --output=* | --device=* | --data-root=*)
-        set -- "${1%%=*}" "${1#*=}" "${@:2}"
-        continue
-        ;;
-    --preset | --seed | --output | --device | --data-root)
-        (($# > 1)) || fail "$1: needs a value"
-        case "$1" in
-        --preset) preset=$2 ;;
-        --seed) seed=$2 ;;
-        --output) output=(--output "$2") ;;
-        --device) device=(--device "$2") ;;
-        --data-root) data=(--data-root "$2") ;;
-        esac
-        shift
-        ;;
-    --ablation) ablation=yes ;;
-    --method*) fail "--method: this script trains both; use p1_gan/train.py" ;;
-    --run-dir*) fail "--run-dir: this script has several runs; use --output, or p1_gan/train.py" ;;
-    *) options+=("$1") ;;
-    esac
-    shift
-done
-
-if ((${#output[@]})); then
-    runs="${output[1]}/runs/$preset"
-elif [[ $preset == sample ]]; then
-    runs="$here/runs/sample"
-else
-    runs="$here/runs/$preset"
-fi
-
-call() { # script arguments...: with what every command of this script shares
-    local script=$1
-    shift
-    "$python" "$here/p1_gan/$script" --seed "$seed" "$@" ${device[@]+"${device[@]}"}
-}
-places() { # the same, for the commands that read data or write results
-    call "$@" ${data[@]+"${data[@]}"} ${output[@]+"${output[@]}"}
-}
+problem=p1_gan usage=2,10 switches="--ablation"
+source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
 for method in A B; do
     weights="$runs/p1_${method}_seed$seed/weights.safetensors"
@@ -104,5 +46,5 @@ for method in A B; do
         fi
     done
 done
-if [[ $ablation == yes ]]; then places ablation.py --preset "$preset"; fi
+if [[ $chosen == *--ablation* ]]; then places ablation.py --preset "$preset"; fi
 echo "done: results in p1.json, pictures in images/P1; next: python scripts/render_report.py"
