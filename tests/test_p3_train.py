@@ -124,7 +124,7 @@ def test_validation_pictures_are_never_trained_on(data_root: Path, tmp_path: Pat
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(run_training: Train, tmp_path: Path, data_root: Path) -> None:
-    tiny = ("--preset", "sample", "--steps", "60", "--batch-size", "16", "--log-every", "1", "--device", "cpu")
+    tiny = ("--preset", "sample", "--steps", "30", "--batch-size", "16", "--log-every", "1", "--device", "cpu")
     whole = run_training("dann", "usps", name="whole", tiny=tiny)
     cut = tmp_path / "cut"
     command = [sys.executable, str(ROOT / "p3_dann/train.py"), "--mode", "dann", "--target", "usps", *tiny]
