@@ -315,7 +315,7 @@ def test_report_says_what_is_measured_and_what_is_not(trained: Path, tmp_path: P
     assert "33,293,187 parameters" in text and "built-in sample set" in text
     assert "images/P2/diffusion_grid.png" in text and "images/P2/sampler_sweep_sample.png" in text
     assert "no folder of generated pictures is evaluated yet" in text
-    assert "not measured: `cpu` and `full`" in text
+    assert "Not run: this compares presets `cpu` and `full`" in text
     nothing = report.render(workspace("sample", tmp_path))
     assert "no training is recorded yet" in nothing and "diffusion_grid.png: not made" in nothing
     assert report.readme_table(space) == "*Not run.*\n"
