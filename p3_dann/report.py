@@ -153,7 +153,11 @@ def implementation(results: Results, preset: str) -> str:
         f"{run['weight_decay']:g}, label smoothing {run['label_smoothing']:g}; the weights averaged with decay "
         f"{run['ema_decay']:g} are evaluated, those of the last step: no label of the target is read before.",
         batchnorm_sentence(run["batchnorm"]),
-        inputs_sentence(run),
+        *(
+            f"{COLUMNS[target]}: {inputs_sentence(first)}"
+            for target in TARGETS
+            for first in runs_of(results, preset, target, "dann")[:1]
+        ),
     ]
     if run["entropy_weight"] > 0:
         lines.append(
@@ -213,7 +217,8 @@ def inputs_sentence(run: Mapping[str, Any]) -> str:
     ]
     inputs = "Pictures are " + " and ".join(always or ["scaled to [-1, 1]"])
     zoom = f"zoom {run['source_zoom'][0]:g} to {run['source_zoom'][-1]:g} (source)"
-    return f"{inputs}. Random changes in training: {', '.join([*changes, zoom])}."
+    width = f"width {run['source_width'][0]:g} to {run['source_width'][-1]:g} (source)"
+    return f"{inputs}. Random changes in training: {', '.join([*changes, zoom, width])}."
 
 
 def discussion(results: Results, preset: str) -> str:
@@ -241,13 +246,18 @@ def target_lines(results: Results, preset: str, target: str) -> list[str]:
         share = (
             f" Source-only with the new inputs, without any adaptation, reaches {mean_std(source)}: "
             f"{'most' if statistics.fmean(source) - statistics.fmean(original) > change / 200 else 'less than half'} "
-            "of that is inputs and augmentation, the rest adaptation."
+            "of the difference comes with inputs, augmentation, optimiser and averaging, before any adaptation."
             if source and statistics.fmean(original) < statistics.fmean(source) < statistics.fmean(dann)
             else ""
         )
         word = "above" if change >= 0 else "below"
         lines.append(f"{name}: the recipe of this table is {abs(change):.1f} points {word} the original one.{share}")
     runs = runs_of(results, preset, target, "dann")
+    if source and runs and (runs[0]["consistency_weight"] > 0 or runs[0]["entropy_weight"] > 0):
+        lines.append(
+            f"{name}: the gain is that of gradient reversal and of the losses on target predictions together; how "
+            "much each contributes was not measured."
+        )
     if runs:
         lines.append(domain_line(name, runs, runs_of(results, preset, target, "source")))
     if ceiling and dann:
@@ -258,7 +268,7 @@ def target_lines(results: Results, preset: str, target: str) -> list[str]:
 def seeds_clause(source: Sequence[float], dann: Sequence[float]) -> str:
     """Return whether the seeds agree on the sign of the difference."""
     if min(len(source), len(dann)) < 2:
-        return ", measured with one seed"
+        return f" ({len(dann)} seed(s) of DANN, {len(source)} of source-only, too few to confirm it)"
     if min(dann) > max(source):
         return f", and the worst of {len(dann)} seeds with it is better than the best of {len(source)} without"
     return ", but the ranges of the seeds overlap"
@@ -292,11 +302,11 @@ def limit_line(name: str, dann: float, ceiling: float) -> str:
     """Return what stands between DANN and a perfect score."""
     gap, network = 100 * (ceiling - dann), 100 * (1 - ceiling)
     if gap <= 0:
-        return f"{name}: DANN reaches target-only; what is missing to 100 % is the network's own limit."
-    larger = "the missing target labels" if gap > network else "the small network and the pictures themselves"
+        return f"{name}: DANN reaches target-only; what is missing to 100 %, target-only misses too."
+    larger = "the gap to target-only" if gap > network else "what target-only itself gets wrong"
     return (
-        f"{name}: what limits it: {gap:.1f} points are missing to target-only, and target-only itself errs on "
-        f"{network:.1f} %; the larger part is due to {larger}."
+        f"{name}: {gap:.1f} points are missing to target-only, and target-only itself errs on {network:.1f} %; the "
+        f"larger part is {larger}."
     )
 
 

@@ -68,6 +68,7 @@ def test_table_and_discussion_come_from_the_results(space: Workspace) -> None:
     assert "67 % of the way" in text
     assert "36.0 points above the original one" in text
     assert "right in 61.0 % of cases" in text
+    assert "how much each contributes was not measured" in text
     assert "1,234 labelled pictures of MNIST-M (test); evaluated on 89 pictures of svhn (test)" in text
     assert render(space) == text
 
@@ -75,5 +76,5 @@ def test_table_and_discussion_come_from_the_results(space: Workspace) -> None:
 def test_a_loss_is_called_a_loss(space: Workspace) -> None:
     write_results(space, {"source": 0.70, "dann": 0.65, "target": 0.92}, seeds=(0,))
     text = render(space)
-    assert "loses 5.0 points against source-only, measured with one seed" in text
+    assert "loses 5.0 points against source-only (1 seed(s) of DANN, 1 of source-only, too few to confirm it)" in text
     assert "raises accuracy" not in text
