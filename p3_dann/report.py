@@ -34,6 +34,7 @@ def render(space: Workspace) -> str:
         "### 1. Accuracy on the target's validation set\n",
         accuracy_table(results, main),
         data_note(results, main),
+        test_table(results, main),
         *(other_preset(results, preset) for preset in presets[1:]),
         reference_table(),
         "### 2. The latent space of DANN\n",
@@ -54,22 +55,38 @@ def runs_of(results: Results, preset: str, target: str, mode: str) -> list[Mappi
     return sorted((run for key, run in results.items() if key.startswith(prefix)), key=lambda run: run["seed"])
 
 
-def accuracies(results: Results, preset: str, target: str, mode: str) -> list[float]:
-    """Return the accuracy of every seed of one cell."""
-    return [run["accuracy"] for run in runs_of(results, preset, target, mode)]
+def accuracies(results: Results, preset: str, target: str, mode: str, split: str = "accuracy") -> list[float]:
+    """Return the accuracy of every seed of one cell, on the validation set or (``test_accuracy``) the test set."""
+    return [run[split] for run in runs_of(results, preset, target, mode) if split in run]
 
 
-def cell(results: Results, preset: str, target: str, mode: str) -> str:
+def cell(results: Results, preset: str, target: str, mode: str, split: str = "accuracy") -> str:
     """Return one cell of the table in words."""
-    values = accuracies(results, preset, target, mode)
+    values = accuracies(results, preset, target, mode, split)
     return mean_std(values) if values else "not run"
 
 
-def accuracy_table(results: Results, preset: str) -> str:
+def accuracy_table(results: Results, preset: str, split: str = "accuracy") -> str:
     """Return the table the task asks for, with the original recipe as a row of its own."""
-    rows = [[name, *(cell(results, preset, target, mode) for target in COLUMNS)] for mode, name in ROWS.items()]
-    rows.append(["DANN, as in the original report", *(cell(results, "original", target, "dann") for target in COLUMNS)])
-    return table(["", *COLUMNS.values()], rows)
+    rows = [[name, *(cell(results, preset, target, mode, split) for target in COLUMNS)] for mode, name in ROWS.items()]
+    original = [cell(results, "original", target, "dann", split) for target in COLUMNS]
+    return table(["", *COLUMNS.values()], [*rows, ["DANN, as in the original report", *original]])
+
+
+def test_table(results: Results, preset: str) -> str:
+    """Return the same table on the targets' test sets, where the data has them."""
+    runs = [run for target in TARGETS for run in runs_of(results, preset, target, "dann") if "test_accuracy" in run]
+    if not runs:
+        return ""
+    counts = " and ".join(
+        f"{run['test_images']:,} of {run['target_data']}" for run in {run["target"]: run for run in runs}.values()
+    )
+    return (
+        f"On the **test split** ({counts}), which nothing reads but this one evaluation. It is the cleaner figure: "
+        "while the recipe was made, the validation accuracy of early runs had been seen before the look of the "
+        "source pictures, the batch size and the steps were settled.\n\n"
+        + accuracy_table(results, preset, "test_accuracy")
+    )
 
 
 def other_preset(results: Results, preset: str) -> str:

@@ -223,7 +223,7 @@ def measure(
         raise UserError(message) from error
     source_images, source_labels = load_digits(arguments.data_root, SOURCE, "val")
     unlabelled = load_unlabelled(arguments.data_root, arguments.target)
-    return description | {
+    measured = description | {
         "counts": run.config["counts"] | {"val": len(images)},
         "accuracy": accuracy(model, images, labels, config),
         "source_accuracy": accuracy(model, source_images, source_labels, config),
@@ -234,6 +234,11 @@ def measure(
         "seconds": round(seconds, 1),
         "images_per_second": round(config.steps * config.batch_size / max(seconds, 1e-9)),
     }
+    # Pictures that no decision has seen, where the data has any: the course's own has no public test split.
+    if (arguments.data_root / "digits" / arguments.target / "test.csv").is_file():
+        images, labels = load_digits(arguments.data_root, arguments.target, "test")
+        measured |= {"test_accuracy": accuracy(model, images, labels, config), "test_images": len(images)}
+    return measured
 
 
 def late_mean(rows: list[dict[str, Any]], key: str) -> float:

@@ -8,4 +8,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 cd "$root"
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-"$python" -m pytest "$@"
+# One test process a core, each with one thread: small networks gain nothing from more.
+OMP_NUM_THREADS=1 "$python" -m pytest -n auto "$@"

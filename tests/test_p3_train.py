@@ -73,6 +73,7 @@ def test_every_mode_trains_evaluates_and_records(
     folder = run_training(mode, target, *options)
     measured = json.loads((tmp_path / "results" / "p3.json").read_text())[f"sample/{target}/{mode}/seed0"]
     assert 0.0 <= measured["accuracy"] <= 1.0
+    assert 0.0 <= measured["test_accuracy"] <= 1.0 and measured["test_images"] == 32
     assert measured["counts"] == {"labelled": 96, "unlabelled": 96 if mode == "dann" else 0, "val": 32}
     assert measured["steps"] == 6 and measured["epochs"] == 1.0
     rows = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
