@@ -32,6 +32,9 @@ from common.files import write_json, write_text
 from common.progress import progress_bar
 from common.seed import random_state, set_random_state
 
+GO_ON, TIME_IS_OVER, ASKED_TO_STOP = range(3)  # the largest one of several processes counts for all
+AGREEMENT_STEPS = 10  # several processes ask each other so rarely, since asking waits for the device
+
 
 class Stateful(Protocol):
     """Anything a checkpoint can hold: modules, optimisers, averages."""
@@ -115,7 +118,7 @@ class Run:
             if self._fresh:
                 for path in (self.checkpoint, previous_path(self.checkpoint), self._stats, self._timing):
                     path.unlink(missing_ok=True)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if _several_processes():
             torch.distributed.barrier()  # no process reads a checkpoint that --fresh is about to delete
         if self.checkpoint.exists() or previous_path(self.checkpoint).exists():
             self._resume()
@@ -155,20 +158,14 @@ class Run:
             unit_scale=True,
             disable=not self.is_writer,
         )
+        why = GO_ON
         with self._bar:
             while self.step < total:
                 yield self.step
                 self.step += 1
                 self._bar.update(images_per_step)
-                if self._stop_signal is not None:
-                    self.save()
-                    self._bar.close()
-                    print(
-                        f"stopped after step {self.step} of {total}; the same command goes on from here",
-                        file=sys.stderr,
-                    )
-                    raise KeyboardInterrupt
-                if max_seconds and time.perf_counter() - self._started > max_seconds:
+                why = self._reason_to_stop(max_seconds)
+                if why != GO_ON:
                     break
                 if time.perf_counter() - self._saved_at > self.checkpoint_seconds and self.step < total:
                     self.save()
@@ -176,6 +173,8 @@ class Run:
                 self.save()
         if self.step < total and self.is_writer:
             print(f"stopped after step {self.step} of {total}; the same command goes on from here", file=sys.stderr)
+        if why == ASKED_TO_STOP:
+            raise KeyboardInterrupt
 
     def guard(self, *losses: torch.Tensor) -> None:
         """Remember the first step with a loss that is not finite; costs no synchronisation."""
@@ -231,6 +230,21 @@ class Run:
         )
         write_json(self._timing, {"seconds": round(self.total_seconds, 1), "step": self.step})
 
+    def _reason_to_stop(self, max_seconds: float | None) -> int:
+        """Return why to stop after the step just done; several processes stop after the same one."""
+        why = GO_ON
+        if max_seconds and time.perf_counter() - self._started > max_seconds:
+            why = TIME_IS_OVER
+        if self._stop_signal is not None:
+            why = ASKED_TO_STOP
+        if not _several_processes():
+            return why
+        if self.step % AGREEMENT_STEPS:
+            return GO_ON
+        agreed = torch.tensor(why, device=self.device)
+        torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX)
+        return int(agreed)
+
     @property
     def total_seconds(self) -> float:
         """Seconds of training so far, earlier starts included."""
@@ -276,9 +290,15 @@ class Run:
             )
 
     def _on_signal(self, number: int, _frame: object) -> None:
-        if self._stop_signal is not None:
+        # Under torchrun one Ctrl-C arrives twice, from the terminal and from the launcher; a person needs longer.
+        insists = self._stop_signal is not None and time.perf_counter() - self._signalled_at > 1.0
+        if insists:
             raise KeyboardInterrupt
-        self._stop_signal = number
+        self._stop_signal, self._signalled_at = number, time.perf_counter()
+
+
+def _several_processes() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _is_finite(thing: Any) -> bool:

@@ -14,17 +14,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import report as benchmarks
 from common.cli import make_parser
 from common.errors import UserError, run_main
 from common.files import write_text
 from common.paths import ROOT, Workspace, workspace
-from common.report import percent, picture, table
+from common.report import duration, percent, picture, table
 from common.results import read_results
 from p1_gan import report as p1
 from p2_diffusion import report as p2
 from p3_dann import report as p3
 
 PROBLEMS = {"p1": p1, "p2": p2, "p3": p3}
+SECTIONS = PROBLEMS | {"benchmarks": benchmarks}
 BLOCK = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
@@ -34,7 +36,7 @@ def render_report(space: Workspace) -> str:
         "# Report\n",
         first_page(space),
         provenance(space),
-        *(problem.render(space) for problem in PROBLEMS.values()),
+        *(section.render(space) for section in SECTIONS.values()),
     ]
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
@@ -95,17 +97,44 @@ def provenance(space: Workspace) -> str:
     return text + "\n" + table(["problem", "measured on", "torch"], sorted(rows))
 
 
+def presets_table(space: Workspace) -> str:
+    """Return preset, hardware, time and result of every problem that was trained (seed 0), for README.md."""
+    rows = []
+    faces, digits, domains = (read_results(space.results, problem) for problem in PROBLEMS)
+    for preset in p3.PRESET_ORDER:
+        for method in p1.METHODS:
+            run, measured = p1.training(faces, method, preset), p1.evaluation(faces, method, preset)
+            if run and measured:
+                rate = measured.get("face_rate")
+                result = f"face rate {percent(rate)}" if rate is not None else f"FD-HOG {measured['fd_hog']:.2f}"
+                rows.append([f"`{preset}`", f"P1 {method}", run["device"], duration(run["seconds"]), result])
+        run, measured = digits.get(f"train/{preset}/seed0"), digits.get(f"evaluate/{preset}")
+        if run and measured:
+            result = f"accuracy {percent(measured['accuracy'])}"
+            rows.append([f"`{preset}`", "P2", run["device"], duration(run["seconds"]), result])
+        for target, name in p3.COLUMNS.items():
+            run = domains.get(f"{preset}/{target}/dann/seed0")
+            if run:
+                result = f"accuracy {percent(run['accuracy'])}"
+                rows.append([f"`{preset}`", f"P3 DANN, {name}", run["device"], duration(run["seconds"]), result])
+    if not rows:
+        return "*Nothing was trained yet.*\n"
+    return table(["preset", "training", "hardware", "time", "result"], rows)
+
+
 def refresh_readme(text: str, space: Workspace) -> str:
-    """Return README's text with every block ``<!-- results:pN -->`` filled from the results.
+    """Return README's text with every block ``<!-- results:NAME -->`` filled from the results.
 
     Raises:
-        UserError: a block of a problem that does not exist.
+        UserError: a block of a table that does not exist.
     """
 
+    tables = {name: section.readme_table for name, section in SECTIONS.items()} | {"presets": presets_table}
+
     def fill(block: re.Match[str]) -> str:
-        if block[2] not in PROBLEMS:
-            raise UserError(f"README.md: results:{block[2]} names no problem; use {', '.join(PROBLEMS)}")
-        return block[1] + PROBLEMS[block[2]].readme_table(space).rstrip() + "\n" + block[3]
+        if block[2] not in tables:
+            raise UserError(f"README.md: results:{block[2]} names no table; use {', '.join(tables)}")
+        return block[1] + tables[block[2]](space).rstrip() + "\n" + block[3]
 
     return BLOCK.sub(fill, text)
 

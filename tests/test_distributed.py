@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,10 +39,15 @@ def test_gradients_of_a_shared_batch_are_those_of_one_process(tmp_path: Path) ->
         assert torch.allclose(shared[name], gradient, rtol=1e-4, atol=1e-6), name
 
 
-def test_a_killed_process_ends_all_and_the_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+def test_killed_or_interrupted_processes_end_together_and_the_run_goes_on(tmp_path: Path) -> None:
     killed = torchrun("train", tmp_path / "run", 5)
     assert killed.returncode != 0 and "Signal 9 (SIGKILL)" in killed.stderr, killed.stderr
     assert load_checkpoint(tmp_path / "run/checkpoint.pt", KIND)["step"] in (4, 5)
+
+    # One process alone is asked to stop: both stop after the same step, the next at which they confer.
+    stopped = torchrun("train", tmp_path / "run", 7, signal.SIGINT.value)
+    assert stopped.returncode != 0 and f"stopped after step 10 of {STEPS}" in stopped.stderr, stopped.stderr
+    assert load_checkpoint(tmp_path / "run/checkpoint.pt", KIND)["step"] == 10
 
     resumed = torchrun("train", tmp_path / "run")
     assert resumed.returncode == 0, resumed.stderr

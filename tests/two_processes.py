@@ -1,7 +1,7 @@
 """What tests/test_distributed.py runs under torchrun, and alone for comparison.
 
 torchrun --nproc_per_node 2 tests/two_processes.py gradients FILE
-torchrun --nproc_per_node 2 tests/two_processes.py train FOLDER [STEP_OF_DEATH]
+torchrun --nproc_per_node 2 tests/two_processes.py train FOLDER [STEP_OF_DEATH [SIGNAL]]
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from p2_diffusion.presets import PRESETS
 from p2_diffusion.train import build_model
 
 KIND = "tests/two_processes"
-STEPS = 10
+STEPS = 15
 BATCH = 8
 
 
@@ -42,8 +42,10 @@ def gradients(world: World) -> dict[str, torch.Tensor]:
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-def train(world: World, folder: Path, death: int | None = None) -> dict[str, torch.Tensor]:
-    """Train a small network with a checkpoint after every step; process 1 kills itself in step ``death``."""
+def train(
+    world: World, folder: Path, death: int | None = None, number: int = signal.SIGKILL
+) -> dict[str, torch.Tensor]:
+    """Train a small network with a checkpoint after every step; process 1 sends itself a signal in step ``death``."""
     seed_everything(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
     network, optimizer = world.wrap(model), torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
@@ -54,7 +56,7 @@ def train(world: World, folder: Path, death: int | None = None) -> dict[str, tor
     ) as run:
         for step in run.steps(STEPS, BATCH):
             if step == death and not writer:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), number)
             inputs = torch.randn(BATCH, 4)
             targets = inputs.sum(1, keepdim=True)
             loss = (network(world.part(inputs)) - world.part(targets)).square().mean()
