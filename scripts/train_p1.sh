@@ -10,7 +10,7 @@
 # Interrupted, it goes on where it stopped; parts that are finished are skipped.
 set -euo pipefail
 
-problem=p1_gan usage=2,10 switches="--ablation"
+problem=p1_gan usage=2,10 switches="--ablation" refused="--run-dir --method --seeds"
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
 for method in A B; do

@@ -9,7 +9,7 @@
 # Interrupted, it goes on where it stopped; parts that are finished are skipped.
 set -euo pipefail
 
-problem=p2_diffusion usage=2,9 switches="--no-sweep"
+problem=p2_diffusion usage=2,9 switches="--no-sweep" refused="--run-dir --method --seeds"
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
 judge="$runs/p2_judge_seed$seed/weights.safetensors"

@@ -9,50 +9,19 @@
 # Interrupted, it goes on where it stopped; finished trainings are only reported.
 set -euo pipefail
 
-here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-python="${PYTHON:-python3}"
-seeds="${SEEDS:-0}"
-preset=cpu
-original=yes
-options=()
+problem=p3_dann usage=2,9 switches="--no-original" refused="--run-dir --mode --target"
+source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
-fail() {
-    echo "error: $1" >&2
-    exit 2
-}
-
-while (($#)); do
-    case "$1" in
-    -h | --help)
-        sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-        exec "$python" "$here/p3_dann/train.py" --help
-        ;;
-    --preset | --seeds | --seed)
-        (($# > 1)) || fail "$1: needs a value"
-        if [[ $1 == --preset ]]; then preset=$2; else seeds=$2; fi
-        shift
-        ;;
-    --preset=*) preset=${1#*=} ;;
-    --seeds=* | --seed=*) seeds=${1#*=} ;;
-    --no-original) original=no ;;
-    --mode* | --target | --target=* | --run-dir*) fail "${1%%=*}: this script trains every mode and target; use p3_dann/train.py" ;;
-    *) options+=("$1") ;;
-    esac
-    shift
-done
-
-train() {
-    "$python" "$here/p3_dann/train.py" "$@" ${options[@]+"${options[@]}"}
+train() { # target mode preset
+    places train.py --target "$1" --mode "$2" --preset "$3" ${options[@]+"${options[@]}"}
 }
 
 lane() { # everything of one target
-    local target=$1 seed mode
-    for seed in $seeds; do
-        for mode in source dann target; do
-            train --preset "$preset" --target "$target" --mode "$mode" --seed "$seed"
-        done
-        if [[ $original == yes && $preset != sample && $preset != original ]]; then
-            train --preset original --target "$target" --mode dann --seed "$seed"
+    local target=$1 mode
+    for seed in ${seeds:-$seed}; do
+        for mode in source dann target; do train "$target" "$mode" "$preset"; done
+        if [[ $chosen != *--no-original* && $preset != sample && $preset != original ]]; then
+            train "$target" dann original
         fi
     done
 }

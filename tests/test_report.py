@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,19 @@ def test_norm_layers_print_as_in_the_original_report() -> None:
     printed = architecture(torch.nn.Sequential(torch.nn.BatchNorm2d(2), torch.nn.Linear(2, 1)))
     assert "BatchNorm2d(2, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)" in printed
     assert "Linear(in_features=2, out_features=1, bias=True)" in printed
+
+
+def test_no_measurement_is_typed_into_the_readme() -> None:
+    text = re.sub(r"<!-- results:.*?<!-- /results -->", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert not re.findall(r"\d+(?:\.\d+)? ?(?:%|s\b|min\b|h\b|minutes|seconds|hours|times|images/s|img/s)", text)
+
+
+def test_every_figure_of_the_rendered_pages_follows_the_results(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "results", tmp_path / "results")
+    shutil.copytree(ROOT / "images", tmp_path / "images")
+    for path in (tmp_path / "results").glob("*.json"):
+        path.write_text("{}")
+    text = render_report(workspace("cpu", tmp_path))
+    text = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)  # architectures
+    text = re.sub(r"\n\|[^\n]*", "", text)  # tables of what others published
+    assert not re.findall(r"\d+\.\d+ ?(?:%|±|s\b|min\b)", text)

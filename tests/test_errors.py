@@ -1,0 +1,31 @@
+"""Memory that is not there ends in advice, not in a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.paths import ROOT
+
+LIMITED = """
+import resource, runpy, sys
+import torch
+with open("/proc/self/status") as file:
+    used = next(int(line.split()[1]) for line in file if line.startswith("VmSize")) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits its own memory as Linux does")
+def test_a_batch_too_large_for_the_memory_is_one_clear_line(tmp_path: Path, data_root: Path) -> None:
+    command = [sys.executable, "-c", LIMITED, str(ROOT / "p3_dann/train.py"), "--mode", "source", "--target", "svhn"]
+    command += ["--preset", "sample", "--batch-size", "200000", "--device", "cpu"]
+    command += ["--data-root", str(data_root), "--output", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert "ran out of memory: choose a smaller --batch-size" in done.stderr and "Traceback" not in done.stderr
