@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from common.files import sha256
 from common.paths import Workspace
 from common.report import architecture, code, details, duration, percent, picture, summary_table, table
 from common.results import read_results
@@ -40,7 +41,8 @@ def render(space: Workspace) -> str:
             text = code(architecture(model)) + "\n" + code(summary_table(model, INPUTS[role]))
             parts.append(details(f"Method {method}: {role}, {type(model).__name__}", text))
     parts.append("### 2. The first 32 pictures of each method\n")
-    parts += [grid(space, results, method, preset) for method in METHODS]
+    for method in METHODS:
+        parts += [grid(space, results, method, preset), seen(space, method)]
     parts += [measurements(results, preset), "### 3. What was observed\n", observations(space, results, preset)]
     parts += ["### 4. What each ingredient of B brings\n", ablation(results, preset)]
     return "\n".join(parts)
@@ -88,6 +90,18 @@ def grid(space: Workspace, results: Results, method: str, preset: str) -> str:
             f"{run['batch_size']}, seed {run['seed']}, {duration(run['seconds'])} on {run['device']}"
         )
     return picture(space, f"P1/GAN_{method}_grid.png", f"Method {method}{made}")
+
+
+def seen(space: Workspace, method: str) -> str:
+    """Return what a person wrote on looking at the grid, as long as it is still the same grid.
+
+    ``images/P1/GAN_<method>_grid.md`` begins with the picture's SHA-256; a new picture wants a new look.
+    """
+    shown, remarks = (space.images / "P1" / f"GAN_{method}_grid.{suffix}" for suffix in ("png", "md"))
+    if not remarks.is_file() or not shown.is_file():
+        return ""
+    digest, text = remarks.read_text(encoding="utf-8").split("\n", 1)
+    return text.strip() + "\n" if digest == sha256(shown) else ""
 
 
 def measurements(results: Results, preset: str) -> str:

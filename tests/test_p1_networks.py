@@ -10,7 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from common.ema import ExponentialMovingAverage
+from common.files import sha256
 from common.frechet import frechet_distance
+from common.paths import workspace
+from common.plots import save_grid
 from common.report import architecture, summary_table
 from p1_gan.ablation import INGREDIENTS, ROWS, options, recipe
 from p1_gan.augment import AUGMENTATIONS, diff_augment, translation
@@ -20,6 +23,7 @@ from p1_gan.inference import draw_latents, generate
 from p1_gan.losses import discriminator_loss, generator_loss
 from p1_gan.model import DCGAN_Discriminator, DCGAN_Generator, My_Discriminator, My_Generator
 from p1_gan.presets import PRESETS
+from p1_gan.report import seen
 from p1_gan.train import grid_steps, noise_level, warn_of_collapse
 
 PRINTED = Path(__file__).parent / "printed"
@@ -197,3 +201,13 @@ def test_ablation_settings_become_options() -> None:
     words = options({"diff_augment": (), "real_label": 1.0})
     assert words == ["--diff-augment", "--real-label", "1.0"]
     assert options({"diff_augment": ("color", "cutout")}) == ["--diff-augment", "color", "cutout"]
+
+
+def test_remarks_on_a_grid_vanish_with_the_grid_they_were_written_about(tmp_path: Path) -> None:
+    space = workspace("cpu", tmp_path)
+    path = space.images / "P1" / "GAN_A_grid.png"
+    save_grid(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), path, columns=2)
+    path.with_suffix(".md").write_text(f"{sha256(path)}\nAll black.\n")
+    assert seen(space, "A") == "All black.\n"
+    save_grid(torch.ones(4, 3, 8, 8, dtype=torch.uint8), path, columns=2)
+    assert seen(space, "A") == "" and seen(space, "B") == ""
