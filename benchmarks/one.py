@@ -3,6 +3,7 @@
 python benchmarks/one.py train p1 ours --batch-size 32
 python benchmarks/one.py train p3 plain --batch-size 64
 python benchmarks/one.py load hw2_data/digits/mnistm/data
+python benchmarks/one.py layout p2 --batch-size 8
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.plain import LOOPS
+from benchmarks.layout import time_layouts
 from common.cache import list_images, load_images
 from common.cli import HelpFormatter, positive_int
 from common.device import pick_device
@@ -109,7 +110,8 @@ class StepClock:
 
 def time_plain(problem: str, batch_size: int, data_root: Path, clock: StepClock) -> None:
     """Run the plain loop of ``problem`` until the clock has enough."""
-    for _ in LOOPS[problem](data_root, batch_size, clock.device):
+    loops = importlib.import_module("benchmarks.plain").LOOPS  # brings torchvision, which ours must not wait for
+    for _ in loops[problem](data_root, batch_size, clock.device):
         clock.step_done()
 
 
@@ -169,6 +171,11 @@ def load(arguments: argparse.Namespace) -> dict[str, Any]:
     return measured | {"tensor_mib": images.numel() / 2**20}
 
 
+def layout(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time one problem's networks in both memory orders."""
+    return time_layouts(arguments.problem, arguments.batch_size, arguments.trials, pick_device(arguments.device))
+
+
 def main() -> None:
     """Measure, and print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=HelpFormatter)
@@ -186,6 +193,12 @@ def main() -> None:
     loading.set_defaults(measure=load)
     loading.add_argument("folder", type=Path, help="folder of pictures without a cache")
     loading.add_argument("--size", type=positive_int, default=28, help="their height and width")
+    order = commands.add_parser("layout", help="networks in both memory orders", formatter_class=HelpFormatter)
+    order.set_defaults(measure=layout)
+    order.add_argument("problem", choices=("p1", "p2", "p3"))
+    order.add_argument("--batch-size", type=positive_int, default=32, help="images a pass")
+    order.add_argument("--trials", type=positive_int, default=5, help="timed passes of each order")
+    order.add_argument("--device", default="auto", help="auto (cuda, else mps, else cpu), or a device's name")
     arguments = parser.parse_args()
     print(json.dumps(arguments.measure(arguments)))
 

@@ -22,7 +22,7 @@ PARTS = ("data", "model", "optimiser", "average and log", "run")
 def render(space: Workspace) -> str:
     """Return the section as Markdown; what was not measured is said to be missing."""
     results = read_results(space.results, "benchmarks")
-    parts = ["## Speed\n", speed(results), shares(results), loading(results), growth(space, results)]
+    parts = ["## Speed\n", speed(results), shares(results), layout(results), loading(results), growth(space, results)]
     return "\n".join(part for part in parts if part)
 
 
@@ -72,6 +72,22 @@ def shares(results: Results) -> str:
         return ""
     header = ["part of a step", "data", "model", "optimiser", "average, log", "progress, checkpoints"]
     return table(header, rows)
+
+
+def layout(results: Results) -> str:
+    """Return which memory order is faster for which networks."""
+    entry = results.get("layout")
+    if entry is None:
+        return ""
+    rows = []
+    for problem, name in NAMES.items():
+        contiguous, channels_last = entry[problem]["contiguous"], entry[problem]["channels_last"]
+        rows.append([name, f"{contiguous:.3f} s", f"{channels_last:.3f} s", f"{contiguous / channels_last:.2f}"])
+    text = (
+        f"Forward and backward pass with images in torch's default order and in channels_last, in turns "
+        f"({entry['device']}); each problem uses the order that is faster for it:\n"
+    )
+    return text + "\n" + table(["networks", "contiguous", "channels_last", "times faster"], rows)
 
 
 def loading(results: Results) -> str:

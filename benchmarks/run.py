@@ -34,8 +34,9 @@ from common.progress import progress_bar
 from common.results import read_results, record
 
 ONE = Path(__file__).with_name("one.py")
-PARTS = ("speed", "loading", "growth")
+PARTS = ("speed", "layout", "loading", "growth")
 BATCH_SIZES = {"p1": 32, "p2": 8, "p3": 64}  # what two CPU cores can bear with the networks of the report
+LAYOUT_PASSES = {"p1": 15, "p2": 5, "p3": 100}  # of each order, about equally long
 GROWING_BATCHES = (32, 64, 128, 256, 512)
 GROWING_SETS = (10_000, 50_000, 200_000)
 DIFFERENT_FILES = 1000  # a growing data set repeats so many files under new names
@@ -83,6 +84,15 @@ def speed(arguments: argparse.Namespace, space: Workspace) -> None:
                 parts = measured[0]["shares"]
                 values[way]["shares"] = {part: statistics.fmean(m["shares"][part] for m in measured) for part in parts}
         record(space.results, "benchmarks", f"speed/{problem}", rounded(values), pick_device(arguments.device))
+
+
+def layout(arguments: argparse.Namespace, space: Workspace) -> None:
+    """Compare the two memory orders of images, which ``memory_format`` of each problem is set by."""
+    values: dict[str, Any] = {}
+    for problem, batch_size in progress_bar(BATCH_SIZES.items(), desc="memory order", unit="problem"):
+        options = ["--batch-size", batch_size, "--trials", LAYOUT_PASSES[problem], "--device", arguments.device]
+        values[problem] = measure("layout", problem, *options) | {"batch_size": batch_size}
+    record(space.results, "benchmarks", "layout", rounded(values), pick_device(arguments.device))
 
 
 def copies(source: Path, count: int, folder: Path) -> Path:
@@ -170,6 +180,8 @@ def main() -> None:
     space = workspace("cpu", arguments.output)
     if "speed" in arguments.only:
         speed(arguments, space)
+    if "layout" in arguments.only:
+        layout(arguments, space)
     if "loading" in arguments.only:
         loading(arguments, space)
     if "growth" in arguments.only:

@@ -7,12 +7,11 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torchvision
 
 from common.device import describe
 from common.errors import UserError
@@ -29,7 +28,8 @@ def record(results: Path, problem: str, key: str, values: dict[str, Any], device
         values: the measurement and its circumstances (dataset, counts, preset, seed, steps, seconds).
         device: where it was measured; hardware and library versions are added.
     """
-    versions = {"torch": torch.__version__, "torchvision": torchvision.__version__, "numpy": np.__version__}
+    # Importing torchvision only to ask for its version would cost every command a second.
+    versions = {"torch": torch.__version__, "torchvision": version("torchvision"), "numpy": version("numpy")}
     with _locked(Path(results)):
         entries = read_results(results, problem)
         entries[key] = values | {"device": describe(device), "versions": versions}

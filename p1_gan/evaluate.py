@@ -24,7 +24,7 @@ from common.dataset import FACE_SIZE, dataset_name
 from common.device import pick_device
 from common.errors import UserError, run_main
 from common.paths import workspace
-from common.plots import save_grid, save_image
+from common.pictures import save_grid, save_image
 from common.results import record
 from p1_gan.faces import detector_available, face_rate
 from p1_gan.frechet import FDHOG

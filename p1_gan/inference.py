@@ -18,7 +18,7 @@ from common.device import autocast, memory_format, pick_device
 from common.errors import UserError, run_main
 from common.files import prepare_empty_folder
 from common.paths import WEIGHTS
-from common.plots import save_image, to_uint8
+from common.pictures import save_image, to_uint8
 from common.seed import generator
 from common.weights import load_into, load_weights
 from p1_gan.model import LATENT_SIZE, DCGAN_Generator

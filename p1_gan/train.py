@@ -35,7 +35,8 @@ from common.distributed import World, join_world, leave_world
 from common.ema import ExponentialMovingAverage
 from common.errors import run_main
 from common.paths import Workspace, workspace
-from common.plots import save_curves, save_grid, save_image, to_uint8
+from common.pictures import save_grid, save_image, to_uint8
+from common.plots import save_curves
 from common.results import record
 from common.run import Run
 from common.seed import generator, seed_everything

@@ -17,15 +17,16 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, make_parser
 from common.dataset import DIGIT_SIZE
-from common.device import autocast, memory_format, pick_device
+from common.device import autocast, pick_device
 from common.errors import run_main
 from common.paths import WEIGHTS, workspace
-from common.plots import new_figure, save_figure, save_grid, to_uint8
+from common.pictures import save_grid, to_uint8
+from common.plots import new_figure, save_figure
 from common.results import record
 from common.seed import generator
 from p2_diffusion.diffusion import Diffusion
 from p2_diffusion.inference import DEFAULT, load_model
-from p2_diffusion.model import UNet
+from p2_diffusion.model import UNet, memory_format
 from p2_diffusion.presets import PRESETS
 from p2_diffusion.samplers import SamplerConfig, sample
 

@@ -19,15 +19,15 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, make_parser, positive_int
 from common.dataset import DIGIT_SIZE
-from common.device import autocast, memory_format, pick_device
+from common.device import autocast, pick_device
 from common.errors import UserError, run_main
 from common.files import prepare_empty_folder
 from common.paths import WEIGHTS
-from common.plots import save_image, to_uint8
+from common.pictures import save_image, to_uint8
 from common.seed import generator, seed_everything
 from common.weights import load_into, load_weights
 from p2_diffusion.diffusion import Diffusion
-from p2_diffusion.model import UNet
+from p2_diffusion.model import UNet, memory_format
 from p2_diffusion.samplers import SAMPLERS, SamplerConfig, sample, time_steps
 from p2_diffusion.train import KIND, build_diffusion, build_model
 

@@ -108,6 +108,6 @@ class SweepConfig:
 
 SWEEP_PRESETS = {
     "full": SweepConfig(),
-    "cpu": SweepConfig(num_per_digit=30, steps=(5, 10, 20), guidance_scales=(1.0, 2.0, 3.0), batch_size=100),
+    "cpu": SweepConfig(steps=(5, 10, 20), guidance_scales=(1.0, 2.0, 3.0), batch_size=250),
     "sample": SweepConfig(num_per_digit=10, steps=(5, 20), guidance_scales=(1.0, 2.0), ancestral=False, batch_size=100),
 }

@@ -21,7 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, add_preset_arguments, make_parser, resolve_config
 from common.dataset import DIGIT_SIZE, dataset_name
-from common.device import memory_format, pick_device
+from common.device import pick_device
 from common.errors import run_main
 from common.files import sha256
 from common.paths import WEIGHTS, workspace
@@ -34,7 +34,7 @@ from p2_diffusion.dataset import DOMAIN
 from p2_diffusion.diffusion import Diffusion
 from p2_diffusion.evaluate import JUDGE, Evaluator
 from p2_diffusion.inference import DEFAULT, generate, load_model
-from p2_diffusion.model import UNet
+from p2_diffusion.model import UNet, memory_format
 from p2_diffusion.presets import SWEEP_PRESETS, SweepConfig
 from p2_diffusion.samplers import SamplerConfig, sample
 

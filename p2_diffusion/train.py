@@ -28,19 +28,20 @@ from common.cli import (
     resolve_config,
 )
 from common.dataset import dataset_name
-from common.device import autocast, memory_format
+from common.device import autocast
 from common.distributed import World, join_world, leave_world
 from common.ema import ExponentialMovingAverage
 from common.errors import run_main
 from common.paths import Workspace, workspace
-from common.plots import save_curves, save_grid, to_uint8
+from common.pictures import save_grid, to_uint8
+from common.plots import save_curves
 from common.results import record
 from common.run import Run
 from common.seed import generator, seed_everything
 from common.weights import save_weights
 from p2_diffusion.dataset import DOMAIN, load_mnistm, to_network
 from p2_diffusion.diffusion import Diffusion, drop_labels
-from p2_diffusion.model import UNet
+from p2_diffusion.model import UNet, memory_format
 from p2_diffusion.presets import PRESETS, TrainConfig
 from p2_diffusion.samplers import SamplerConfig, sample
 

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import report
+from benchmarks.layout import time_layouts
 from benchmarks.run import BATCH_SIZES, copies, rounded
 from common.paths import workspace
 from common.results import read_results
@@ -27,6 +29,12 @@ def test_a_step_is_timed_and_its_parts_add_up(way: str, run_command: Command, da
     assert abs(sum(measured["shares"].values()) - 1) < 1e-6
     expected = {"data", "model", "optimiser", "average and log", "run"} if way == "ours" else {"run"}
     assert measured["shares"].keys() == expected
+
+
+@pytest.mark.parametrize("problem", ["p1", "p2", "p3"])
+def test_both_memory_orders_are_timed(problem: str) -> None:
+    measured = time_layouts(problem, batch_size=2, trials=1, device=torch.device("cpu"))
+    assert measured.keys() == {"contiguous", "channels_last"} and min(measured.values()) > 0
 
 
 def test_loading_is_measured_and_reported(run_command: Command, data_root: Path, tmp_path: Path) -> None:

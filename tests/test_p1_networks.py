@@ -13,7 +13,7 @@ from common.ema import ExponentialMovingAverage
 from common.files import sha256
 from common.frechet import frechet_distance
 from common.paths import workspace
-from common.plots import save_grid
+from common.pictures import save_grid
 from common.report import architecture, summary_table
 from p1_gan.ablation import INGREDIENTS, ROWS, options, recipe
 from p1_gan.augment import AUGMENTATIONS, diff_augment, translation

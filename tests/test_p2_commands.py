@@ -21,7 +21,7 @@ from common.distributed import World
 from common.errors import UserError
 from common.frechet import frechet_distance
 from common.paths import ROOT, workspace
-from common.plots import save_image
+from common.pictures import save_image
 from common.results import read_results
 from common.weights import load_weights, save_weights
 from p2_diffusion import classifier, evaluate, figures, inference, report, sweep, train
