@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 from common.files import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito, "Color universal design", 2008: told apart by every common type of colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -25,23 +25,31 @@ STYLE = {
     "grid.alpha": 0.25,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
 }
 
 
+def pyplot() -> ModuleType:
+    """Return matplotlib.pyplot in the repository's style; imported here, as training should not wait for it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update(STYLE | {"axes.prop_cycle": matplotlib.cycler(color=PALETTE)})
+    return plt
+
+
 def new_figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 4.0)) -> tuple[Figure, np.ndarray]:
     """Return a figure in the repository's style and its axes, always as a (rows, columns) array."""
-    with plt.rc_context(STYLE):
-        return plt.subplots(rows, columns, figsize=size, squeeze=False)
+    return pyplot().subplots(rows, columns, figsize=size, squeeze=False)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, atomically and with the same bytes for the same content, and close it."""
-    with plt.rc_context(STYLE):
-        write_atomic(path, lambda temporary: figure.savefig(temporary, format="png", metadata={"Software": None}))
-    plt.close(figure)
+    write_atomic(path, lambda temporary: figure.savefig(temporary, format="png", metadata={"Software": None}))
+    pyplot().close(figure)
 
 
 def save_curves(
