@@ -56,6 +56,11 @@ def speed(results: Results) -> str:
         f"of its own. Medians of {any_entry['trials']} trials on {any_entry['device']}; in brackets the smallest and "
         "largest ratio of a pair. The time to the first step counts from the start of Python, with a warm cache.\n"
     )
+    if any_entry.get("precision") == "float32":
+        text += (
+            "This device has no fast bfloat16, so ours computed in float32 as the plain loops do: where nearly all of "
+            "a step is convolutions (next table), little is left to gain.\n"
+        )
     return text + "\n" + table(header, rows)
 
 

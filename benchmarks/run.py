@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cache import list_images
 from common.cli import add_common_arguments, make_parser, positive_int
 from common.dataset import dataset_name
-from common.device import pick_device
+from common.device import bfloat16_is_fast, pick_device
 from common.errors import UserError, run_main
 from common.paths import Workspace, workspace
 from common.plots import new_figure, save_figure
@@ -78,6 +78,7 @@ def speed(arguments: argparse.Namespace, space: Workspace) -> None:
         ]
         values = {"batch_size": batch_size, "trials": arguments.trials, "ratio": statistics.median(ratios)}
         values |= {"ratio_range": [min(ratios), max(ratios)]}
+        values["precision"] = "bfloat16" if bfloat16_is_fast(pick_device(arguments.device)) else "float32"
         for way, measured in trials.items():
             values[way] = {key: median_of(measured, key) for key in measured[0] if key not in ("steps", "shares")}
             if way != "plain":
