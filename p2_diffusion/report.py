@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.paths import Workspace
@@ -230,8 +230,35 @@ def sweep(space: Workspace, results: Results, preset: str) -> str:
         f"**Sampler, steps and guidance, preset `{preset}`.** {first['images']:,} pictures of {first['dataset']} a "
         f"setting on {first['device']}; as many real pictures: Fréchet distance {first['frechet_floor']:.2f}.\n\n"
         + table(header, rows)
+        + choice(entries)
         + "\n"
         + picture(space, f"P2/sampler_sweep_{preset}.png", caption)
+    )
+
+
+def named(entry: Entry) -> str:
+    """Return the setting of one row of the sweep in words."""
+    return f"{SAMPLER_NAMES[entry['sampler']]}, {entry['steps']} steps, w = {entry['guidance_scale']:g}"
+
+
+def choice(entries: Sequence[Entry]) -> str:
+    """Return which settings are best at what, and what the default gives up for being good at all."""
+    default = next((entry for entry in entries if is_default(entry)), None)
+    if default is None:
+        return ""
+    nearest = min(entries, key=lambda entry: entry["frechet"])
+    surest = max(entries, key=lambda entry: entry["accuracy"])
+    close = [
+        entry
+        for entry in entries
+        if entry["accuracy"] >= surest["accuracy"] - 0.01 and entry["frechet"] <= 1.25 * nearest["frechet"]
+    ]
+    quickest = min(close or [nearest], key=lambda entry: entry["seconds"])
+    return (
+        f"\nSmallest distance: {named(nearest)}. Highest accuracy: {named(surest)}. Quickest within a point of that "
+        f"accuracy and a quarter of that distance: {named(quickest)}. The default is "
+        f"{100 * (surest['accuracy'] - default['accuracy']):.1f} points and "
+        f"{default['frechet'] - nearest['frechet']:.2f} of distance from the best of each.\n"
     )
 
 
