@@ -142,7 +142,7 @@ def time_ours(problem: str, batch_size: int, data_root: Path, clock: StepClock) 
 
 def train(arguments: argparse.Namespace) -> dict[str, Any]:
     """Time one way of training one problem."""
-    device = pick_device(arguments.device) if arguments.way == "ours" else plain_device()
+    device = pick_device(arguments.device) if arguments.way == "ours" else plain_device(arguments.device)
     clock = StepClock(arguments.seconds, arguments.started, device)
     way = time_ours if arguments.way == "ours" else time_plain
     with contextlib.suppress(Enough):
@@ -150,9 +150,10 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
     return clock.result(arguments.batch_size)
 
 
-def plain_device() -> torch.device:
-    """Return cuda where there is one, else cpu, with none of the settings that ``pick_device`` makes."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def plain_device(name: str) -> torch.device:
+    """Return the device that ``pick_device`` would, with none of the settings it makes."""
+    with patch("common.device.keep_freed_memory"):
+        return pick_device(name)
 
 
 def load(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -23,16 +23,26 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-def option(default: Any, help: str, choices: tuple[Any, ...] | None = None, minimum: float | None = None) -> Any:
+def option(
+    default: Any,
+    help: str,
+    choices: tuple[Any, ...] | None = None,
+    minimum: float | None = None,
+    below: float | None = None,
+    multiple_of: int = 1,
+) -> Any:
     """Declare a field of a preset with the text that ``--help`` shows and the values it may take."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "minimum": minimum})
+    limits = {"minimum": minimum, "below": below, "multiple_of": multiple_of}
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices} | limits)
 
 
 def make_parser(description: str, examples: str = "") -> argparse.ArgumentParser:
     """Return a parser that shows defaults and keeps the line breaks of ``examples``."""
 
     epilog = f"examples:\n{examples}" if examples else None
-    return argparse.ArgumentParser(description=description, epilog=epilog, formatter_class=HelpFormatter)
+    return argparse.ArgumentParser(
+        description=description, epilog=epilog, formatter_class=HelpFormatter, allow_abbrev=False
+    )
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, data: bool = True, output: bool = True) -> None:
@@ -85,16 +95,19 @@ def resolve_config(arguments: argparse.Namespace, presets: Mapping[str, Config])
     """Return the chosen preset with the options given on the command line put in.
 
     Raises:
-        UserError: a value below what the field allows.
+        UserError: a value that the field does not allow.
     """
     given = {key[len("config_") :]: value for key, value in vars(arguments).items() if key.startswith("config_")}
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     config = dataclasses.replace(presets[arguments.preset], **given)
     for field in dataclasses.fields(config):
-        minimum = field.metadata["minimum"]
-        value = getattr(config, field.name)
-        if minimum is not None and value is not None and value < minimum:
-            raise UserError(f"--{field.name.replace('_', '-')} {value}: must be at least {minimum}")
+        limits, value, flag = field.metadata, getattr(config, field.name), f"--{field.name.replace('_', '-')}"
+        if limits["minimum"] is not None and value is not None and value < limits["minimum"]:
+            raise UserError(f"{flag} {value}: must be at least {limits['minimum']}")
+        if limits["below"] is not None and value is not None and value >= limits["below"]:
+            raise UserError(f"{flag} {value}: must be less than {limits['below']}")
+        if limits["multiple_of"] > 1 and value % limits["multiple_of"]:
+            raise UserError(f"{flag} {value}: must be a multiple of {limits['multiple_of']}")
     return config
 
 
@@ -124,5 +137,6 @@ def _argument_type(hint: Any, choices: tuple[Any, ...] | None) -> dict[str, Any]
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
     if typing.get_origin(hint) is tuple:
-        return {"type": typing.get_args(hint)[0], "nargs": "*", "metavar": "N"}
+        kind = typing.get_args(hint)[0]
+        return {"type": kind, "nargs": "*", "choices": choices, "metavar": "|".join(choices) if choices else "N"}
     return {"type": hint, "choices": choices, "metavar": None if choices else hint.__name__.upper()}

@@ -1,8 +1,10 @@
 """One process or several: the same training loop under ``python`` and under ``torchrun``.
 
-Every process draws the random numbers of the *global* batch from the same seed and keeps its own slice of
-the samples. The gradients that DistributedDataParallel averages are then those of one process with the
-whole batch (up to the order of summation), for any number of processes.
+Every process draws data, noise and latents of the *global* batch from the same seed and keeps its own slice of
+the samples. For a network whose samples do not meet (the diffusion U-Net without dropout) the gradients that
+DistributedDataParallel averages are then those of one process with the whole batch, up to the order of summation.
+What a process draws for its slice alone, dropout and P1's augmentation, is the same in all of them: the generators
+must stay in step, since the next global batch comes from them.
 """
 
 from __future__ import annotations
@@ -62,10 +64,11 @@ def join_world(device: str = "auto") -> World:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World(0, 1, pick_device(device))
+    if torch.cuda.is_available():  # before anything touches a GPU, or every process would open one on the first
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     chosen = pick_device(device)
     if chosen.type == "cuda":
-        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(chosen)
+        chosen = torch.device("cuda", torch.cuda.current_device())
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     return World(dist.get_rank(), size, chosen)
 

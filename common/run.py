@@ -116,7 +116,9 @@ class Run:
                     f"{self.folder}: another run is using this folder; wait for it, or choose --run-dir"
                 ) from error
             if self._fresh:
-                for path in (self.checkpoint, previous_path(self.checkpoint), self._stats, self._timing):
+                # The old weights too: they would pass for the result of this run as soon as it is interrupted.
+                results = (self.folder / "weights.safetensors", self.folder / "last_good.safetensors")
+                for path in (self.checkpoint, previous_path(self.checkpoint), self._stats, self._timing, *results):
                     path.unlink(missing_ok=True)
         if _several_processes():
             torch.distributed.barrier()  # no process reads a checkpoint that --fresh is about to delete
@@ -172,7 +174,8 @@ class Run:
             if self._saved_step != self.step:
                 self.save()
         if self.step < total and self.is_writer:
-            print(f"stopped after step {self.step} of {total}; the same command goes on from here", file=sys.stderr)
+            command = "the same command without --fresh" if self._fresh else "the same command"
+            print(f"stopped after step {self.step} of {total}; {command} goes on from here", file=sys.stderr)
         if why == ASKED_TO_STOP:
             raise KeyboardInterrupt
 

@@ -43,10 +43,12 @@ def epoch_order(count: int, seed: int, epoch: int, device: torch.device | str = 
 
 
 def random_state() -> dict[str, torch.Tensor]:
-    """Return the states of torch's global generators (CPU and, where used, CUDA)."""
+    """Return the states of torch's global generators (CPU and, where there is one, CUDA or MPS)."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state()
     return state
 
 
@@ -55,3 +57,5 @@ def set_random_state(state: dict[str, torch.Tensor]) -> None:
     torch.set_rng_state(state["cpu"].cpu())
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"].cpu())
+    if "mps" in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"].cpu())

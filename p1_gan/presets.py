@@ -25,13 +25,15 @@ class TrainConfig:
     # What the discriminator sees
     instance_noise: float = option(0.0, "standard deviation of noise on its inputs at the start", minimum=0)
     instance_noise_share: float = option(0.5, "share of the steps after which that noise is gone", minimum=0)
-    diff_augment: tuple[str, ...] = option((), "differentiable augmentations of real and fake pictures")
+    diff_augment: tuple[str, ...] = option(
+        (), "differentiable augmentations of real and fake pictures", choices=("color", "translation", "cutout")
+    )
 
     # Schedule
     steps: int = option(40_000, "optimiser steps of each network", minimum=1)
     batch_size: int = option(128, "pictures a step, over all processes", minimum=2)
     ema_decay: float = option(
-        0.0, "decay of the averaged generator that samples, 0 for the generator itself", minimum=0
+        0.0, "decay of the averaged generator that samples, 0 for the generator itself", minimum=0, below=1
     )
 
     # Machine and logs

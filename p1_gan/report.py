@@ -145,7 +145,7 @@ def observations(space: Workspace, results: Results, preset: str) -> str:
         if min(map(len, several)) > 1:
             apart = max(several[1]) < min(several[0]) or max(several[0]) < min(several[1])
             lines.append(
-                f"Over {min(map(len, several))} sampling seeds the two ranges of FD-HOG "
+                f"Over {min(map(len, several))} sampling seeds of one training each the two ranges of FD-HOG "
                 f"{'do not overlap' if apart else 'overlap, so the difference says little'} "
                 f"(A {_mean_range(several[0])}, B {_mean_range(several[1])})."
             )
@@ -159,10 +159,12 @@ def observations(space: Workspace, results: Results, preset: str) -> str:
     for method in METHODS:
         run = training(results, method, preset)
         if run:
-            final = run["final"]
+            final, loss = run["final"], run["loss"]
+            # Goodfellow et al., 2014, proposition 1, with real pictures labelled real_label instead of 1.
+            balance = f" ({run['real_label'] / 2:g} for both would be the equilibrium)" if loss == "bce" else ""
             lines.append(
-                f"{method}: at the end the discriminator gives real pictures {final['d_real']:.2f} and generated ones "
-                f"{final['d_fake']:.2f} (0.5 for both would be the equilibrium)."
+                f"{method}: in the last logged step the discriminator gives real pictures {final['d_real']:.2f} and "
+                f"generated ones {final['d_fake']:.2f}{balance}."
             )
     if not lines:
         return "*Not run: nothing to discuss yet.*\n"

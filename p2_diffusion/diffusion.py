@@ -49,8 +49,9 @@ class Diffusion(nn.Module):
             "Efficient Diffusion Training via Min-SNR Weighting", 2023, section 3.4); 0 weighs nothing.
     """
 
-    betas: torch.Tensor
-    alphas_cumprod: torch.Tensor
+    signal: torch.Tensor
+    noise: torch.Tensor
+    weight: torch.Tensor
 
     def __init__(
         self, timesteps: int = 200, schedule: str = "cosine", prediction: str = "v", min_snr_gamma: float = 5.0
@@ -60,14 +61,22 @@ class Diffusion(nn.Module):
         self.timesteps = timesteps
         self.prediction = prediction
         self.min_snr_gamma = min_snr_gamma
-        self.register_buffer("betas", betas, persistent=False)
-        self.register_buffer("alphas_cumprod", (1 - betas).cumprod(0), persistent=False)
+        # The schedule stays in float64 on the CPU (mps has none); the tables that batches read are float32.
+        self.betas, self.alphas_cumprod = betas, (1 - betas).cumprod(0)
+        self.register_buffer("signal", self.alphas_cumprod.sqrt().float(), persistent=False)
+        self.register_buffer("noise", (1 - self.alphas_cumprod).sqrt().float(), persistent=False)
+        self.register_buffer("weight", self._min_snr_weight().float(), persistent=False)
+
+    def _min_snr_weight(self) -> torch.Tensor:
+        if self.min_snr_gamma == 0:
+            return torch.ones(self.timesteps)
+        snr = self.alphas_cumprod / (1 - self.alphas_cumprod)
+        clipped = snr.clamp(max=self.min_snr_gamma)
+        return clipped / snr if self.prediction == "epsilon" else clipped / (snr + 1)
 
     def coefficients(self, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (signal, noise) amplitudes of x_t, each float32 (N, 1, 1, 1)."""
-        alphas_cumprod = self.alphas_cumprod[t]
-        signal, noise = alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()
-        return signal.float()[:, None, None, None], noise.float()[:, None, None, None]
+        return self.signal[t][:, None, None, None], self.noise[t][:, None, None, None]
 
     def add_noise(self, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Draw x_t given x_0 and standard normal ``noise``, all (N, C, H, W) (Ho et al., eq. 4)."""
@@ -92,12 +101,7 @@ class Diffusion(nn.Module):
 
     def loss_weight(self, t: torch.Tensor) -> torch.Tensor:
         """Return the min-SNR weight of each sample, float32 (N,)."""
-        if self.min_snr_gamma == 0:
-            return torch.ones(t.shape, device=t.device)
-        alphas_cumprod = self.alphas_cumprod[t]
-        snr = alphas_cumprod / (1 - alphas_cumprod)
-        clipped = snr.clamp(max=self.min_snr_gamma)
-        return (clipped / snr if self.prediction == "epsilon" else clipped / (snr + 1)).float()
+        return self.weight[t]
 
     def loss(
         self, network: Network, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, conditions: torch.Tensor

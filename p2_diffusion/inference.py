@@ -59,7 +59,8 @@ def generate(
     """Draw one picture for every entry of ``digits``.
 
     The starting noise of all pictures is drawn up front, and every batch has its own stream for the noise
-    that ancestral sampling adds, so a picture depends on ``seed``, its place and ``batch_size`` only.
+    that ancestral sampling adds. A picture thus depends on ``seed``, its place and ``batch_size``; with added noise
+    also on how many pictures share its batch.
 
     Returns:
         uint8 (len(digits), 3, 28, 28) on the CPU.
@@ -109,6 +110,8 @@ def sampler_config(arguments: argparse.Namespace, diffusion: Diffusion) -> Sampl
     if steps is None:
         steps = diffusion.timesteps if arguments.sampler == "ddpm" else min(DEFAULT.steps, diffusion.timesteps)
     time_steps(diffusion.timesteps, steps)
+    if arguments.eta != DEFAULT.eta and arguments.sampler != "ddim":
+        raise UserError(f"--eta {arguments.eta:g}: belongs to --sampler ddim")
     return SamplerConfig(
         arguments.sampler, steps, arguments.guidance_scale, tuple(arguments.guidance_interval), arguments.eta
     )

@@ -12,11 +12,11 @@ class TrainConfig:
     """One configuration of the diffusion model; the defaults are the report's network."""
 
     # Model (see p2_diffusion/model.py)
-    channels: int = option(128, "width of the first level, a multiple of 32", minimum=32)
+    channels: int = option(128, "width of the first level, a multiple of 32", minimum=32, multiple_of=32)
     channel_mults: tuple[int, ...] = option((1, 2, 2), "width of each level, times --channels")
     attention_levels: tuple[int, ...] = option((0, 1, 2), "levels whose down blocks attend")
     num_res_blocks: int = option(2, "residual blocks a level", minimum=1)
-    dropout: float = option(0.15, "dropout in the residual blocks", minimum=0)
+    dropout: float = option(0.15, "dropout in the residual blocks", minimum=0, below=1)
 
     # Diffusion (see p2_diffusion/diffusion.py)
     timesteps: int = option(200, "T, the number of diffusion steps", minimum=2)
@@ -32,7 +32,7 @@ class TrainConfig:
     warmup_steps: int = option(500, "steps of linear warm-up", minimum=0)
     weight_decay: float = option(0.0, "AdamW weight decay", minimum=0)
     clip_norm: float = option(1.0, "gradient norm is clipped to this")
-    ema_decay: float = option(0.9995, "decay of the averaged weights that sample", minimum=0)
+    ema_decay: float = option(0.9995, "decay of the averaged weights that sample", minimum=0, below=1)
     precision: str = option("auto", "bf16 where it is fast, or force one", choices=("auto", "bf16", "fp32"))
     compile: bool = option(False, "torch.compile the network")
     log_every: int = option(50, "steps between rows of stats.jsonl", minimum=1)

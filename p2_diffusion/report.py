@@ -253,10 +253,10 @@ def choice(entries: Sequence[Entry]) -> str:
         for entry in entries
         if entry["accuracy"] >= surest["accuracy"] - 0.01 and entry["frechet"] <= 1.25 * nearest["frechet"]
     ]
-    quickest = min(close or [nearest], key=lambda entry: entry["seconds"])
+    cheapest = min(close or [nearest], key=lambda entry: (entry["steps"], entry["frechet"]))
     return (
-        f"\nSmallest distance: {named(nearest)}. Highest accuracy: {named(surest)}. Quickest within a point of that "
-        f"accuracy and a quarter of that distance: {named(quickest)}. The default is "
+        f"\nSmallest distance: {named(nearest)}. Highest accuracy: {named(surest)}. Fewest steps within a point of "
+        f"that accuracy and a quarter of that distance: {named(cheapest)}. The default is "
         f"{100 * (surest['accuracy'] - default['accuracy']):.1f} points and "
         f"{default['frechet'] - nearest['frechet']:.2f} of distance from the best of each.\n"
     )
@@ -296,7 +296,7 @@ def steps_line(preset: str, entries: list[Entry]) -> str:
     if ancestral is None or default is None:
         return ""
     gap = 100 * (ancestral["accuracy"] - default["accuracy"])
-    ratio = ancestral["seconds"] / default["seconds"]
+    ratio = ancestral["steps"] / default["steps"]
     verdict = (
         "the many small steps are a means and no end" if abs(gap) <= 0.5 else "the number of steps is not free here"
     )
@@ -304,7 +304,7 @@ def steps_line(preset: str, entries: list[Entry]) -> str:
         f"**Gradual noise is only a means?** (`{preset}`) {SAMPLER_NAMES[default['sampler']]} with {default['steps']} "
         f"steps has {percent(default['accuracy'])} and Fréchet distance {default['frechet']:.2f}, ancestral sampling "
         f"with {ancestral['steps']} steps {percent(ancestral['accuracy'])} and {ancestral['frechet']:.2f} in "
-        f"{ratio:.1f} times the time: {abs(gap):.1f} points apart, so {verdict}."
+        f"{ratio:g} times the network passes: {abs(gap):.1f} points apart, so {verdict}."
     )
 
 
@@ -320,7 +320,7 @@ def guidance_line(preset: str, entries: list[Entry]) -> str:
     closest = min(scales, key=lambda entry: entry["frechet"])
     best = max(scales, key=lambda entry: entry["accuracy"])
     trade = (
-        "no scale is best in both, so guidance trades variety for accuracy"
+        "no scale is best in both: past the smallest distance, accuracy is paid for with distance to the real pictures"
         if closest["guidance_scale"] != best["guidance_scale"]
         else "one scale is best in both"
     )

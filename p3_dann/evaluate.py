@@ -42,7 +42,7 @@ def predict(model: DANN_model, images: torch.Tensor, config: TrainConfig, batch_
 
 def accuracy(model: DANN_model, images: torch.Tensor, labels: torch.Tensor, config: TrainConfig) -> float:
     """Return the share of ``images`` whose predicted digit equals its label."""
-    return (predict(model, images, config) == labels.to(next(model.parameters()).device)).double().mean().item()
+    return (predict(model, images, config).cpu() == labels.cpu()).double().mean().item()
 
 
 @torch.inference_mode()

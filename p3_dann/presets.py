@@ -14,7 +14,7 @@ TARGETS = ("svhn", "usps")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One recipe for all three modes, so that the rows of the table differ in nothing but the data they use."""
+    """One recipe for all three modes, so that the rows of the table differ in data and its look alone."""
 
     # schedule and optimiser
     steps: int = option(2500, "optimiser steps", minimum=1)
@@ -24,7 +24,7 @@ class TrainConfig:
     cosine: bool = option(True, "let the learning rate fall to 0 along a half cosine")
     weight_decay: float = option(1e-3, "AdamW's decoupled weight decay", minimum=0.0)
     label_smoothing: float = option(0.05, "share of a label spread over all classes", minimum=0.0)
-    ema_decay: float = option(0.998, "average of the weights used for evaluation and as teacher", minimum=0.0)
+    ema_decay: float = option(0.998, "average of the weights used for evaluation and as teacher", minimum=0, below=1)
 
     # what the network sees
     instance_norm: bool = option(True, "give every picture mean 0 and standard deviation 1")
@@ -72,8 +72,6 @@ class TrainConfig:
         for name in ("label_smoothing", "invert_probability", "neighbour_probability", "warmup", "consistency_warmup"):
             if getattr(self, name) > 1.0:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at most 1")
-        if self.ema_decay >= 1.0:
-            raise UserError(f"--ema-decay {self.ema_decay}: must be below 1")
 
 
 CPU = TrainConfig()
@@ -112,7 +110,8 @@ PRESETS = {
 }
 
 # How source pictures come to look like the target's, judged by eye from pictures without labels: house numbers are
-# narrow, blurred and have neighbours (the defaults above); USPS digits stand alone and fill their frame.
+# narrow, blurred and have neighbours (the defaults above); USPS digits stand alone and fill their frame. Those of USPS
+# were settled after a first validation accuracy was known; the test split has seen no decision.
 LOOKS: dict[str, dict[str, Any]] = {
     "svhn": {},
     "usps": {"source_zoom": (1.15, 1.5), "source_width": (0.75, 1.15), "neighbour_probability": 0.0, "blur": 1.0},

@@ -110,15 +110,18 @@ def data_note(results: Results, preset: str) -> str:
             )
     if not lines:
         return "*Not run: no training of P3 is recorded yet; `bash scripts/train_p3.sh` makes this table.*\n"
-    spent = runs_of(results, preset, "svhn", "dann") or runs_of(results, preset, "usps", "dann")
+    spent = [run for target in TARGETS for run in runs_of(results, preset, target, "dann")]
     cost = (
         f" The quickest run of DANN took {duration(min(run['seconds'] for run in spent))} on {spent[0]['device']}."
         if spent
         else ""
     )
     head = (
-        f"Preset `{preset}`, mean ± standard deviation over seeds. The rows differ in nothing but the data they "
-        f"use: inputs, augmentation, steps and averaging are the same.{cost}\n"
+        f"Preset `{preset}`, mean ± standard deviation over seeds. The rows share network, input normalisation, steps, "
+        "optimiser and averaging. Source pictures (the first two rows) are changed to look like the target's, in zoom, "
+        "width and neighbouring digits, as a person saw them in target pictures without labels: *trained on source* "
+        "has that knowledge of the target, and no adaptation loss. Target-only has the target's own, smaller changes."
+        f"{cost}\n"
     )
     return head + "\n" + "\n".join(lines) + "\n"
 
@@ -261,7 +264,7 @@ def target_lines(results: Results, preset: str, target: str) -> list[str]:
     if original and dann:
         change = 100 * (statistics.fmean(dann) - statistics.fmean(original))
         share = (
-            f" Source-only with the new inputs, without any adaptation, reaches {mean_std(source)}: "
+            f" Source-only with the new inputs, without any adaptation loss, reaches {mean_std(source)}: "
             f"{'most' if statistics.fmean(source) - statistics.fmean(original) > change / 200 else 'less than half'} "
             "of the difference comes with inputs, augmentation, optimiser and averaging, before any adaptation."
             if source and statistics.fmean(original) < statistics.fmean(source) < statistics.fmean(dann)

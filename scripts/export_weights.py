@@ -50,7 +50,8 @@ def export(source: Path, name: str, results: str, key: str, metric: str, folder:
         "kind": kind,
         "preset": config["preset"],
         "data": {name: value for name, value in measured.items() if name in ("dataset", "source_data", "target_data")},
-        "metric": {metric: measured[metric]},
+        "metric": {metric: measured[metric]},  # of the weights as trained, in float32
+        "stored_as": "float16" if half else "float32",
         "measured": f"results/{results}.json: {key}",
     }
     write_json(manifest, entries)

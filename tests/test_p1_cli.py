@@ -46,6 +46,19 @@ def test_training_leaves_logs_curves_weights_and_a_record(trained: Path) -> None
     assert record["steps"] == 6 and record["train_images"] == 48 and record["dataset"] == "built-in sample set"
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--meth", "B"), "--method"),
+        (("--method", "B", "--diff-augment", "colour"), "invalid choice: 'colour'"),
+        (("--method", "B", "--ema-decay", "1"), "--ema-decay 1.0: must be less than 1"),
+    ],
+)
+def test_a_wrong_option_is_refused(run_command: Run, data_root: Path, options: tuple[str, ...], message: str) -> None:
+    done = run_command("p1_gan/train.py", *options, "--data-root", data_root)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
 def test_killed_training_ends_with_the_same_weights(trained: Path, data_root: Path, tmp_path: Path) -> None:
     # Patched to save after every step and to die in the middle of the fourth.
     program = (

@@ -11,7 +11,7 @@ import torch
 from common.errors import UserError
 from p2_diffusion.diffusion import SCHEDULES, Diffusion, drop_labels
 from p2_diffusion.model import NULL_LABEL
-from p2_diffusion.samplers import SamplerConfig, ddim_sigma, predict, sample, time_steps
+from p2_diffusion.samplers import SamplerConfig, ddim_sigma, implicit_step, predict, sample, time_steps
 
 MEAN = torch.tensor([0.3, -0.5])
 COVARIANCE = torch.tensor([[0.40, 0.15], [0.15, 0.20]])
@@ -196,6 +196,19 @@ def test_fast_samplers_follow_the_probability_flow() -> None:
     assert errors["ddim", 40] < 0.7 * errors["ddim", 20]
     assert errors["dpmpp", 40] < 0.45 * errors["dpmpp", 20]
     assert errors["dpmpp", 20] < errors["ddim", 20]
+
+
+@pytest.mark.parametrize(("steps", "first_order"), [(5, True), (14, True), (15, False)])
+def test_few_steps_end_in_first_order(steps: int, first_order: bool) -> None:
+    """The step into the last time is then DDIM's, which DPM-Solver++ of first order is (Lu et al., 2022, section 4)."""
+    diffusion, conditions = Diffusion(200, "cosine"), torch.zeros(50, dtype=torch.int64)
+    network, states = gaussian_network(diffusion), []
+    config = SamplerConfig("dpmpp", steps, 1.0, clip=False)
+    sample(network, diffusion, conditions, two_pixels(50), config, on_step=lambda finished, x: states.append(x))
+    t, t_next = time_steps(200, steps, quadratic=True)[-2:]
+    x0, epsilon = predict(network, diffusion, states[steps - 2], t, conditions, 1.0)
+    expected = implicit_step(diffusion, x0, epsilon, t, t_next, 0.0, None)
+    assert torch.allclose(states[steps - 1], expected, atol=1e-5) is first_order
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

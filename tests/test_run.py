@@ -37,6 +37,7 @@ def train(
     each_step: Callable[[int], None] = lambda step: None,
     poison: int | None = None,
     max_seconds: float | None = None,
+    fresh: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Train a small network that uses everything a checkpoint must restore; return the averaged weights."""
     seed_everything(0)
@@ -52,6 +53,7 @@ def train(
         state={"model": model, "optimizer": optimizer, "ema": ema},
         weights=ema.model.state_dict,
         device=CPU,
+        fresh=fresh,
         checkpoint_seconds=checkpoint_seconds,
     )
     with run:
@@ -206,6 +208,15 @@ def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path) -> None:
                 train(tmp_path)
 
     train(tmp_path, steps=5, each_step=second)
+
+
+def test_starting_anew_leaves_nothing_of_the_old_run(tmp_path: Path) -> None:
+    train(tmp_path, steps=3)
+    for name in ("weights.safetensors", "last_good.safetensors"):
+        (tmp_path / name).write_bytes(b"of the old run")
+    train(tmp_path, steps=5, fresh=True, max_seconds=1e-6)
+    assert load_checkpoint(tmp_path / "checkpoint.pt", KIND)["step"] == 1
+    assert not list(tmp_path.glob("*.safetensors"))
 
 
 def test_other_settings_are_refused_with_their_names(tmp_path: Path) -> None:
