@@ -63,11 +63,27 @@ def evaluation(results: Results, method: str, preset: str) -> Mapping[str, Any] 
     return results.get(f"evaluate/{method}/{preset}/seed0")
 
 
-def distances(results: Results, method: str, preset: str) -> list[float]:
-    """Return FD-HOG of the pictures of ``method``, one for each sampling seed measured."""
+def draws(results: Results, method: str, preset: str) -> list[Mapping[str, Any]]:
+    """Return what was measured of the pictures of ``method``, one entry for each sampling seed."""
     one = evaluation(results, method, preset)
     others = [value for key, value in results.items() if key.startswith(f"evaluate/{method}/{preset}/weights0/seed")]
-    return [value["fd_hog"] for value in ([one] if one else []) + others]
+    return ([one] if one else []) + others
+
+
+def distances(results: Results, method: str, preset: str) -> list[float]:
+    """Return FD-HOG of the pictures of ``method``, one for each sampling seed measured."""
+    return [draw["fd_hog"] for draw in draws(results, method, preset)]
+
+
+def face_rates(results: Results, method: str, preset: str) -> str:
+    """Return the face rate in words: its mean and range where several sampling seeds were measured."""
+    rates = [draw["face_rate"] for draw in draws(results, method, preset) if "face_rate" in draw]
+    if not rates:
+        return "not run (dlib is not installed)"
+    if len(rates) == 1:
+        return percent(rates[0])
+    ends = f"{100 * min(rates):.1f} to {percent(max(rates))}"
+    return f"{percent(statistics.fmean(rates))} ({ends}, {len(rates)} sampling seeds)"
 
 
 def differences(results: Results, preset: str) -> str:
@@ -114,7 +130,7 @@ def measurements(results: Results, preset: str) -> str:
     for method, values in found.items():
         if values:
             score = values["fid"] if isinstance(values["fid"], str) else f"{values['fid']:.2f}"
-            rate = percent(values["face_rate"]) if "face_rate" in values else "not run (dlib is not installed)"
+            rate = face_rates(results, method, preset)
             distance = _mean_range(distances(results, method, preset))
             rows.append([method, score, rate, distance, f"{values['nearest_train_median']:.2f}"])
     floor = f"{one['fid_floor']:.2f}" if "fid_floor" in one else "-"
@@ -222,7 +238,7 @@ def readme_table(space: Workspace) -> str:
     preset = main_preset(results)
     found = [(method, evaluation(results, method, preset)) for method in METHODS]
     rows = [
-        [method, percent(values["face_rate"]) if "face_rate" in values else "not run", f"{values['fd_hog']:.2f}"]
+        [method, face_rates(results, method, preset), _mean_range(distances(results, method, preset))]
         for method, values in found
         if values
     ]

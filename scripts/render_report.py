@@ -48,8 +48,9 @@ def first_page(space: Workspace) -> str:
     preset = p1.main_preset(results)
     measured, run = p1.evaluation(results, "B", preset), p1.training(results, "B", preset)
     data = run["dataset"] if run else "–"
-    rate, fid = (measured.get(name) if measured else None for name in ("face_rate", "fid"))
-    rows.append(["P1: pictures with one face", "–", "96.4 %", percent(rate) if rate is not None else "not run", data])
+    fid = measured.get("fid") if measured else None
+    rate = p1.face_rates(results, "B", preset) if measured else "not run"
+    rows.append(["P1: pictures with one face", "–", "96.4 %", rate, data])
     rows.append(["P1: FID", "–", "22.97", f"{fid:.2f}" if isinstance(fid, float) else "not run", data])
 
     results = read_results(space.results, "p2")

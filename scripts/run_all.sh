@@ -4,6 +4,7 @@
 #   bash scripts/run_all.sh                                      # built-in sample set, into runs/sample/
 #   bash scripts/run_all.sh --preset cpu --data-root hw2_data    # the committed report and images
 #   bash scripts/run_all.sh --preset full --data-root hw2_data --device cuda
+#   SEEDS="0 1 2" bash scripts/run_all.sh --preset cpu ...       # P3 with three seeds
 #
 # Other options: --seed N, --output DIR (unset: this repository; preset sample: runs/sample). Stopped, it goes on
 # where it was; parts whose arguments and code are as they were when they finished are skipped.
@@ -22,7 +23,7 @@ fail() {
 while (($#)); do
     case "$1" in
     -h | --help)
-        sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
         exit 0
         ;;
     --*=*)
