@@ -136,7 +136,6 @@ def main_table(results: Results) -> str:
     for preset in PRESET_ORDER:
         measured, run = results.get(f"evaluate/{preset}"), results.get(f"train/{preset}/seed0")
         if measured:
-            seconds = thousand_seconds(results, preset)
             rows.append(
                 [
                     f"`{preset}`",
@@ -145,7 +144,7 @@ def main_table(results: Results) -> str:
                     percent(min(measured["per_digit"].values())),
                     f"{measured['frechet']:.2f}",
                     f"{measured['frechet_floor']:.2f}",
-                    duration(seconds) if seconds else "not measured",
+                    thousand_pictures(results, preset),
                     f"{duration(run['seconds'])}, {run['device']}" if run else "not recorded",
                 ]
             )
@@ -160,10 +159,10 @@ def main_table(results: Results) -> str:
     return table([*header, "1000 pictures take", "training"], rows) + note
 
 
-def thousand_seconds(results: Results, preset: str) -> float | None:
-    """Return how long 1000 pictures take with the default sampler, measured in the sweep."""
+def thousand_pictures(results: Results, preset: str) -> str:
+    """Return how long 1000 pictures take with the default sampler, and where, as measured in the sweep."""
     entry = results.get(f"sweep/{preset}/{DEFAULT.sampler}-{DEFAULT.steps}-w{DEFAULT.guidance_scale:g}")
-    return 1000 * entry["seconds"] / entry["images"] if entry else None
+    return f"{duration(1000 * entry['seconds'] / entry['images'])}, {entry['device']}" if entry else "not measured"
 
 
 def judge_note(results: Results) -> str:
@@ -228,7 +227,8 @@ def sweep(space: Workspace, results: Results, preset: str) -> str:
     caption = f"Preset {preset}, {first['dataset']}: what steps and guidance do"
     return (
         f"**Sampler, steps and guidance, preset `{preset}`.** {first['images']:,} pictures of {first['dataset']} a "
-        f"setting on {first['device']}; as many real pictures: Fréchet distance {first['frechet_floor']:.2f}.\n\n"
+        f"setting on {first['device']}; as many real pictures: Fréchet distance {first['frechet_floor']:.2f}. "
+        "Seconds are of one run each and vary with what else the machine does.\n\n"
         + table(header, rows)
         + choice(entries)
         + "\n"
@@ -357,13 +357,12 @@ def readme_table(space: Workspace) -> str:
     rows = []
     for preset in PRESETS:
         if measured := results.get(f"evaluate/{preset}"):
-            seconds = thousand_seconds(results, preset)
             rows.append(
                 [
                     f"`{preset}`",
                     percent(measured["accuracy"]),
                     f"{measured['frechet']:.2f} (real pictures: {measured['frechet_floor']:.2f})",
-                    duration(seconds) if seconds else "not measured",
+                    thousand_pictures(results, preset),
                 ]
             )
     header = ["P2, preset", "accuracy of the judge", "Fréchet distance", "1000 pictures"]
