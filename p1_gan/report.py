@@ -216,7 +216,7 @@ def ablation(results: Results, preset: str) -> str:
     text += (
         f"\n{one['images']:,} pictures of each row, one training seed, batches of {one['batch_size']}; real pictures "
         f"among themselves {one['fd_hog_floor']:.2f}. A positive number against B means that the ingredient switched "
-        "off helped. So short a budget favours what works early.\n"
+        "off helped. So short a budget favours what works early, and with one seed a small difference may be chance.\n"
     )
     changes = {
         row.removeprefix("no-"): values["fd_hog"] - full["fd_hog"]
