@@ -31,8 +31,10 @@ for method in A B; do
     fi
 done
 
-# How far the distances depend on the latents drawn: two further sampling seeds, measured but not shown.
+# How far the distances depend on the latents drawn: two further sampling seeds, measured but not shown (and left out
+# of the quick look that preset sample is).
 for method in A B; do
+    if [[ $preset == sample ]]; then break; fi
     weights="$runs/p1_${method}_seed$seed/weights.safetensors"
     stamp="$(cksum <"$weights")"
     for sampling in 1 2; do
