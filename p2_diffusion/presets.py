@@ -63,12 +63,12 @@ PRESETS = {
         attention_levels=(),
         num_res_blocks=1,
         dropout=0.0,
-        steps=400,
-        batch_size=64,
+        steps=800,
+        batch_size=32,
         learning_rate=2e-3,
         warmup_steps=50,
         ema_decay=0.99,
-        sample_every=200,
+        sample_every=400,
     ),
 }
 
