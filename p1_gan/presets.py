@@ -57,7 +57,7 @@ _B = TrainConfig(
 _SCHEDULES = {
     "full": {},
     "cpu": {"steps": 2400, "batch_size": 32, "grid_every": 200, "log_every": 40},
-    "sample": {"steps": 120, "batch_size": 32, "grid_every": 60, "log_every": 10},
+    "sample": {"steps": 100, "batch_size": 32, "grid_every": 50, "log_every": 10},
 }
 _AVERAGE = {"full": 0.999, "cpu": 0.995, "sample": 0.95}
 

@@ -63,12 +63,12 @@ PRESETS = {
         attention_levels=(),
         num_res_blocks=1,
         dropout=0.0,
-        steps=800,
+        steps=600,
         batch_size=32,
         learning_rate=2e-3,
         warmup_steps=50,
         ema_decay=0.99,
-        sample_every=400,
+        sample_every=300,
     ),
 }
 
@@ -91,7 +91,7 @@ class JudgeConfig:
 JUDGE_PRESETS = {
     "full": JudgeConfig(epochs=20),
     "cpu": JudgeConfig(),
-    "sample": JudgeConfig(epochs=10, batch_size=64, log_every=10),
+    "sample": JudgeConfig(epochs=8, batch_size=64, log_every=10),
 }
 
 
