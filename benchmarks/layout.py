@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -13,6 +14,8 @@ from torch import nn
 from common.device import autocast
 from p1_gan.model import LATENT_SIZE, DCGAN_Discriminator, DCGAN_Generator
 from p2_diffusion.model import UNet
+from p2_diffusion.presets import PRESETS
+from p2_diffusion.train import build_model
 from p3_dann.model import DANN_model
 
 ORDERS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -28,7 +31,19 @@ def p1(batch_size: int, device: torch.device, order: torch.memory_format) -> Cal
 
 def p2(batch_size: int, device: torch.device, order: torch.memory_format) -> Callable[[], list[torch.Tensor]]:
     """Return a forward pass through the U-Net of the report."""
-    network: nn.Module = UNet().to(device, memory_format=order)
+    return unet(UNet(), batch_size, device, order)
+
+
+def p2_cpu(batch_size: int, device: torch.device, order: torch.memory_format) -> Callable[[], list[torch.Tensor]]:
+    """Return a forward pass through the narrower U-Net of preset cpu."""
+    return unet(build_model(asdict(PRESETS["cpu"])), batch_size, device, order)
+
+
+def unet(
+    network: UNet, batch_size: int, device: torch.device, order: torch.memory_format
+) -> Callable[[], list[torch.Tensor]]:
+    """Return a forward pass through ``network``."""
+    network = network.to(device, memory_format=order)
     images = torch.randn(batch_size, 3, 28, 28).to(device, memory_format=order)
     integers = torch.arange(batch_size, device=device)
     return lambda: [network(images, integers % 200, integers % 11)]
@@ -41,7 +56,7 @@ def p3(batch_size: int, device: torch.device, order: torch.memory_format) -> Cal
     return lambda: list(network(images, 0.5))
 
 
-PASSES = {"p1": p1, "p2": p2, "p3": p3}
+PASSES = {"p1": p1, "p2": p2, "p2-cpu": p2_cpu, "p3": p3}
 
 
 def time_layouts(problem: str, batch_size: int, trials: int, device: torch.device) -> dict[str, float]:

@@ -28,7 +28,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.layout import time_layouts
+from benchmarks.layout import PASSES, time_layouts
 from common.cache import list_images, load_images
 from common.cli import HelpFormatter, positive_int
 from common.device import pick_device
@@ -196,7 +196,7 @@ def main() -> None:
     loading.add_argument("--size", type=positive_int, default=28, help="their height and width")
     order = commands.add_parser("layout", help="networks in both memory orders", formatter_class=HelpFormatter)
     order.set_defaults(measure=layout)
-    order.add_argument("problem", choices=("p1", "p2", "p3"))
+    order.add_argument("problem", choices=PASSES)
     order.add_argument("--batch-size", type=positive_int, default=32, help="images a pass")
     order.add_argument("--trials", type=positive_int, default=5, help="timed passes of each order")
     order.add_argument("--device", default="auto", help="auto (cuda, else mps, else cpu), or a device's name")

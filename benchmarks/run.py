@@ -36,7 +36,7 @@ from common.results import read_results, record
 ONE = Path(__file__).with_name("one.py")
 PARTS = ("speed", "layout", "loading", "growth")
 BATCH_SIZES = {"p1": 32, "p2": 8, "p3": 64}  # what two CPU cores can bear with the networks of the report
-LAYOUT_PASSES = {"p1": 15, "p2": 5, "p3": 100}  # of each order, about equally long
+LAYOUTS = {"p1": (32, 15), "p2": (8, 5), "p2-cpu": (32, 20), "p3": (64, 100)}  # batch, passes of each order
 GROWING_BATCHES = (32, 64, 128, 256, 512)
 GROWING_SETS = (10_000, 50_000, 200_000)
 DIFFERENT_FILES = 1000  # a growing data set repeats so many files under new names
@@ -88,10 +88,10 @@ def speed(arguments: argparse.Namespace, space: Workspace) -> None:
 
 
 def layout(arguments: argparse.Namespace, space: Workspace) -> None:
-    """Compare the two memory orders of images, which ``memory_format`` of each problem is set by."""
+    """Compare the two memory orders of images, which each problem's ``memory_format`` was chosen by."""
     values: dict[str, Any] = {}
-    for problem, batch_size in progress_bar(BATCH_SIZES.items(), desc="memory order", unit="problem"):
-        options = ["--batch-size", batch_size, "--trials", LAYOUT_PASSES[problem], "--device", arguments.device]
+    for problem, (batch_size, passes) in progress_bar(LAYOUTS.items(), desc="memory order", unit="network"):
+        options = ["--batch-size", batch_size, "--trials", passes, "--device", arguments.device]
         values[problem] = measure("layout", problem, *options) | {"batch_size": batch_size}
     record(space.results, "benchmarks", "layout", rounded(values), pick_device(arguments.device))
 

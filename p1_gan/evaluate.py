@@ -146,8 +146,6 @@ def main() -> None:
     parser.add_argument("--inception-weights", type=Path, default=None, help="pt_inception-2015-12-05-6726825d.pth")
     add_common_arguments(parser)
     arguments = parser.parse_args()
-    if arguments.inception_weights and not arguments.inception_weights.is_file():
-        raise UserError(f"--inception-weights {arguments.inception_weights}: no such file")
     arguments.val = arguments.val or arguments.data_root / "face" / "val"
     arguments.train = arguments.train or arguments.data_root / "face" / "train"
     device = pick_device(arguments.device)

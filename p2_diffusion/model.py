@@ -251,7 +251,7 @@ def sinusoids(num_timesteps: int, channels: int) -> torch.Tensor:
 def memory_format(device: torch.device) -> torch.memory_format:
     """Return the memory order in which the U-Net runs fastest on ``device``.
 
-    Not that of the other networks: on a CPU torch's GroupNorm and attention are slower in channels_last than the
-    convolutions gain by it (``benchmarks/run.py --only layout``).
+    Not that of the other networks: on a CPU torch's GroupNorm and attention are slower in channels_last, which the
+    narrow network of preset cpu cannot make up for (``benchmarks/run.py --only layout``).
     """
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format

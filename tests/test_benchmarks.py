@@ -31,7 +31,7 @@ def test_a_step_is_timed_and_its_parts_add_up(way: str, run_command: Command, da
     assert measured["shares"].keys() == expected
 
 
-@pytest.mark.parametrize("problem", ["p1", "p2", "p3"])
+@pytest.mark.parametrize("problem", ["p1", "p2", "p2-cpu", "p3"])
 def test_both_memory_orders_are_timed(problem: str) -> None:
     measured = time_layouts(problem, batch_size=2, trials=1, device=torch.device("cpu"))
     assert measured.keys() == {"contiguous", "channels_last"} and min(measured.values()) > 0
