@@ -64,7 +64,9 @@ def join_world(device: str = "auto") -> World:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World(0, 1, pick_device(device))
-    if torch.cuda.is_available():  # before anything touches a GPU, or every process would open one on the first
+    if (
+        device != "cpu" and torch.cuda.is_available()
+    ):  # before anything touches a GPU, or every process would open one on the first
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     chosen = pick_device(device)
     if chosen.type == "cuda":

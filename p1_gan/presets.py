@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from common.cli import option
+from p1_gan.augment import AUGMENTATIONS
 
 METHODS = ("A", "B")
 
@@ -26,7 +27,7 @@ class TrainConfig:
     instance_noise: float = option(0.0, "standard deviation of noise on its inputs at the start", minimum=0)
     instance_noise_share: float = option(0.5, "share of the steps after which that noise is gone", minimum=0)
     diff_augment: tuple[str, ...] = option(
-        (), "differentiable augmentations of real and fake pictures", choices=("color", "translation", "cutout")
+        (), "differentiable augmentations of real and fake pictures", choices=tuple(AUGMENTATIONS)
     )
 
     # Schedule

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from common.files import sha256
@@ -78,12 +78,7 @@ def distances(results: Results, method: str, preset: str) -> list[float]:
 def face_rates(results: Results, method: str, preset: str) -> str:
     """Return the face rate in words: its mean and range where several sampling seeds were measured."""
     rates = [draw["face_rate"] for draw in draws(results, method, preset) if "face_rate" in draw]
-    if not rates:
-        return "not run (dlib is not installed)"
-    if len(rates) == 1:
-        return percent(rates[0])
-    ends = f"{100 * min(rates):.1f} to {percent(max(rates))}"
-    return f"{percent(statistics.fmean(rates))} ({ends}, {len(rates)} sampling seeds)"
+    return _mean_range(rates, percent) if rates else "not run (dlib is not installed)"
 
 
 def differences(results: Results, preset: str) -> str:
@@ -247,10 +242,11 @@ def readme_table(space: Workspace) -> str:
     return table([f"P1, 1000 faces, preset `{preset}`", "face rate", "FD-HOG"], rows)
 
 
-def _mean_range(values: list[float]) -> str:
+def _mean_range(values: list[float], show: Callable[[float], str] = "{:.2f}".format) -> str:
     if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{statistics.fmean(values):.2f} ({min(values):.2f} to {max(values):.2f}, {len(values)} sampling seeds)"
+        return show(values[0])
+    mean, ends = show(statistics.fmean(values)), f"{show(min(values))} to {show(max(values))}"
+    return f"{mean} ({ends}, {len(values)} sampling seeds)"
 
 
 def _show(value: Any) -> str:

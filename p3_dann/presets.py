@@ -24,7 +24,7 @@ class TrainConfig:
     cosine: bool = option(True, "let the learning rate fall to 0 along a half cosine")
     weight_decay: float = option(1e-3, "AdamW's decoupled weight decay", minimum=0.0)
     label_smoothing: float = option(0.05, "share of a label spread over all classes", minimum=0.0)
-    ema_decay: float = option(0.998, "average of the weights used for evaluation and as teacher", minimum=0, below=1)
+    ema_decay: float = option(0.998, "average of the weights used for evaluation and as teacher", minimum=0.0)
 
     # what the network sees
     instance_norm: bool = option(True, "give every picture mean 0 and standard deviation 1")
@@ -72,6 +72,8 @@ class TrainConfig:
         for name in ("label_smoothing", "invert_probability", "neighbour_probability", "warmup", "consistency_warmup"):
             if getattr(self, name) > 1.0:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at most 1")
+        if self.ema_decay >= 1.0:
+            raise UserError(f"--ema-decay {self.ema_decay}: must be below 1")
 
 
 CPU = TrainConfig()

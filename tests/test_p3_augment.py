@@ -115,7 +115,9 @@ def test_batches_visit_every_picture_once_an_epoch_across_borders() -> None:
     assert len(Batches(3, 8, 0, "labelled", torch.device("cpu"))(0)) == 8
 
 
-@pytest.mark.parametrize("change", [{"source_zoom": (0.0, 1.0)}, {"target_width": (1.2, 0.8)}, {"warmup": 2.0}])
+@pytest.mark.parametrize(
+    "change", [{"source_zoom": (0.0, 1.0)}, {"target_width": (1.2, 0.8)}, {"ema_decay": 1.0}, {"warmup": 2.0}]
+)
 def test_impossible_recipes_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(UserError, match=next(iter(change)).replace("_", "-")):
         replace(BEST, **change)
