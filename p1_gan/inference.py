@@ -21,7 +21,7 @@ from common.paths import WEIGHTS
 from common.pictures import save_image, to_uint8
 from common.seed import generator
 from common.weights import load_into, load_weights
-from p1_gan.model import LATENT_SIZE, DCGAN_Generator
+from p1_gan.model import CHANNELS, LATENT_SIZE, DCGAN_Generator
 from p1_gan.presets import METHODS
 from p1_gan.train import NETWORKS, kind_of
 
@@ -32,8 +32,9 @@ def load_generator(checkpoint: Path, method: str, device: torch.device) -> DCGAN
     Raises:
         UserError: missing, damaged, or of another model.
     """
-    state, _ = load_weights(checkpoint, kind_of(method))
-    model = NETWORKS[method][0]()
+    state, config = load_weights(checkpoint, kind_of(method))
+    # Files from before the width was an option have the report's.
+    model = NETWORKS[method][0](config.get("channels", CHANNELS))
     load_into(model, state, checkpoint)
     return model.to(device, memory_format=memory_format(device)).eval().requires_grad_(False)
 

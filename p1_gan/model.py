@@ -6,17 +6,19 @@ section 3; Miyato et al., "Spectral Normalization for Generative Adversarial Net
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 LATENT_SIZE = 100
-WIDTHS = (512, 256, 128, 64)  # channels at 4x4, 8x8, 16x16 and 32x32
+CHANNELS = 64  # of the report's networks at 32x32, doubled with every halving of the size: 512 at 4x4
 
 
-def _generator_layers() -> nn.Sequential:
+def _generator_layers(widths: Sequence[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
     channels, stride, padding = LATENT_SIZE, 1, 0
-    for width in WIDTHS:
+    for width in widths:
         layers += [
             nn.ConvTranspose2d(channels, width, 4, stride, padding, bias=False),
             nn.BatchNorm2d(width),
@@ -26,10 +28,10 @@ def _generator_layers() -> nn.Sequential:
     return nn.Sequential(*layers, nn.ConvTranspose2d(channels, 3, 4, 2, 1, bias=False), nn.Tanh())
 
 
-def _discriminator_layers() -> nn.Sequential:
+def _discriminator_layers(widths: Sequence[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
     channels = 3
-    for width in reversed(WIDTHS):
+    for width in widths:
         layers.append(nn.Conv2d(channels, width, 4, 2, 1, bias=False))
         if channels != 3:
             layers.append(nn.BatchNorm2d(width))
@@ -47,11 +49,15 @@ def _initialise(module: nn.Module) -> None:
 
 
 class DCGAN_Generator(nn.Module):
-    """Method A's generator: five transposed convolutions from a latent to a picture."""
+    """Method A's generator: five transposed convolutions from a latent to a picture.
 
-    def __init__(self) -> None:
+    Args:
+        channels: width at 32x32, twice as many at 16x16 and so on.
+    """
+
+    def __init__(self, channels: int = CHANNELS) -> None:
         super().__init__()
-        self.main = _generator_layers()
+        self.main = _generator_layers([channels * factor for factor in (8, 4, 2, 1)])
         self.apply(_initialise)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
@@ -60,11 +66,15 @@ class DCGAN_Generator(nn.Module):
 
 
 class DCGAN_Discriminator(nn.Module):
-    """Method A's discriminator: five strided convolutions from a picture to the probability that it is real."""
+    """Method A's discriminator: five strided convolutions from a picture to the probability that it is real.
 
-    def __init__(self) -> None:
+    Args:
+        channels: width at 32x32, twice as many at 16x16 and so on.
+    """
+
+    def __init__(self, channels: int = CHANNELS) -> None:
         super().__init__()
-        self.feature_extract = _discriminator_layers()
+        self.feature_extract = _discriminator_layers([channels * factor for factor in (1, 2, 4, 8)])
         self.apply(_initialise)
 
     def forward(self, images: torch.Tensor, logits: bool = False) -> torch.Tensor:
@@ -87,10 +97,13 @@ class My_Discriminator(DCGAN_Discriminator):
     """Method B's discriminator: every convolution is divided by its largest singular value.
 
     It uses the hook form of ``torch.nn.utils.spectral_norm``, which prints as the plain layers of the report.
+
+    Args:
+        channels: as of :class:`DCGAN_Discriminator`.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, channels: int = CHANNELS) -> None:
+        super().__init__(channels)
         for layer in self.feature_extract:
             if isinstance(layer, nn.Conv2d):
                 nn.utils.spectral_norm(layer)

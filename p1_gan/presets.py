@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from common.cli import option
 from p1_gan.augment import AUGMENTATIONS
+from p1_gan.model import CHANNELS
 
 METHODS = ("A", "B")
 
@@ -13,6 +14,9 @@ METHODS = ("A", "B")
 @dataclass(frozen=True)
 class TrainConfig:
     """One configuration; the defaults are method A, DCGAN as Radford et al. (2016, section 4) train it."""
+
+    # Networks (see p1_gan/model.py)
+    channels: int = option(CHANNELS, "width of both networks at 32x32, doubled as the size halves", minimum=1)
 
     # Losses and optimisers
     loss: str = option("bce", "adversarial loss", choices=("bce", "hinge"))
@@ -58,9 +62,9 @@ _B = TrainConfig(
 _SCHEDULES = {
     "full": {},
     "cpu": {"steps": 2400, "batch_size": 32, "grid_every": 200, "log_every": 40},
-    "sample": {"steps": 100, "batch_size": 32, "grid_every": 50, "log_every": 10},
+    "sample": {"channels": 16, "steps": 1500, "batch_size": 16, "grid_every": 150, "log_every": 25},
 }
-_AVERAGE = {"full": 0.999, "cpu": 0.995, "sample": 0.95}
+_AVERAGE = {"full": 0.999, "cpu": 0.995, "sample": 0.99}
 
 PRESETS = {
     "A": {name: replace(TrainConfig(), **schedule) for name, schedule in _SCHEDULES.items()},

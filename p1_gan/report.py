@@ -11,7 +11,7 @@ from common.paths import Workspace
 from common.report import architecture, code, details, duration, percent, picture, summary_table, table
 from common.results import read_results
 from p1_gan.ablation import ROWS
-from p1_gan.model import LATENT_SIZE
+from p1_gan.model import CHANNELS, LATENT_SIZE
 from p1_gan.presets import METHODS
 from p1_gan.train import NETWORKS
 
@@ -35,6 +35,8 @@ def render(space: Workspace) -> str:
     results = read_results(space.results, "p1")
     preset = main_preset(results)
     parts = ["## Problem 1\n", "### 1. Architectures of methods A and B\n", differences(results, preset)]
+    if note := width_note(results, preset):
+        parts.append(note)
     for method in METHODS:
         for role, network in zip(INPUTS, NETWORKS[method], strict=True):
             model = network()
@@ -89,6 +91,19 @@ def differences(results: Results, preset: str) -> str:
         rows += [[text, _show(a[key]), _show(b[key])] for key, text in INGREDIENTS.items() if a[key] != b[key]]
     note = "" if a and b else "\n*Not run: `bash scripts/train_p1.sh` trains both and fills this table.*\n"
     return table(["difference", "A: DCGAN", "B: SN-GAN variant"], rows) + note
+
+
+def width_note(results: Results, preset: str) -> str:
+    """Return a remark where the networks that were trained are not as wide as those of the report."""
+    run = training(results, "A", preset) or training(results, "B", preset)
+    channels = run.get("channels", CHANNELS) if run else CHANNELS
+    if channels == CHANNELS:
+        return ""
+    sizes = [sum(parameter.numel() for parameter in network(channels).parameters()) for network in NETWORKS["A"]]
+    return (
+        f"Preset `{preset}` trains these classes with {channels} instead of {CHANNELS} channels at 32x32: "
+        f"{sizes[0]:,} and {sizes[1]:,} parameters. Below are the networks of the report.\n"
+    )
 
 
 def grid(space: Workspace, results: Results, method: str, preset: str) -> str:

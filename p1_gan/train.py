@@ -94,8 +94,8 @@ def train(
     faces = load_train_faces(arguments.data_root, device)
     seed_everything(arguments.seed, deterministic=not config.compile)
     generator_class, discriminator_class = NETWORKS[arguments.method]
-    g = generator_class().to(device, memory_format=memory_format(device))
-    d = discriminator_class().to(device, memory_format=memory_format(device))
+    g = generator_class(config.channels).to(device, memory_format=memory_format(device))
+    d = discriminator_class(config.channels).to(device, memory_format=memory_format(device))
     ema = ExponentialMovingAverage(g, config.ema_decay)
     optimizer_g = make_optimizer(g.parameters(), config.generator_learning_rate, config)
     optimizer_d = make_optimizer(d.parameters(), config.discriminator_learning_rate, config)

@@ -81,12 +81,27 @@ def implementation(results: Results) -> str:
         ["epochs", *(f"{run['epochs']:g}" for run in runs)],
         ["learning rate, EMA decay", *(f"{run['learning_rate']:g}, {run['ema_decay']:g}" for run in runs)],
         ["labels dropped", *(percent(run["label_dropout"], 0) for run in runs)],
+        ["began with", *(began_with(run) for run in runs)],
         ["training pictures", *(f"{run['train_images']:,} of {run['dataset']}" for run in runs)],
         ["training time", *(duration(run["seconds"]) for run in runs)],
         ["pictures a second", *(f"{run['images_per_second']:,.0f}" for run in runs)],
         ["device", *(run["device"] for run in runs)],
     ]
     return text + "\n" + table(["preset", *(f"`{preset}`" for preset in presets)], rows) + missing_full(results)
+
+
+def began_with(run: Entry) -> str:
+    """Return which weights a training started from."""
+    if not run.get("initial_weights"):
+        return "random weights"
+    return f"`{run['initial_weights']}`, trained on {run['initial_dataset']}"
+
+
+def data_of(run: Entry | None) -> str:
+    """Return what a model was trained on, first and last."""
+    if run is None:
+        return "–"
+    return f"{run['initial_dataset']}, then {run['dataset']}" if run.get("initial_weights") else str(run["dataset"])
 
 
 def missing_full(results: Results) -> str:
@@ -113,8 +128,8 @@ def made_by(results: Results) -> str:
     if drawn is None:
         return ""
     run = results.get(f"train/{drawn['preset']}/seed0")
-    data = f", trained on {run['dataset']}" if run else ""
-    how = f"ancestral sampling, {drawn['steps']} steps, w = {drawn['guidance_scale']:g}"
+    data = f", trained on {data_of(run)}" if run else ""
+    how = f"{SAMPLER_NAMES[drawn['sampler']]}, {drawn['steps']} steps, w = {drawn['guidance_scale']:g}"
     return f" Preset `{drawn['preset']}`{data}; {how}."
 
 

@@ -32,13 +32,13 @@ from common.device import autocast
 from common.distributed import World, join_world, leave_world
 from common.ema import ExponentialMovingAverage
 from common.errors import run_main
-from common.paths import Workspace, workspace
+from common.paths import WEIGHTS, Workspace, workspace
 from common.pictures import save_grid, to_uint8
 from common.plots import save_curves
 from common.results import record
 from common.run import Run
 from common.seed import generator, seed_everything
-from common.weights import save_weights
+from common.weights import load_into, load_weights, save_weights
 from p2_diffusion.dataset import DOMAIN, load_mnistm, to_network
 from p2_diffusion.diffusion import Diffusion, drop_labels
 from p2_diffusion.model import UNet, memory_format
@@ -64,6 +64,12 @@ def build_model(config: dict[str, Any]) -> UNet:
 def build_diffusion(config: dict[str, Any]) -> Diffusion:
     """Return the diffusion process of a configuration (a TrainConfig as a dictionary)."""
     return Diffusion(config["timesteps"], config["schedule"], config["prediction"], config["min_snr_gamma"])
+
+
+def initial_weights(config: TrainConfig) -> Path:
+    """Return the file that training starts from: as given, or else in ``weights/``."""
+    given = Path(config.initial_weights)
+    return given if given.is_file() else WEIGHTS / given
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
@@ -108,7 +114,11 @@ def train(
     device = world.device
     images, labels = load_mnistm(arguments.data_root, "train", device)
     seed_everything(arguments.seed, deterministic=not config.compile)
-    model = build_model(run_config).to(device, memory_format=memory_format(device))
+    model = build_model(run_config)
+    if config.initial_weights:
+        path = initial_weights(config)
+        load_into(model, load_weights(path, KIND)[0], path)
+    model = model.to(device, memory_format=memory_format(device))
     diffusion = build_diffusion(run_config).to(device)
     ema = ExponentialMovingAverage(model, config.ema_decay)
     optimizer = torch.optim.AdamW(
@@ -209,6 +219,8 @@ def finish(
         "seconds": round(seconds, 1),
         "images_per_second": round(config.steps * config.batch_size / seconds, 1),
     }
+    if config.initial_weights:
+        values["initial_dataset"] = load_weights(initial_weights(config), KIND)[1]["dataset"]
     record(space.results, "p2", f"train/{run_config['preset']}/seed{run_config['seed']}", values, device)
     print(f"wrote {run.folder / 'weights.safetensors'}")
 

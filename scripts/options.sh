@@ -1,5 +1,5 @@
 # Sourced by train_p1.sh, train_p2.sh and train_p3.sh after they set $problem, $usage (the lines of --help), $switches
-# and $refused: reads the options every part shares, and gives the commands call and places.
+# and $refused: reads the options every part shares, and gives the commands call, places and side_by_side.
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="${PYTHON:-python3}"
@@ -58,4 +58,17 @@ call() { # script arguments...: with what every command of the problem shares
 }
 places() { # the same, for the commands that read data or write results
     call "$@" ${data[@]+"${data[@]}"} ${output[@]+"${output[@]}"}
+}
+side_by_side() { # names...: `lane NAME` for all at once, each on its share of the cores and with its own progress bar
+    # Networks as small as P1's and P3's keep two processes of one thread busier than two threads of one process.
+    local name process cores failed=0 processes=()
+    cores=$("$python" -c 'import os; print(os.cpu_count() or 1)')
+    trap 'kill 0' INT TERM
+    for name in "$@"; do
+        OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > $# ? cores / $# : 1))}" TQDM_POSITION=${#processes[@]} \
+            lane "$name" &
+        processes+=($!)
+    done
+    for process in "${processes[@]}"; do wait "$process" || failed=$?; done
+    ((failed == 0)) || exit "$failed"
 }

@@ -56,10 +56,8 @@ def first_page(space: Workspace) -> str:
     results = read_results(space.results, "p2")
     preset = next((name for name in p2.PRESET_ORDER if f"evaluate/{name}" in results), "cpu")
     measured, run = results.get(f"evaluate/{preset}"), results.get(f"train/{preset}/seed0")
-    data = run["dataset"] if run else "–"
-    rows.append(
-        ["P2: digits recognised", "–", "99.90 %", percent(measured["accuracy"]) if measured else "not run", data]
-    )
+    rate = percent(measured["accuracy"]) if measured else "not run"
+    rows.append(["P2: digits recognised", "–", "99.90 %", rate, p2.data_of(run)])
 
     results = read_results(space.results, "p3")
     preset = next((name for name in p3.PRESET_ORDER if p3.runs_of(results, name, "svhn", "dann")), "cpu")

@@ -13,40 +13,37 @@ set -euo pipefail
 problem=p1_gan usage=2,10 switches="--ablation" refused="--run-dir --method --seeds"
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
-for method in A B; do
-    weights="$runs/p1_${method}_seed$seed/weights.safetensors"
-    samples="$runs/p1_${method}_samples_seed$seed"
+lane() { # everything of one method
+    local method=$1 stamp sampling
+    local weights="$runs/p1_${method}_seed$seed/weights.safetensors" samples="$runs/p1_${method}_samples_seed$seed"
     places train.py --method "$method" --preset "$preset" ${options[@]+"${options[@]}"}
-    if [[ ! -f $weights ]]; then
+    [[ -f $weights ]] || return 0 # stopped before the end of training
+    stamp="$(cksum <"$weights")"
+    measure "$samples"
+    # How far the distances depend on the latents drawn: two further sampling seeds, measured but not shown (and left
+    # out of the quick look that preset sample is).
+    if [[ $preset == sample ]]; then return; fi
+    for sampling in 1 2; do
+        measure "${samples}_draw$sampling" --seed "$sampling" --name "$method/$preset/weights$seed"
+    done
+}
+
+measure() { # folder, options of evaluate.py: draw pictures into the folder again only when the weights are others
+    local samples=$1
+    shift
+    if [[ "$(cat "$samples.stamp" 2>/dev/null)" == "$stamp" ]]; then return; fi
+    rm -rf "$samples" "$samples.stamp"
+    call inference.py "$samples" --method "$method" --checkpoint "$weights" --seed "${sampling:-$seed}"
+    places evaluate.py "$samples" --method "$method" --preset "$preset" "$@"
+    echo "$stamp" >"$samples.stamp"
+}
+
+side_by_side A B
+for method in A B; do
+    if [[ ! -f $runs/p1_${method}_seed$seed/weights.safetensors ]]; then
         echo "stopped before the end of training; the same command goes on from here"
         exit 0
     fi
-    # What was drawn is drawn again only when the weights are others.
-    stamp="$(cksum <"$weights")"
-    if [[ "$(cat "$samples.stamp" 2>/dev/null)" != "$stamp" ]]; then
-        rm -rf "$samples" "$samples.stamp"
-        call inference.py "$samples" --method "$method" --checkpoint "$weights"
-        places evaluate.py "$samples" --method "$method" --preset "$preset"
-        echo "$stamp" >"$samples.stamp"
-    fi
-done
-
-# How far the distances depend on the latents drawn: two further sampling seeds, measured but not shown (and left out
-# of the quick look that preset sample is).
-for method in A B; do
-    if [[ $preset == sample ]]; then break; fi
-    weights="$runs/p1_${method}_seed$seed/weights.safetensors"
-    stamp="$(cksum <"$weights")"
-    for sampling in 1 2; do
-        samples="$runs/p1_${method}_samples_seed${seed}_draw$sampling"
-        if [[ "$(cat "$samples.stamp" 2>/dev/null)" != "$stamp" ]]; then
-            rm -rf "$samples" "$samples.stamp"
-            call inference.py "$samples" --method "$method" --checkpoint "$weights" --seed "$sampling"
-            places evaluate.py "$samples" --method "$method" --preset "$preset" --seed "$sampling" \
-                --name "$method/$preset/weights$seed"
-            echo "$stamp" >"$samples.stamp"
-        fi
-    done
 done
 if [[ $chosen == *--ablation* ]]; then places ablation.py --preset "$preset"; fi
 echo "done: results in p1.json, pictures in images/P1; next: python scripts/render_report.py"

@@ -27,11 +27,11 @@ fi
 stamp="$(cksum <"$unet")"
 if [[ "$(cat "$samples.stamp" 2>/dev/null)" != "$stamp" ]]; then
     rm -rf "$samples" "$samples.stamp"
-    count=100
-    if [[ $preset == sample ]]; then count=20; fi
+    count=100 figures=()
+    if [[ $preset == sample ]]; then count=20 figures=(--sampler ddim --steps 20); fi # a quick look
     call inference.py "$samples" --checkpoint "$unet" --num-per-digit "$count"
     places evaluate.py "$samples" --judge "$judge" --preset "$preset" --name "$preset"
-    call figures.py --model "$preset" --checkpoint "$unet" ${output[@]+"${output[@]}"}
+    call figures.py --model "$preset" --checkpoint "$unet" ${figures[@]+"${figures[@]}"} ${output[@]+"${output[@]}"}
     echo "$stamp" >"$samples.stamp"
 fi
 if [[ $chosen != *--no-sweep* ]]; then

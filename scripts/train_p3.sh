@@ -26,17 +26,5 @@ lane() { # everything of one target
     done
 }
 
-# The two targets train side by side, each on half the cores: the network is so small that two threads of one
-# process wait for each other more than two processes do.
-cores=$("$python" -c 'import os; print(os.cpu_count() or 1)')
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > 1 ? cores / 2 : 1))}"
-trap 'kill 0' INT TERM
-lane svhn &
-svhn=$!
-lane usps &
-usps=$!
-failed=0
-wait "$svhn" || failed=$?
-wait "$usps" || failed=$?
-((failed == 0)) || exit "$failed"
+side_by_side svhn usps
 echo "done: accuracies in results/p3.json (preset sample: runs/sample/results/p3.json); next: python p3_dann/tsne.py"

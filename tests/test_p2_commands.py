@@ -34,7 +34,9 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 TIMESTEPS = 6
 TINY = replace(
     PRESETS["sample"],
+    initial_weights="",
     channel_mults=(1, 1),
+    attention_levels=(),
     timesteps=TIMESTEPS,
     steps=4,
     batch_size=8,
@@ -43,6 +45,7 @@ TINY = replace(
     sample_every=4,
     dropout=0.1,
 )
+SIZE = ("--channel-mults", 1, 1, "--attention-levels", "--timesteps", TIMESTEPS, "--batch-size", 8)
 CPU = torch.device("cpu")
 
 
@@ -62,8 +65,7 @@ def trained(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("p2")
     places = ("--data-root", data_root, "--output", output, "--device", "cpu", "--preset", "sample")
     call(classifier.main, *places, "--epochs", 2, "--batch-size", 16, "--log-every", 1)
-    size = ("--channel-mults", 1, 1, "--timesteps", TIMESTEPS, "--steps", 4, "--batch-size", 8)
-    call(train.main, *places, *size, "--log-every", 2, "--sample-every", 4)
+    call(train.main, *places, "--initial-weights", "", *SIZE, "--steps", 4, "--log-every", 2, "--sample-every", 4)
     weights, judge = weights_of(output), judge_of(output)
     few = ("--num-per-digit", 1, "--steps", 2, 3, "--guidance-scales", 1, 2)
     call(sweep.main, *places, "--checkpoint", weights, "--judge", judge, *few, "--ancestral")
@@ -109,6 +111,34 @@ def test_training_stopped_after_every_step_ends_the_same(data_root: Path, tmp_pa
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
     assert whole.rows[-1]["step"] == TINY.steps - 1
     assert any(key.startswith("loss_level_") for key in whole.rows[-1])
+
+
+def test_training_goes_on_from_given_weights(trained: Path, data_root: Path, tmp_path: Path) -> None:
+    start = weights_of(trained)
+    places = ("--data-root", data_root, "--output", tmp_path, "--device", "cpu", "--preset", "sample")
+    still = ("--steps", 1, "--learning-rate", 1e-12, "--log-every", 1)
+    call(train.main, *places, *SIZE, *still, "--initial-weights", start)
+    before, after = (load_weights(path, train.KIND)[0] for path in (start, weights_of(tmp_path)))
+    assert all(torch.allclose(after[name], tensor, atol=1e-6) for name, tensor in before.items())
+    record = read_results(tmp_path / "results", "p2")["train/sample/seed0"]
+    assert record["initial_dataset"] == "built-in sample set"
+    assert "trained on built-in sample set" in report.render(workspace("sample", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "fragment"),
+    [
+        (("--initial-weights", "nowhere.safetensors"), "no such weights"),
+        (("--initial-weights", "p2_classifier.safetensors"), "not p2_diffusion/unet"),
+        (("--channels", "64"), "does not fit UNet"),
+    ],
+)
+def test_weights_that_cannot_begin_a_training(
+    options: tuple[str, ...], fragment: str, data_root: Path, tmp_path: Path, run_command: Command
+) -> None:
+    places = ("--data-root", data_root, "--output", tmp_path, "--preset", "sample")
+    assert_one_clear_line(run_command("p2_diffusion/train.py", *places, *options), fragment)
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_training_moves_the_weights_and_the_average_lags_behind(data_root: Path, tmp_path: Path) -> None:
@@ -298,13 +328,20 @@ def test_drawing_alone_or_in_a_batch_is_the_same(trained: Path) -> None:
 
 def test_strip_shows_the_first_zero_of_the_grid(trained: Path) -> None:
     model, diffusion = load_model(weights_of(trained), CPU)
-    images, frames = figures.draw_grid(model, diffusion, 2.0, seed=0)
+    images, frames = figures.draw_grid(model, diffusion, SamplerConfig("ddpm", TIMESTEPS, 2.0), seed=0)
     assert sorted(frames) == [0, 1, 2, 4, 5, 6]
     assert torch.equal(frames[TIMESTEPS], images[0])
     grid = np.asarray(Image.open(trained / "images" / "P2" / "diffusion_grid.png"))
     assert grid.shape == (10 * (56 + 2) + 2, 10 * (56 + 2) + 2, 3)
     assert np.array_equal(grid[2:58:2, 2:58:2], images[0].permute(1, 2, 0).numpy())
     assert (trained / "images" / "P2" / "diffusion_grid_time.png").is_file()
+
+
+def test_strip_of_a_fast_sampler_counts_time_steps(trained: Path) -> None:
+    model, diffusion = load_model(weights_of(trained), CPU)
+    images, frames = figures.draw_grid(model, diffusion, SamplerConfig("ddim", 3, 2.0), seed=0)
+    assert sorted(frames) == [0, 2, 4, 6]
+    assert torch.equal(frames[TIMESTEPS], images[0])
 
 
 def test_report_says_what_is_measured_and_what_is_not(trained: Path, tmp_path: Path) -> None:
