@@ -54,7 +54,7 @@ def mix_channels(pixels: torch.Tensor) -> torch.Tensor:
     """Return grey pictures (N, 1, H, W), each a random convex combination of its channels (N, C, H, W)."""
     weights = torch.rand(pixels.shape[:2], device=pixels.device).add_(1e-3)
     weights = weights / weights.sum(1, keepdim=True)
-    return torch.einsum("nchw,nc->nhw", pixels, weights).unsqueeze(1)
+    return torch.bmm(weights.unsqueeze(1), pixels.flatten(2)).unflatten(2, pixels.shape[2:])
 
 
 def add_neighbours(pixels: torch.Tensor, probability: float) -> torch.Tensor:
@@ -65,19 +65,24 @@ def add_neighbours(pixels: torch.Tensor, probability: float) -> torch.Tensor:
 
     Source: the pasted region of Yun et al., "CutMix", 2019, put where a house number has its other digits.
     """
-    count, size, device = len(pixels), pixels.shape[-1], pixels.device
-    column = torch.arange(-size, 2 * size, device=device)
-    wide = pixels[..., column.clamp(0, size - 1)]
-    brightness = pixels.mean(dim=(1, 2, 3), keepdim=True)
+    count, channels, size = pixels.shape[:3]
+    column = torch.arange(-size, 2 * size, device=pixels.device)
+    own = torch.arange(count, device=pixels.device)[:, None]
+    # From which picture, and from which of its columns, each of the 3 S columns comes.
+    picture, source = own.expand(-1, 3 * size), column.clamp(0, size - 1).expand(count, -1)
     for side in (-1, 1):
-        distance = torch.randint(size * 4 // 7, size * 6 // 7 + 1, (count, 1), device=device)
-        present = torch.rand((count, 1), device=device) < probability
-        other = (pixels - brightness + brightness.roll(-side, dims=0)).roll(side, dims=0)
-        moved_column = (column - side * distance).clamp(0, size - 1)
-        moved = other.gather(3, moved_column[:, None, None, :].expand(-1, *other.shape[1:3], -1))
-        beyond = side * (2 * column - size + 1) > distance
-        wide = torch.where((beyond & present)[:, None, None, :], moved, wide)
-    return wide
+        distance = torch.randint(size * 4 // 7, size * 6 // 7 + 1, (count, 1), device=pixels.device)
+        present = torch.rand((count, 1), device=pixels.device) < probability
+        beyond = (side * (2 * column - size + 1) > distance) & present
+        picture = torch.where(beyond, own - side, picture)
+        source = torch.where(beyond, (column - side * distance).clamp(0, size - 1), source)
+    picture = picture % count
+    brightness = pixels.mean(dim=(1, 2, 3))
+    columns = pixels.permute(0, 3, 1, 2).reshape(count * size, -1)
+    wide = columns[(picture * size + source).flatten()].view(count, 3 * size, -1)
+    moved = wide - brightness[picture][:, :, None] + brightness[:, None, None]
+    wide = torch.where((picture == own)[:, :, None], wide, moved)
+    return wide.view(count, 3 * size, channels, size).permute(0, 2, 3, 1)
 
 
 def affine(
