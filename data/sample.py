@@ -13,7 +13,7 @@ from common.seed import derive_seed
 from data.drawing import draw_face, draw_mnistm, draw_svhn, draw_usps
 from data.layout import Splits, WriterPool, building, picture_name, save_png, split_shuffled, write_source, write_splits
 
-SOURCE = "built-in sample set"
+SOURCE = {"face": "built-in faces", "mnistm": "built-in MNIST-M", "svhn": "built-in SVHN", "usps": "built-in USPS"}
 # Pictures in train, val and (digits only) test: enough that every problem visibly learns within minutes.
 SAMPLE_COUNTS: Mapping[str, tuple[int, ...]] = {
     "face": (2000, 200),
@@ -59,7 +59,7 @@ def make_sample(
                     bounds = np.cumsum((0, *counts[part]))
                     splits = Splits(*map(np.arange, bounds[:-1], bounds[1:]))
                     write_splits(folder, labels, splits)
-                write_source(folder, SOURCE)
+                write_source(folder, SOURCE[part])
 
 
 def _digits(part: str, counts: tuple[int, ...], rng: np.random.Generator) -> tuple[list[Any], np.ndarray]:

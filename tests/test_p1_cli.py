@@ -43,7 +43,7 @@ def test_training_leaves_logs_curves_weights_and_a_record(trained: Path) -> None
     assert (trained / "images/P1/GAN_B_progress.png").is_file()
     assert rows[-1]["variety"] > 0
     record = json.loads((trained / "results/p1.json").read_text())["train/B/sample/seed0"]
-    assert record["steps"] == 6 and record["train_images"] == 48 and record["dataset"] == "built-in sample set"
+    assert record["steps"] == 6 and record["train_images"] == 48 and record["dataset"] == "built-in faces"
 
 
 @pytest.mark.parametrize(

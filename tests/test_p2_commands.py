@@ -121,8 +121,8 @@ def test_training_goes_on_from_given_weights(trained: Path, data_root: Path, tmp
     before, after = (load_weights(path, train.KIND)[0] for path in (start, weights_of(tmp_path)))
     assert all(torch.allclose(after[name], tensor, atol=1e-6) for name, tensor in before.items())
     record = read_results(tmp_path / "results", "p2")["train/sample/seed0"]
-    assert record["initial_dataset"] == "built-in sample set"
-    assert "trained on built-in sample set" in report.render(workspace("sample", tmp_path))
+    assert record["initial_dataset"] == "built-in MNIST-M"
+    assert "trained on built-in MNIST-M" in report.render(workspace("sample", tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_learning_rate_warms_up_and_decays() -> None:
 def test_training_is_recorded_with_its_recipe(trained: Path) -> None:
     run = read_results(trained / "results", "p2")["train/sample/seed0"]
     assert run["timesteps"] == TIMESTEPS and run["channel_mults"] == [1, 1]
-    assert run["dataset"] == "built-in sample set" and run["train_images"] == 96
+    assert run["dataset"] == "built-in MNIST-M" and run["train_images"] == 96
     assert run["parameters"] == sum(
         tensor.numel() for tensor in load_weights(weights_of(trained), train.KIND)[0].values()
     )
@@ -349,7 +349,7 @@ def test_report_says_what_is_measured_and_what_is_not(trained: Path, tmp_path: P
     text = report.render(space)
     assert text == report.render(space)
     assert text.startswith("## Problem 2")
-    assert "33,293,187 parameters" in text and "built-in sample set" in text
+    assert "33,293,187 parameters" in text and "built-in MNIST-M" in text
     assert "images/P2/diffusion_grid.png" in text and "images/P2/sampler_sweep_sample.png" in text
     assert "no folder of generated pictures is evaluated yet" in text
     assert "Not run: this compares presets `cpu` and `full`" in text
