@@ -57,10 +57,7 @@ def speed(results: Results) -> str:
         "largest ratio of a pair. The time to the first step counts from the start of Python, with a warm cache.\n"
     )
     if any_entry.get("precision") == "float32":
-        text += (
-            "This device has no fast bfloat16, so ours computed in float32 as the plain loops do: where nearly all of "
-            "a step is convolutions (next table), little is left to gain.\n"
-        )
+        text += "This device has no fast bfloat16, so ours computed in float32 as the plain loops do.\n"
     return text + "\n" + table(header, rows)
 
 

@@ -27,6 +27,8 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)  # whose random state checkpoints then hold
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {name}: not available here; use cuda, mps, cpu or auto") from error
     if device.type == "cpu":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -45,6 +46,12 @@ def read_results(results: Path, problem: str) -> dict[str, dict[str, Any]]:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not valid JSON ({error}); restore it with git, or delete it") from error
+
+
+def of_first_seed(results: Mapping[str, Mapping[str, Any]], prefix: str) -> Mapping[str, Any] | None:
+    """Return the measurement under ``<prefix>/seedN`` with the smallest N; None where there is none."""
+    seeds = [int(match[1]) for key in results if (match := re.fullmatch(rf"{re.escape(prefix)}/seed(\d+)", key))]
+    return results[f"{prefix}/seed{min(seeds)}"] if seeds else None
 
 
 @contextmanager

@@ -72,6 +72,7 @@ class Run:
         is_writer: bool = True,
         tensorboard: bool = False,
         checkpoint_seconds: float = 60.0,
+        defaults: dict[str, Any] | None = None,
     ) -> None:
         """Open the folder, refusing one that another run holds.
 
@@ -86,6 +87,7 @@ class Run:
             is_writer: False in the processes of a distributed run that write nothing.
             tensorboard: also write TensorBoard event files.
             checkpoint_seconds: how often to save; the result does not depend on it.
+            defaults: what options had before they were options, for runs begun by older code.
         """
         self.folder, self.kind, self.config = Path(folder), kind, json.loads(json.dumps(config))
         self.state, self.weights, self.device = state, weights, device
@@ -97,7 +99,7 @@ class Run:
         self._first_bad_step = torch.full((), -1, dtype=torch.int64, device=device)
         self._stop_signal: int | None = None
         self._tensorboard_requested, self._events = tensorboard, None
-        self._fresh = fresh
+        self._fresh, self._defaults = fresh, json.loads(json.dumps(defaults or {}))
         self._bar: tqdm | None = None
 
     @property
@@ -265,15 +267,12 @@ class Run:
 
     def _resume(self) -> None:
         payload = load_checkpoint(self.checkpoint, self.kind, self.device)
-        different = sorted(
-            key
-            for key in payload["config"].keys() | self.config.keys()
-            if payload["config"].get(key) != self.config.get(key)
-        )
+        saved = self._defaults | payload["config"]
+        different = sorted(key for key in saved.keys() | self.config.keys() if saved.get(key) != self.config.get(key))
         if different:
             key = different[0]
             raise UserError(
-                f"{self.folder}: trained with {key} {payload['config'].get(key)}, asked for {self.config.get(key)}; "
+                f"{self.folder}: trained with {key} {saved.get(key)}, asked for {self.config.get(key)}; "
                 "pass the same options, --fresh to start anew, or another --run-dir"
             )
         for name, thing in self.state.items():

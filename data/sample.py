@@ -13,7 +13,12 @@ from common.seed import derive_seed
 from data.drawing import draw_face, draw_mnistm, draw_svhn, draw_usps
 from data.layout import Splits, WriterPool, building, picture_name, save_png, split_shuffled, write_source, write_splits
 
-SOURCE = {"face": "built-in faces", "mnistm": "built-in MNIST-M", "svhn": "built-in SVHN", "usps": "built-in USPS"}
+SOURCE = {
+    "face": "drawn faces (sample)",
+    "mnistm": "MNIST-M-like (sample)",
+    "svhn": "SVHN-like (sample)",
+    "usps": "USPS-like (sample)",
+}
 # Pictures in train, val and (digits only) test: enough that every problem visibly learns within minutes.
 SAMPLE_COUNTS: Mapping[str, tuple[int, ...]] = {
     "face": (2000, 200),

@@ -9,7 +9,7 @@ from typing import Any
 from common.files import sha256
 from common.paths import Workspace
 from common.report import architecture, code, details, duration, percent, picture, summary_table, table
-from common.results import read_results
+from common.results import of_first_seed, read_results
 from p1_gan.ablation import ROWS
 from p1_gan.model import CHANNELS, LATENT_SIZE
 from p1_gan.presets import METHODS
@@ -56,20 +56,22 @@ def main_preset(results: Results) -> str:
 
 
 def training(results: Results, method: str, preset: str) -> Mapping[str, Any] | None:
-    """Return the record of the training of ``method``, seed 0."""
-    return results.get(f"train/{method}/{preset}/seed0")
+    """Return the record of the training of ``method``."""
+    return of_first_seed(results, f"train/{method}/{preset}")
 
 
 def evaluation(results: Results, method: str, preset: str) -> Mapping[str, Any] | None:
-    """Return the measurement of the pictures of ``method``, seed 0."""
-    return results.get(f"evaluate/{method}/{preset}/seed0")
+    """Return the measurement of the pictures of ``method``."""
+    return of_first_seed(results, f"evaluate/{method}/{preset}")
 
 
 def draws(results: Results, method: str, preset: str) -> list[Mapping[str, Any]]:
     """Return what was measured of the pictures of ``method``, one entry for each sampling seed."""
     one = evaluation(results, method, preset)
-    others = [value for key, value in results.items() if key.startswith(f"evaluate/{method}/{preset}/weights0/seed")]
-    return ([one] if one else []) + others
+    if one is None:
+        return []
+    others = f"evaluate/{method}/{preset}/weights{one['seed']}/seed"
+    return [one, *(value for key, value in results.items() if key.startswith(others))]
 
 
 def distances(results: Results, method: str, preset: str) -> list[float]:
@@ -208,7 +210,7 @@ def observations(space: Workspace, results: Results, preset: str) -> str:
 
 def ablation(results: Results, preset: str) -> str:
     """Return the table of the ablation: one ingredient of B off at a time, on an equal, short budget."""
-    found = {row: results.get(f"ablation/{row}/{preset}/seed0") for row in ROWS}
+    found = {row: of_first_seed(results, f"ablation/{row}/{preset}") for row in ROWS}
     measured = {row: values for row, values in found.items() if values}
     if not measured:
         return "*Not run: `python p1_gan/ablation.py` trains and measures the rows.*\n"

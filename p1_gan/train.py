@@ -37,10 +37,10 @@ from common.errors import run_main
 from common.paths import Workspace, workspace
 from common.pictures import save_grid, save_image, to_uint8
 from common.plots import save_curves
-from common.results import record
+from common.results import read_results, record
 from common.run import Run
 from common.seed import generator, seed_everything
-from common.weights import save_weights
+from common.weights import is_finished, save_weights
 from p1_gan.augment import diff_augment
 from p1_gan.dataset import load_train_faces, random_flip, to_network
 from p1_gan.faces import detector_available, face_rate
@@ -119,6 +119,7 @@ def train(
         fresh=arguments.fresh,
         is_writer=world.is_writer,
         tensorboard=arguments.tensorboard,
+        defaults=asdict(TrainConfig()),
     )
     with run:
         for step in run.steps(config.steps, batch_size, f"p1 {arguments.method}", arguments.max_seconds):
@@ -209,10 +210,16 @@ def save_strip(run: Run, config: TrainConfig, path: Path) -> None:
 
 
 def finish(
-    run: Run, config: TrainConfig, run_config: dict[str, Any], count: int, space: Workspace, device: torch.device
+    run: Run,
+    config: TrainConfig,
+    run_config: dict[str, Any],
+    count: int,
+    space: Workspace,
+    key: str,
+    device: torch.device,
 ) -> None:
     """Write what a finished run leaves: weights, curves, and its record in results/p1.json."""
-    method, preset, seed = run_config["method"], run_config["preset"], run_config["seed"]
+    method, preset = run_config["method"], run_config["preset"]
     save_weights(run.folder / "weights.safetensors", run.weights(), kind_of(method), run_config)
     save_strip(run, config, space.images / "P1" / f"GAN_{method}_progress.png")
     save_curves(run.rows, PANELS, run.folder / "curves.png", title=f"P1 {method}, {preset}, {run_config['dataset']}")
@@ -223,7 +230,7 @@ def finish(
         "seconds": round(run.total_seconds, 1),
         "images_per_second": round(config.steps * config.batch_size / max(run.total_seconds, 1e-9), 1),
     }
-    record(space.results, "p1", f"train/{method}/{preset}/seed{seed}", values, device)
+    record(space.results, "p1", key, values, device)
     print(f"wrote {run.folder / 'weights.safetensors'}")
 
 
@@ -248,9 +255,16 @@ def main() -> None:
         "seed": arguments.seed,
         "dataset": dataset_name(arguments.data_root, "face"),
     }
-    run, count = train(config, run_config, run_dir, arguments, world)
-    if run.step == config.steps and world.is_writer:
-        finish(run, config, run_config, count, space, world.device)
+    key = f"train/{arguments.method}/{arguments.preset}/seed{arguments.seed}"
+    weights = run_dir / "weights.safetensors"
+    before = is_finished(weights, kind_of(arguments.method), run_config, asdict(TrainConfig()))
+    # Not recorded again: the record would name the machine of now with the time of then.
+    if before and not arguments.fresh and key in read_results(space.results, "p1"):
+        print(f"finished before: {weights}")
+    else:
+        run, count = train(config, run_config, run_dir, arguments, world)
+        if run.step == config.steps and world.is_writer:
+            finish(run, config, run_config, count, space, key, world.device)
     leave_world(world)
 
 

@@ -30,7 +30,7 @@ from p2_diffusion.diffusion import Diffusion
 from p2_diffusion.inference import DEFAULT, load_model
 from p2_diffusion.model import UNet, memory_format
 from p2_diffusion.presets import PRESETS
-from p2_diffusion.samplers import SAMPLERS, SamplerConfig, sample
+from p2_diffusion.samplers import SAMPLERS, SamplerConfig, sample, time_steps
 
 COLUMNS = 10
 FRAMES = 6
@@ -48,12 +48,14 @@ def draw_grid(
     device = next(model.parameters()).device
     noise = torch.randn(COLUMNS, 3, DIGIT_SIZE, DIGIT_SIZE, generator=generator(seed, "grid")).to(device)
     conditions = torch.arange(1, 11, device=device).repeat_interleave(COLUMNS)
+    ts = time_steps(diffusion.timesteps, config.steps, quadratic=config.sampler == "dpmpp")
+    behind = [diffusion.timesteps - 1 - t for t in ts] + [diffusion.timesteps]
     moments = {round(k * config.steps / (FRAMES - 1)) for k in range(FRAMES)}
     frames = {}
 
     def remember(finished: int, x: torch.Tensor) -> None:
         if finished in moments:
-            frames[round(finished * diffusion.timesteps / config.steps)] = to_uint8(x[0]).cpu()
+            frames[behind[finished]] = to_uint8(x[0]).cpu()
 
     with autocast(device):
         images = sample(

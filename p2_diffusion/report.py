@@ -7,7 +7,7 @@ from typing import Any
 
 from common.paths import Workspace
 from common.report import architecture, code, details, duration, percent, picture, table
-from common.results import read_results
+from common.results import of_first_seed, read_results
 from p2_diffusion.inference import DEFAULT
 from p2_diffusion.model import UNet
 from p2_diffusion.presets import PRESETS
@@ -29,7 +29,7 @@ def render(space: Workspace) -> str:
         "### 1. Architecture and implementation\n",
         implementation(results),
         details(f"The U-Net of the report, {count_parameters(UNet()):,} parameters", code(architecture(UNet()))),
-        *(narrow_network(results[f"train/{preset}/seed0"]) for preset in presets if preset != "full"),
+        *(narrow_network(training(results, preset)) for preset in presets if preset != "full"),
         "### 2. Ten pictures of each digit\n",
         grid(space, results),
         "### 3. Six moments of the reverse process\n",
@@ -47,7 +47,12 @@ def render(space: Workspace) -> str:
 
 def trained_presets(results: Results) -> list[str]:
     """Return the presets whose training is recorded, the largest first."""
-    return [preset for preset in PRESET_ORDER if f"train/{preset}/seed0" in results]
+    return [preset for preset in PRESET_ORDER if training(results, preset)]
+
+
+def training(results: Results, preset: str) -> Entry | None:
+    """Return the record of the training of ``preset``."""
+    return of_first_seed(results, f"train/{preset}")
 
 
 def count_parameters(model: UNet) -> int:
@@ -71,7 +76,7 @@ def implementation(results: Results) -> str:
     presets = trained_presets(results)
     if not presets:
         return text + "\n*Not run: no training is recorded yet; `bash scripts/train_p2.sh` makes one.*\n"
-    runs = [results[f"train/{preset}/seed0"] for preset in presets]
+    runs = [training(results, preset) for preset in presets]
     rows = [
         ["parameters", *(f"{run['parameters']:,}" for run in runs)],
         ["widths", *(" ".join(str(run["channels"] * mult) for mult in run["channel_mults"]) for run in runs)],
@@ -106,7 +111,7 @@ def data_of(run: Entry | None) -> str:
 
 def missing_full(results: Results) -> str:
     """Return the note that the network of the report was not trained, where that is so."""
-    if "train/full/seed0" in results:
+    if training(results, "full"):
         return ""
     return (
         "\n*Not run: preset `full`, the network as printed below, which needs a GPU; "
@@ -127,7 +132,7 @@ def made_by(results: Results) -> str:
     drawn = results.get("figures")
     if drawn is None:
         return ""
-    run = results.get(f"train/{drawn['preset']}/seed0")
+    run = training(results, drawn["preset"])
     data = f", trained on {data_of(run)}" if run else ""
     how = f"{SAMPLER_NAMES[drawn['sampler']]}, {drawn['steps']} steps, w = {drawn['guidance_scale']:g}"
     return f" Preset `{drawn['preset']}`{data}; {how}."
@@ -141,7 +146,7 @@ def grid(space: Workspace, results: Results) -> str:
 
 def strip(space: Workspace, results: Results) -> str:
     """Return the first 0 coming out of noise."""
-    caption = f"The first 0 of the grid after so many steps of the reverse process.{made_by(results)}"
+    caption = f"The first 0 of the grid, with so many of the T time steps behind it.{made_by(results)}"
     return picture(space, "P2/diffusion_grid_time.png", caption)
 
 
@@ -149,7 +154,7 @@ def main_table(results: Results) -> str:
     """Return accuracy and Fréchet distance of the generated pictures, by preset."""
     rows = []
     for preset in PRESET_ORDER:
-        measured, run = results.get(f"evaluate/{preset}"), results.get(f"train/{preset}/seed0")
+        measured, run = results.get(f"evaluate/{preset}"), training(results, preset)
         if measured:
             rows.append(
                 [
@@ -182,7 +187,7 @@ def thousand_pictures(results: Results, preset: str) -> str:
 
 def judge_note(results: Results) -> str:
     """Return how reliable the judge is."""
-    judges = [results[key] for preset in PRESET_ORDER if (key := f"judge/{preset}/seed0") in results]
+    judges = [judge for preset in PRESET_ORDER if (judge := of_first_seed(results, f"judge/{preset}"))]
     return "".join(
         f"The judge of preset `{judge['preset']}` was trained on {judge['train_images']:,} pictures of "
         f"{judge['dataset']} (train.csv alone) and is right on {percent(judge['accuracy'], 2)} of the "
@@ -349,7 +354,7 @@ def guidance_line(preset: str, entries: list[Entry]) -> str:
 
 def model_line(results: Results) -> str:
     """Return what the larger network buys over the smaller one."""
-    runs = {preset: results.get(f"train/{preset}/seed0") for preset in ("cpu", "full")}
+    runs = {preset: training(results, preset) for preset in ("cpu", "full")}
     scores = {preset: results.get(f"evaluate/{preset}") for preset in ("cpu", "full")}
     if not all(runs.values()) or not all(scores.values()):
         missing = " and ".join(f"`{name}`" for name in runs if not (runs[name] and scores[name]))

@@ -31,14 +31,15 @@ from common.dataset import dataset_name
 from common.device import autocast
 from common.distributed import World, join_world, leave_world
 from common.ema import ExponentialMovingAverage
-from common.errors import run_main
+from common.errors import UserError, run_main
+from common.files import sha256
 from common.paths import WEIGHTS, Workspace, workspace
 from common.pictures import save_grid, to_uint8
 from common.plots import save_curves
-from common.results import record
+from common.results import read_results, record
 from common.run import Run
 from common.seed import generator, seed_everything
-from common.weights import load_into, load_weights, save_weights
+from common.weights import is_finished, load_into, load_weights, save_weights
 from p2_diffusion.dataset import DOMAIN, load_mnistm, to_network
 from p2_diffusion.diffusion import Diffusion, drop_labels
 from p2_diffusion.model import UNet, memory_format
@@ -66,10 +67,21 @@ def build_diffusion(config: dict[str, Any]) -> Diffusion:
     return Diffusion(config["timesteps"], config["schedule"], config["prediction"], config["min_snr_gamma"])
 
 
-def initial_weights(config: TrainConfig) -> Path:
-    """Return the file that training starts from: as given, or else in ``weights/``."""
-    given = Path(config.initial_weights)
-    return given if given.is_file() else WEIGHTS / given
+def load_initial(config: TrainConfig) -> tuple[dict[str, torch.Tensor] | None, dict[str, str]]:
+    """Return the weights that training starts from (None: random ones), and which they are, for the record.
+
+    Raises:
+        UserError: missing, damaged, or trained for another process.
+    """
+    if not config.initial_weights:
+        return None, {}
+    shipped = WEIGHTS / config.initial_weights
+    path = shipped if shipped.is_file() else Path(config.initial_weights)
+    state, made_with = load_weights(path, KIND)
+    for key in ("timesteps", "schedule", "prediction"):
+        if made_with[key] != getattr(config, key):
+            raise UserError(f"{path}: trained with {key} {made_with[key]}, asked for {getattr(config, key)}")
+    return state, {"initial_dataset": made_with["dataset"], "initial_sha256": sha256(path)}
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
@@ -108,16 +120,20 @@ class LossMeter:
 
 
 def train(
-    config: TrainConfig, run_config: dict[str, Any], run_dir: Path, arguments: argparse.Namespace, world: World
+    config: TrainConfig,
+    run_config: dict[str, Any],
+    initial: dict[str, torch.Tensor] | None,
+    run_dir: Path,
+    arguments: argparse.Namespace,
+    world: World,
 ) -> tuple[Run, int]:
-    """Train to the last step and return the finished run and the number of training pictures."""
+    """Train to the last step, from ``initial`` or random weights; return the run and how many pictures it saw."""
     device = world.device
     images, labels = load_mnistm(arguments.data_root, "train", device)
     seed_everything(arguments.seed, deterministic=not config.compile)
     model = build_model(run_config)
-    if config.initial_weights:
-        path = initial_weights(config)
-        load_into(model, load_weights(path, KIND)[0], path)
+    if initial is not None:
+        load_into(model, initial, Path(config.initial_weights))
     model = model.to(device, memory_format=memory_format(device))
     diffusion = build_diffusion(run_config).to(device)
     ema = ExponentialMovingAverage(model, config.ema_decay)
@@ -138,6 +154,7 @@ def train(
         fresh=arguments.fresh,
         is_writer=world.is_writer,
         tensorboard=arguments.tensorboard,
+        defaults=asdict(TrainConfig()),
     )
     with run:
         for step in run.steps(config.steps, config.batch_size, "p2", arguments.max_seconds):
@@ -194,15 +211,30 @@ def main() -> None:
     run_dir = arguments.run_dir or space.runs / f"p2_seed{arguments.seed}"
     dataset = dataset_name(arguments.data_root, DOMAIN)
     run_config = asdict(config) | {"preset": arguments.preset, "seed": arguments.seed, "dataset": dataset}
+    initial, which = load_initial(config)
+    run_config |= which
 
-    run, count = train(config, run_config, run_dir, arguments, world)
-    if run.step == config.steps and world.is_writer:
-        finish(run, config, run_config, count, space, world.device)
+    key = f"train/{arguments.preset}/seed{arguments.seed}"
+    weights = run_dir / "weights.safetensors"
+    before = is_finished(weights, KIND, run_config, asdict(TrainConfig()))
+    # Not recorded again: the record would name the machine of now with the time of then.
+    if before and not arguments.fresh and key in read_results(space.results, "p2"):
+        print(f"finished before: {weights}")
+    else:
+        run, count = train(config, run_config, initial, run_dir, arguments, world)
+        if run.step == config.steps and world.is_writer:
+            finish(run, config, run_config, count, space, key, world.device)
     leave_world(world)
 
 
 def finish(
-    run: Run, config: TrainConfig, run_config: dict[str, Any], count: int, space: Workspace, device: torch.device
+    run: Run,
+    config: TrainConfig,
+    run_config: dict[str, Any],
+    count: int,
+    space: Workspace,
+    key: str,
+    device: torch.device,
 ) -> None:
     """Write what a finished run leaves: weights, curves, and its record in results/p2.json."""
     save_weights(run.folder / "weights.safetensors", run.weights(), KIND, run_config)
@@ -219,9 +251,7 @@ def finish(
         "seconds": round(seconds, 1),
         "images_per_second": round(config.steps * config.batch_size / seconds, 1),
     }
-    if config.initial_weights:
-        values["initial_dataset"] = load_weights(initial_weights(config), KIND)[1]["dataset"]
-    record(space.results, "p2", f"train/{run_config['preset']}/seed{run_config['seed']}", values, device)
+    record(space.results, "p2", key, values, device)
     print(f"wrote {run.folder / 'weights.safetensors'}")
 
 

@@ -45,7 +45,7 @@ from common.plots import save_curves
 from common.results import read_results, record
 from common.run import Run
 from common.seed import seed_everything
-from common.weights import load_weights, save_weights
+from common.weights import is_finished, save_weights
 from p3_dann.augment import augment, prepare
 from p3_dann.dataset import SOURCE, load_labelled, load_unlabelled
 from p3_dann.evaluate import KIND, accuracy, information
@@ -78,7 +78,7 @@ def main() -> None:
         "target_data": dataset_name(arguments.data_root, arguments.target),
     }
     weights = folder / "weights.safetensors"
-    if not arguments.fresh and is_finished(weights, description) and key in read_results(space.results, "p3"):
+    if not arguments.fresh and is_finished(weights, KIND, description) and key in read_results(space.results, "p3"):
         if world.is_writer:
             report(key, read_results(space.results, "p3")[key], weights)
     else:
@@ -245,13 +245,6 @@ def late_mean(rows: list[dict[str, Any]], key: str) -> float:
     """Return the mean of a logged value over the last quarter of training."""
     values = [row[key] for row in rows[-max(1, len(rows) // 4) :]]
     return sum(values) / len(values)
-
-
-def is_finished(weights: Path, description: dict[str, Any]) -> bool:
-    """Tell whether ``weights`` is the result of exactly this training."""
-    if not weights.exists():
-        return False
-    return load_weights(weights, KIND)[1] == description
 
 
 def report(key: str, measured: dict[str, Any], weights: Path) -> None:

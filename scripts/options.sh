@@ -50,6 +50,9 @@ while (($#)); do
     shift
 done
 runs="$base/runs/$preset"
+if [[ $seed != 0 && ${#output[@]} == 0 && " $refused " == *" --seeds "* ]]; then
+    fail "--seed $seed: the pictures and the report here are those of seed 0; give another --output as well"
+fi
 
 call() { # script arguments...: with what every command of the problem shares
     local script=$1
@@ -60,13 +63,18 @@ places() { # the same, for the commands that read data or write results
     call "$@" ${data[@]+"${data[@]}"} ${output[@]+"${output[@]}"}
 }
 side_by_side() { # names...: `lane NAME` for all at once, each on its share of the cores and with its own progress bar
-    # Networks as small as P1's and P3's keep two processes of one thread busier than two threads of one process.
+    # P3's network is so small that two threads of one process wait for each other more than two processes do; P1's
+    # evaluation uses one core.
     local name process cores failed=0 processes=()
-    cores=$("$python" -c 'import os; print(os.cpu_count() or 1)')
-    trap 'kill 0' INT TERM
+    cores=$("$python" -c 'import os; print(len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)))')
+    # One signal to every training, then wait until all have saved. The lanes' own shells leave it to their command.
+    trap 'trap "" INT TERM; kill 0; wait; exit 130' INT TERM
     for name in "$@"; do
-        OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > $# ? cores / $# : 1))}" TQDM_POSITION=${#processes[@]} \
-            lane "$name" &
+        {
+            trap : TERM
+            OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > $# ? cores / $# : 1))}" TQDM_POSITION=${#processes[@]} \
+                lane "$name"
+        } &
         processes+=($!)
     done
     for process in "${processes[@]}"; do wait "$process" || failed=$?; done

@@ -20,7 +20,7 @@ from common.errors import UserError, run_main
 from common.files import write_text
 from common.paths import ROOT, Workspace, workspace
 from common.report import duration, percent, picture, table
-from common.results import read_results
+from common.results import of_first_seed, read_results
 from p1_gan import report as p1
 from p2_diffusion import report as p2
 from p3_dann import report as p3
@@ -55,7 +55,7 @@ def first_page(space: Workspace) -> str:
 
     results = read_results(space.results, "p2")
     preset = next((name for name in p2.PRESET_ORDER if f"evaluate/{name}" in results), "cpu")
-    measured, run = results.get(f"evaluate/{preset}"), results.get(f"train/{preset}/seed0")
+    measured, run = results.get(f"evaluate/{preset}"), p2.training(results, preset)
     rate = percent(measured["accuracy"]) if measured else "not run"
     rows.append(["P2: digits recognised", "–", "99.90 %", rate, p2.data_of(run)])
 
@@ -97,7 +97,7 @@ def provenance(space: Workspace) -> str:
 
 
 def presets_table(space: Workspace) -> str:
-    """Return preset, hardware, time and result of every problem that was trained (seed 0), for README.md."""
+    """Return preset, hardware, time and result of every problem that was trained (first seed), for README.md."""
     rows = []
     faces, digits, domains = (read_results(space.results, problem) for problem in PROBLEMS)
     for preset in p3.PRESET_ORDER:
@@ -107,12 +107,12 @@ def presets_table(space: Workspace) -> str:
                 rate = measured.get("face_rate")
                 result = f"face rate {percent(rate)}" if rate is not None else f"FD-HOG {measured['fd_hog']:.2f}"
                 rows.append([f"`{preset}`", f"P1 {method}", run["device"], duration(run["seconds"]), result])
-        run, measured = digits.get(f"train/{preset}/seed0"), digits.get(f"evaluate/{preset}")
+        run, measured = p2.training(digits, preset), digits.get(f"evaluate/{preset}")
         if run and measured:
             result = f"accuracy {percent(measured['accuracy'])}"
             rows.append([f"`{preset}`", "P2", run["device"], duration(run["seconds"]), result])
         for target, name in p3.COLUMNS.items():
-            run = domains.get(f"{preset}/{target}/dann/seed0")
+            run = of_first_seed(domains, f"{preset}/{target}/dann")
             if run:
                 result = f"accuracy {percent(run['accuracy'])}"
                 rows.append([f"`{preset}`", f"P3 DANN, {name}", run["device"], duration(run["seconds"]), result])

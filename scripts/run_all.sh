@@ -6,13 +6,15 @@
 #   bash scripts/run_all.sh --preset full --data-root hw2_data --device cuda
 #   SEEDS="0 1 2" bash scripts/run_all.sh --preset cpu ...       # P3 with three seeds
 #
-# Other options: --seed N, --output DIR (unset: this repository; preset sample: runs/sample). Stopped, it goes on
-# where it was; parts whose arguments and code are as they were when they finished are skipped.
+# Other options: --output DIR (unset: this repository; preset sample: runs/sample), --seed N (with an --output of its
+# own), --fresh (delete the preset's runs and start anew). Stopped, it goes on where it was; parts whose arguments and
+# code are as they were when they finished are skipped.
 set -euo pipefail
 
 preset=sample
 data_root=""
 output=""
+fresh=""
 shared=()
 
 fail() {
@@ -23,7 +25,7 @@ fail() {
 while (($#)); do
     case "$1" in
     -h | --help)
-        sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
         exit 0
         ;;
     --*=*)
@@ -40,6 +42,7 @@ while (($#)); do
         esac
         shift
         ;;
+    --fresh) fresh=yes ;;
     *) fail "$1: unknown; bash scripts/run_all.sh --help lists what there is" ;;
     esac
     shift
@@ -64,6 +67,7 @@ elif [[ $preset == sample ]]; then
 else
     base="$root" runs="$root/runs/$preset"
 fi
+[[ -z $fresh ]] || rm -rf "$runs"
 stamps="$runs/finished"
 mkdir -p "$stamps" || fail "$stamps: cannot be made; choose another --output"
 
@@ -74,7 +78,8 @@ part() {
     local name=$1 result=$2 sources=$3 key began=$SECONDS
     shift 3
     # shellcheck disable=SC2086 - SOURCES is a list
-    key="${SEEDS:-} $* $(cd "$root" && cat $sources | cksum)"
+    key="$* $(cd "$root" && cat $sources | cksum)"
+    [[ $name != p3 ]] || key+=" ${SEEDS:-}"
     if [[ -e $result && "$(cat "$stamps/$name" 2>/dev/null)" == "$key" ]]; then
         summary+=("$name|already there|$result")
         return
@@ -91,7 +96,7 @@ part() {
 
 if [[ -z $data_root ]]; then
     data_root="$base/hw2_data"
-    part data "$data_root" "data/*.py" "$python" "$root/data/prepare.py" sample --data-root "$data_root"
+    part data "$data_root" "data/*.py" "$python" "$root/data/prepare.py" sample --data-root "$data_root" --force
 fi
 [[ -d $data_root ]] || fail "$data_root: no such data root; make one with python data/prepare.py"
 

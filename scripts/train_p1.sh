@@ -23,8 +23,8 @@ lane() { # everything of one method
     # How far the distances depend on the latents drawn: two further sampling seeds, measured but not shown (and left
     # out of the quick look that preset sample is).
     if [[ $preset == sample ]]; then return; fi
-    for sampling in 1 2; do
-        measure "${samples}_draw$sampling" --seed "$sampling" --name "$method/$preset/weights$seed"
+    for sampling in $((seed + 1)) $((seed + 2)); do
+        measure "${samples}_draw$((sampling - seed))" --seed "$sampling" --name "$method/$preset/weights$seed"
     done
 }
 

@@ -43,7 +43,7 @@ def test_training_leaves_logs_curves_weights_and_a_record(trained: Path) -> None
     assert (trained / "images/P1/GAN_B_progress.png").is_file()
     assert rows[-1]["variety"] > 0
     record = json.loads((trained / "results/p1.json").read_text())["train/B/sample/seed0"]
-    assert record["steps"] == 6 and record["train_images"] == 48 and record["dataset"] == "built-in faces"
+    assert record["steps"] == 6 and record["train_images"] == 48 and record["dataset"] == "drawn faces (sample)"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_weights_of_another_shape_are_refused(trained: Path, tmp_path: Path, run
     state = load_file(weights_of(trained))
     state["main.0.weight"] = state["main.0.weight"][:50].contiguous()
     path = tmp_path / "narrow.safetensors"
-    save_file(state, path, metadata={"kind": "p1_gan/B", "config": "{}"})
+    save_file(state, path, metadata={"kind": "p1_gan/B", "config": '{"channels": 16}'})
     done = run_command("p1_gan/inference.py", tmp_path / "out", "--checkpoint", path)
     assert done.returncode == 2 and "does not fit My_Generator" in done.stderr
 
@@ -178,3 +178,60 @@ def test_ablation_trains_apart_and_measures_later(data_root: Path, tmp_path: Pat
     assert set(results) == {"ablation/no-ema/sample/seed0"}
     record = results["ablation/no-ema/sample/seed0"]
     assert record["settings"] == {"ema_decay": 0.0} and record["steps"] == 1 and record["fd_hog"] > 0
+
+
+def test_script_measures_both_methods_with_three_sampling_seeds(tmp_path: Path) -> None:
+    def commands(*options: str) -> list[list[str]]:
+        done = subprocess.run(
+            ["bash", str(ROOT / "scripts/train_p1.sh"), "--output", str(tmp_path), *options],
+            env={**os.environ, "PYTHON": "echo", "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return [line.split() for line in done.stdout.splitlines() if line.startswith(str(ROOT))]
+
+    def draws(lines: list[list[str]], script: str) -> set[tuple[str, str]]:
+        return {
+            (line[line.index("--method") + 1], line[len(line) - line[::-1].index("--seed")])
+            for line in lines
+            if Path(line[0]).stem == script
+        }
+
+    trainings = {("A", "4"), ("B", "4")}
+    lines = commands("--seed", "4")
+    assert draws(lines, "train") == trainings and len(lines) == 2  # echo trains nothing: there is nothing to draw with
+    for method in "AB":
+        weights = tmp_path / f"runs/cpu/p1_{method}_seed4/weights.safetensors"
+        weights.parent.mkdir(parents=True)
+        weights.write_text("weights")
+    lines = commands("--seed", "4")
+    expected = {(method, seed) for method in "AB" for seed in "456"}
+    assert draws(lines, "inference") == draws(lines, "evaluate") == expected and len(lines) == 14
+    assert draws(commands("--seed", "4"), "inference") == set()  # the weights are the same
+
+
+def test_script_refuses_another_seed_beside_the_report_of_this_one() -> None:
+    done = subprocess.run(["bash", str(ROOT / "scripts/train_p1.sh"), "--seed", "1"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: --seed 1") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_script_waits_until_both_methods_have_saved(number: signal.Signals, tmp_path: Path) -> None:
+    # Instead of Python: a training that takes a moment to save when asked to stop, and notes how often it was asked.
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/usr/bin/env bash\n[[ $1 != -c ]] || { echo 2; exit; }\n"
+        f'name="{tmp_path}/$5"; trap \'echo asked >>"$name"\' TERM; touch "$name.began"\n'
+        'until [[ -s $name ]]; do sleep 0.05; done; sleep 0.3; echo saved >>"$name"; exit 130\n'
+    )
+    python.chmod(0o755)
+    command = ["bash", str(ROOT / "scripts/train_p1.sh"), "--output", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHON": str(python), "OMP_NUM_THREADS": "1"}
+    script = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    while not all((tmp_path / f"{method}.began").exists() for method in "AB"):
+        assert script.poll() is None
+        time.sleep(0.05)
+    script.send_signal(number)
+    assert script.wait(timeout=20) == 130
+    assert [(tmp_path / method).read_text().split() for method in "AB"] == [["asked", "saved"]] * 2

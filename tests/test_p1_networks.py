@@ -23,7 +23,7 @@ from p1_gan.inference import draw_latents, generate
 from p1_gan.losses import discriminator_loss, generator_loss
 from p1_gan.model import DCGAN_Discriminator, DCGAN_Generator, My_Discriminator, My_Generator
 from p1_gan.presets import PRESETS
-from p1_gan.report import seen
+from p1_gan.report import seen, width_note
 from p1_gan.train import grid_steps, noise_level, warn_of_collapse
 
 PRINTED = Path(__file__).parent / "printed"
@@ -201,6 +201,13 @@ def test_ablation_settings_become_options() -> None:
     words = options({"diff_augment": (), "real_label": 1.0})
     assert words == ["--diff-augment", "--real-label", "1.0"]
     assert options({"diff_augment": ("color", "cutout")}) == ["--diff-augment", "color", "cutout"]
+
+
+def test_report_tells_the_width_of_narrow_networks() -> None:
+    wide, narrow = ({"train/B/cpu/seed3": {"channels": channels, "seed": 3}} for channels in (64, 16))
+    assert width_note(wide, "cpu") == width_note({}, "cpu") == ""
+    size = sum(parameter.numel() for parameter in My_Generator(16).parameters())
+    assert "16 instead of 64 channels" in width_note(narrow, "cpu") and f"{size:,}" in width_note(narrow, "cpu")
 
 
 def test_remarks_on_a_grid_vanish_with_the_grid_they_were_written_about(tmp_path: Path) -> None:

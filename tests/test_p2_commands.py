@@ -19,6 +19,7 @@ from PIL import Image
 from common.dataset import load_digits
 from common.distributed import World
 from common.errors import UserError
+from common.files import sha256
 from common.frechet import frechet_distance
 from common.paths import ROOT, workspace
 from common.pictures import save_image
@@ -93,7 +94,7 @@ def assert_one_clear_line(done: subprocess.CompletedProcess[str], *fragments: st
 
 def train_in(folder: Path, data_root: Path, max_seconds: float | None) -> train.Run:
     arguments = argparse.Namespace(data_root=data_root, seed=3, fresh=False, tensorboard=False, max_seconds=max_seconds)
-    return train.train(TINY, asdict(TINY) | {"seed": 3}, folder, arguments, World(0, 1, CPU))[0]
+    return train.train(TINY, asdict(TINY) | {"seed": 3}, None, folder, arguments, World(0, 1, CPU))[0]
 
 
 def test_training_stopped_after_every_step_ends_the_same(data_root: Path, tmp_path: Path) -> None:
@@ -121,8 +122,9 @@ def test_training_goes_on_from_given_weights(trained: Path, data_root: Path, tmp
     before, after = (load_weights(path, train.KIND)[0] for path in (start, weights_of(tmp_path)))
     assert all(torch.allclose(after[name], tensor, atol=1e-6) for name, tensor in before.items())
     record = read_results(tmp_path / "results", "p2")["train/sample/seed0"]
-    assert record["initial_dataset"] == "built-in MNIST-M"
-    assert "trained on built-in MNIST-M" in report.render(workspace("sample", tmp_path))
+    assert record["initial_sha256"] == sha256(start)
+    assert record["initial_dataset"] == "MNIST-M-like (sample)"
+    assert "trained on MNIST-M-like (sample)" in report.render(workspace("sample", tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -131,6 +133,7 @@ def test_training_goes_on_from_given_weights(trained: Path, data_root: Path, tmp
         (("--initial-weights", "nowhere.safetensors"), "no such weights"),
         (("--initial-weights", "p2_classifier.safetensors"), "not p2_diffusion/unet"),
         (("--channels", "64"), "does not fit UNet"),
+        (("--prediction", "epsilon"), "trained with prediction v, asked for epsilon"),
     ],
 )
 def test_weights_that_cannot_begin_a_training(
@@ -166,7 +169,7 @@ def test_learning_rate_warms_up_and_decays() -> None:
 def test_training_is_recorded_with_its_recipe(trained: Path) -> None:
     run = read_results(trained / "results", "p2")["train/sample/seed0"]
     assert run["timesteps"] == TIMESTEPS and run["channel_mults"] == [1, 1]
-    assert run["dataset"] == "built-in MNIST-M" and run["train_images"] == 96
+    assert run["dataset"] == "MNIST-M-like (sample)" and run["train_images"] == 96
     assert run["parameters"] == sum(
         tensor.numel() for tensor in load_weights(weights_of(trained), train.KIND)[0].values()
     )
@@ -326,6 +329,14 @@ def test_drawing_alone_or_in_a_batch_is_the_same(trained: Path) -> None:
     assert measured["largest_difference"] < 1e-4 < measured["another_noise"]
 
 
+def test_a_finished_training_keeps_its_record(trained: Path, data_root: Path) -> None:
+    path = trained / "results" / "p2.json"
+    before = path.read_bytes()
+    places = ("--data-root", data_root, "--output", trained, "--device", "cpu", "--preset", "sample")
+    call(train.main, *places, "--initial-weights", "", *SIZE, "--steps", 4, "--log-every", 2, "--sample-every", 4)
+    assert path.read_bytes() == before
+
+
 def test_strip_shows_the_first_zero_of_the_grid(trained: Path) -> None:
     model, diffusion = load_model(weights_of(trained), CPU)
     images, frames = figures.draw_grid(model, diffusion, SamplerConfig("ddpm", TIMESTEPS, 2.0), seed=0)
@@ -340,7 +351,7 @@ def test_strip_shows_the_first_zero_of_the_grid(trained: Path) -> None:
 def test_strip_of_a_fast_sampler_counts_time_steps(trained: Path) -> None:
     model, diffusion = load_model(weights_of(trained), CPU)
     images, frames = figures.draw_grid(model, diffusion, SamplerConfig("ddim", 3, 2.0), seed=0)
-    assert sorted(frames) == [0, 2, 4, 6]
+    assert sorted(frames) == [0, 3, 5, 6]  # T - 1 less the time steps 5, 2 and 0 of the three passes, and T
     assert torch.equal(frames[TIMESTEPS], images[0])
 
 
@@ -349,7 +360,7 @@ def test_report_says_what_is_measured_and_what_is_not(trained: Path, tmp_path: P
     text = report.render(space)
     assert text == report.render(space)
     assert text.startswith("## Problem 2")
-    assert "33,293,187 parameters" in text and "built-in MNIST-M" in text
+    assert "33,293,187 parameters" in text and "MNIST-M-like (sample)" in text
     assert "images/P2/diffusion_grid.png" in text and "images/P2/sampler_sweep_sample.png" in text
     assert "no folder of generated pictures is evaluated yet" in text
     assert "Not run: this compares presets `cpu` and `full`" in text

@@ -83,6 +83,28 @@ def test_neighbours_stand_beside_the_digit_and_never_on_its_middle() -> None:
     torch.testing.assert_close(wide.mean(), pixels.mean(), atol=0.05, rtol=0)
 
 
+def test_each_side_is_the_next_picture_moved_and_as_bright_as_its_new_place() -> None:
+    torch.manual_seed(0)
+    pixels = torch.rand(5, 1, 28, 28)
+    wide = add_neighbours(pixels, probability=1.0)
+    for number in range(5):
+        for side in (-1, 1):
+            other = pixels[(number - side) % 5]
+            expected = other - other.mean() + pixels[number].mean()
+            # It stands 16 to 24 columns away and covers what is beyond halfway: its outer 10 columns are always seen.
+            outer = slice(0, 10) if side < 0 else slice(18, 28)
+            found = [
+                distance
+                for distance in range(16, 25)
+                if torch.allclose(
+                    wide[number, ..., 28 + side * distance + outer.start : 28 + side * distance + outer.stop],
+                    expected[..., outer],
+                    atol=1e-6,
+                )
+            ]
+            assert len(found) == 1, (number, side)
+
+
 def test_without_neighbours_the_edges_are_repeated() -> None:
     pixels = torch.rand(3, 1, 28, 28)
     wide = add_neighbours(pixels, probability=0.0)

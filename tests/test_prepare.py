@@ -351,7 +351,7 @@ def test_sample_handwriting_never_serves_two_splits() -> None:
 
 def test_sample_follows_the_layout_and_says_what_it_is(data_root: Path) -> None:
     for part in PARTS:
-        assert dataset_name(data_root, part).startswith("built-in ")
+        assert dataset_name(data_root, part).endswith("(sample)")
     for part in ("mnistm", "svhn", "usps"):
         images, labels = load_digits(data_root, part, "train")
         assert images.shape == (96, 3, 28, 28)

@@ -23,7 +23,7 @@ from common.files import write_atomic
 from common.paths import ROOT
 from common.run import Run
 from common.seed import derive_seed, epoch_order, seed_everything
-from common.weights import load_into, load_weights, save_weights
+from common.weights import is_finished, load_into, load_weights, save_weights
 
 KIND = "tests/line"
 CPU = torch.device("cpu")
@@ -38,6 +38,7 @@ def train(
     poison: int | None = None,
     max_seconds: float | None = None,
     fresh: bool = False,
+    defaults: dict[str, object] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Train a small network that uses everything a checkpoint must restore; return the averaged weights."""
     seed_everything(0)
@@ -55,6 +56,7 @@ def train(
         device=CPU,
         fresh=fresh,
         checkpoint_seconds=checkpoint_seconds,
+        defaults=defaults,
     )
     with run:
         for step in run.steps(steps, 8, max_seconds=max_seconds):
@@ -223,6 +225,24 @@ def test_other_settings_are_refused_with_their_names(tmp_path: Path) -> None:
     train(tmp_path, steps=3)
     with pytest.raises(UserError, match="trained with width 8, asked for 16"):
         train(tmp_path, steps=3, config={"width": 16})
+
+
+def test_an_option_younger_than_the_run_has_its_default(tmp_path: Path) -> None:
+    train(tmp_path, steps=3)
+    train(tmp_path, steps=4, config={"width": 8, "depth": (1,)}, defaults={"width": 9, "depth": (1,)})
+    assert load_checkpoint(tmp_path / "checkpoint.pt", KIND)["step"] == 4
+    with pytest.raises(UserError, match=r"trained with depth \[1\], asked for \[2\]"):
+        train(tmp_path, steps=4, config={"width": 8, "depth": (2,)}, defaults={"depth": (1,)})
+
+
+def test_weights_are_those_of_one_training_only(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    assert not is_finished(path, KIND, {"width": 8})
+    save_weights(path, {"bias": torch.zeros(1)}, KIND, {"width": 8})
+    assert is_finished(path, KIND, {"width": 8}) and is_finished(
+        path, KIND, {"width": 8, "depth": (1,)}, {"depth": (1,)}
+    )
+    assert not is_finished(path, KIND, {"width": 9}) and not is_finished(path, KIND, {"width": 8, "depth": (1,)})
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
