@@ -260,7 +260,8 @@ def main() -> None:
     before = is_finished(weights, kind_of(arguments.method), run_config, asdict(TrainConfig()))
     # Not recorded again: the record would name the machine of now with the time of then.
     if before and not arguments.fresh and key in read_results(space.results, "p1"):
-        print(f"finished before: {weights}")
+        if world.is_writer:
+            print(f"finished before: {weights}")
     else:
         run, count = train(config, run_config, run_dir, arguments, world)
         if run.step == config.steps and world.is_writer:
