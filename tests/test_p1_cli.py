@@ -228,7 +228,14 @@ def test_script_waits_until_both_methods_have_saved(number: signal.Signals, tmp_
     python.chmod(0o755)
     command = ["bash", str(ROOT / "scripts/train_p1.sh"), "--output", str(tmp_path / "out")]
     environment = {**os.environ, "PYTHON": str(python), "OMP_NUM_THREADS": "1"}
-    script = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    script = subprocess.Popen(
+        command,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        # A shell cannot trap what it was started ignoring, as tests in the background ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not all((tmp_path / f"{method}.began").exists() for method in "AB"):
         assert script.poll() is None
         time.sleep(0.05)
