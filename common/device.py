@@ -90,4 +90,6 @@ def describe(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     if device.type == "mps":
         return f"Apple {platform.machine()} (mps)"
-    return f"CPU {platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    plural = "" if threads == 1 else "s"
+    return f"CPU {platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {threads} thread{plural}"

@@ -108,7 +108,10 @@ def affine(
         torch.stack([sine * step_x, (shear * sine + cosine) * step_y, shift_y * shift], dim=1),
     ]
     grid = F.affine_grid(torch.stack(rows, dim=1), [count, pixels.shape[1], size, size], align_corners=False)
-    return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    edges = "border"
+    if device.type == "mps":  # has "border" only from torch 2.13 on; within [-1, 1] "reflection" rounds alike
+        grid, edges = grid.clamp(-1, 1), "reflection"
+    return F.grid_sample(pixels, grid, mode="bilinear", padding_mode=edges, align_corners=False)
 
 
 def blur(pixels: torch.Tensor, strongest: float) -> torch.Tensor:

@@ -111,6 +111,13 @@ PRESETS = {
     ),
 }
 
+# What each part of `cpu`'s adaptation does alone. Without either, BatchNorm still sees the target's pictures.
+PARTS = {
+    "adversarial": replace(CPU, consistency_weight=0.0),
+    "self_ensembling": replace(CPU, grl_lambda_max=0.0),
+    "joint_batchnorm": replace(CPU, consistency_weight=0.0, grl_lambda_max=0.0),
+}
+
 # How source pictures come to look like the target's, judged by eye from pictures without labels: house numbers are
 # narrow, blurred and have neighbours (the defaults above); USPS digits stand alone and fill their frame. Those of USPS
 # were settled after a first validation accuracy was known; the test split has seen no decision.
@@ -122,5 +129,5 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 def presets_for(target: str) -> dict[str, TrainConfig]:
     """Return the presets with the look of ``target``; the original recipe has none."""
-    looks = {name: replace(preset, **LOOKS[target]) for name, preset in PRESETS.items() if name != "original"}
+    looks = {name: replace(preset, **LOOKS[target]) for name, preset in (PRESETS | PARTS).items()}
     return looks | {"original": PRESETS["original"]}

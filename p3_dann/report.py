@@ -10,12 +10,20 @@ from common.paths import Workspace
 from common.report import architecture, code, details, duration, mean_std, percent, picture, summary_table, table
 from common.results import read_results
 from p3_dann.model import DANN_model
-from p3_dann.presets import MODES, TARGETS
+from p3_dann.presets import MODES, PARTS, TARGETS
 
 Results = Mapping[str, Mapping[str, Any]]
 
 ROWS = {"source": "Trained on source", "dann": "Adaptation (DANN)", "target": "Trained on target"}
 COLUMNS = {"svhn": "MNIST-M → SVHN", "usps": "MNIST-M → USPS"}
+# The presets of PARTS in words; all share the schedule of PARTS_OF, whose row has both.
+PARTS_OF = "cpu"
+PART_NAMES = {
+    "joint_batchnorm": "neither: BatchNorm alone sees the target",
+    "adversarial": "gradient reversal alone, as Ganin et al. define DANN",
+    "self_ensembling": "agreement with the averaged teacher alone",
+    PARTS_OF: "both, the DANN of this report",
+}
 PRESET_ORDER = ("full", "cpu", "sample")
 # Measured by others on the course's own data: 63,544 coloured SVHN and 5,950 USPS digits to train on.
 REFERENCES = {
@@ -35,6 +43,7 @@ def render(space: Workspace) -> str:
         accuracy_table(results, main),
         data_note(results, main),
         test_table(results, main),
+        parts_table(results, main),
         *(other_preset(results, preset) for preset in presets[1:]),
         reference_table(),
         "### 2. The latent space of DANN\n",
@@ -87,6 +96,32 @@ def test_table(results: Results, preset: str) -> str:
         "source pictures, the batch size and the steps were settled.\n\n"
         + accuracy_table(results, preset, "test_accuracy")
     )
+
+
+def parts_table(results: Results, preset: str) -> str:
+    """Return what the parts of adaptation reach alone and together, where that was measured."""
+    if not parts_measured(results, preset, TARGETS):
+        return ""
+    splits = {"accuracy": "validation", "test_accuracy": "test"}
+    columns = [
+        (target, split) for target in TARGETS for split in splits if accuracies(results, preset, target, "dann", split)
+    ]
+    source = ["trained on source", *(cell(results, preset, target, "source", split) for target, split in columns)]
+    rows = [
+        [name, *(cell(results, part, target, "dann", split) for target, split in columns)]
+        for part, name in PART_NAMES.items()
+    ]
+    return (
+        "The row *Adaptation (DANN)* has two parts: gradient reversal, and agreement with an averaged teacher on "
+        "pictures of the target. Each alone, neither, and both, everything else equal (`bash scripts/train_p3.sh "
+        "--parts`):\n\n"
+        + table(["", *(f"{COLUMNS[target]}, {splits[split]}" for target, split in columns)], [source, *rows])
+    )
+
+
+def parts_measured(results: Results, preset: str, targets: Sequence[str]) -> bool:
+    """Return whether any of the parts was trained alone for ``targets``, on the schedule of ``preset``."""
+    return preset == PARTS_OF and any(runs_of(results, part, target, "dann") for part in PARTS for target in targets)
 
 
 def other_preset(results: Results, preset: str) -> str:
@@ -273,7 +308,9 @@ def target_lines(results: Results, preset: str, target: str) -> list[str]:
         word = "above" if change >= 0 else "below"
         lines.append(f"{name}: the recipe of this table is {abs(change):.1f} points {word} the original one.{share}")
     runs = runs_of(results, preset, target, "dann")
-    if source and runs and (runs[0]["consistency_weight"] > 0 or runs[0]["entropy_weight"] > 0):
+    if source and dann and parts_measured(results, preset, [target]):
+        lines.append(f"{name}: {parts_sentence(results, target, source, dann)}")
+    elif source and runs and (runs[0]["consistency_weight"] > 0 or runs[0]["entropy_weight"] > 0):
         lines.append(
             f"{name}: the gain is that of gradient reversal and of the losses on target predictions together; how "
             "much each contributes was not measured."
@@ -283,6 +320,24 @@ def target_lines(results: Results, preset: str, target: str) -> list[str]:
     if ceiling and dann:
         lines.append(limit_line(name, statistics.fmean(dann), statistics.fmean(ceiling)))
     return lines
+
+
+def parts_sentence(results: Results, target: str, source: Sequence[float], dann: Sequence[float]) -> str:
+    """Return how far each part of adaptation goes alone, and whether both go further."""
+    alone = {part: values for part in PARTS if (values := accuracies(results, part, target, "dann"))}
+    gains = "; ".join(
+        f"{PART_NAMES[part]}: {100 * (statistics.fmean(values) - statistics.fmean(source)):+.1f} points"
+        for part, values in alone.items()
+    )
+    best = max(alone, key=lambda part: statistics.fmean(alone[part]))
+    if min(dann) > max(max(values) for values in alone.values()):
+        verdict = "every seed with both is better than every seed with less"
+    elif max(dann) < min(alone[best]):
+        verdict = f"every seed with both is worse than every seed with *{PART_NAMES[best]}*"
+    else:
+        verdict = f"the ranges of the seeds of *both* and of *{PART_NAMES[best]}* overlap"
+    both = 100 * (statistics.fmean(dann) - statistics.fmean(source))
+    return f"over source-only, {gains}; both: {both:+.1f} points. With {len(alone[best])} seed(s) each, {verdict}."
 
 
 def seeds_clause(source: Sequence[float], dann: Sequence[float]) -> str:

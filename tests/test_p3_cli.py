@@ -20,6 +20,7 @@ from common.paths import ROOT
 from common.weights import load_weights, save_weights
 from p3_dann import inference, train
 from p3_dann.evaluate import KIND, load_model, predict
+from p3_dann.presets import PARTS
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 TINY = ("--preset", "sample", "--steps", "4", "--batch-size", "16", "--device", "cpu")
@@ -87,25 +88,39 @@ def test_tsne_draws_four_plots_and_measures_mixing(run_command: Command, trained
         assert 0.0 <= measured[f"tsne/{target}"]["knn_domain_accuracy"] <= 1.0
 
 
-@pytest.mark.parametrize("preset", ["cpu", "sample"])
-def test_training_script_runs_the_whole_table(preset: str) -> None:
-    done = subprocess.run(
-        ["bash", str(ROOT / "scripts/train_p3.sh"), "--preset", preset, "--seeds", "0 7", "--steps", "5"],
+def train_script(*options: str) -> subprocess.CompletedProcess[str]:
+    """scripts/train_p3.sh with every command printed in place of run."""
+    return subprocess.run(
+        ["bash", str(ROOT / "scripts/train_p3.sh"), *options],
         env={**os.environ, "PYTHON": "echo", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+
+
+@pytest.mark.parametrize(("preset", "switches"), [("cpu", ()), ("cpu", ("--parts",)), ("sample", ())])
+def test_training_script_runs_the_whole_table(preset: str, switches: tuple[str, ...]) -> None:
+    done = train_script("--preset", preset, "--seeds", "0 7", *switches, "--steps", "5")
+    assert done.returncode == 0, done.stderr
     commands = [line.split() for line in done.stdout.splitlines() if "--mode" in line]
     chosen = {
         tuple(line[line.index(key) + 1] for key in ("--preset", "--target", "--mode", "--seed")) for line in commands
     }
     modes = [(preset, mode) for mode in ("source", "dann", "target")] + [("original", "dann")] * (preset != "sample")
+    modes += [(part, "dann") for part in PARTS if switches]
     assert chosen == {
         (name, target, mode, seed) for name, mode in modes for target in ("svhn", "usps") for seed in ("0", "7")
     }
     assert len(commands) == len(chosen)
     assert all(line[-2:] == ["--steps", "5"] for line in commands)
+
+
+def test_parts_belong_to_one_preset() -> None:
+    done = train_script("--preset", "full", "--parts")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --parts:")
+    assert "--mode" not in done.stdout
 
 
 @pytest.fixture

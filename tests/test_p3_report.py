@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 from common.files import write_json
 from common.paths import Workspace, workspace
-from p3_dann.presets import PRESETS
+from p3_dann.presets import PARTS, PRESETS
 from p3_dann.report import render
 
 ACCURACY = {"source": 0.60, "dann": 0.80, "target": 0.90}
@@ -22,7 +23,7 @@ def space(tmp_path: Path) -> Workspace:
 
 def measured(preset: str, target: str, mode: str, seed: int, accuracy: float) -> dict[str, object]:
     return (
-        dataclasses.asdict(PRESETS[preset])
+        dataclasses.asdict((PRESETS | PARTS)[preset])
         | {
             "preset": preset,
             "mode": mode,
@@ -40,7 +41,12 @@ def measured(preset: str, target: str, mode: str, seed: int, accuracy: float) ->
     )
 
 
-def write_results(space: Workspace, accuracy: dict[str, float], seeds: tuple[int, ...] = (0, 1, 2)) -> None:
+def write_results(
+    space: Workspace,
+    accuracy: dict[str, float],
+    seeds: tuple[int, ...] = (0, 1, 2),
+    parts: dict[str, float] | None = None,
+) -> None:
     results = {
         f"cpu/{target}/{mode}/seed{seed}": measured("cpu", target, mode, seed, value + 0.01 * seed)
         for target in ("svhn", "usps")
@@ -48,6 +54,8 @@ def write_results(space: Workspace, accuracy: dict[str, float], seeds: tuple[int
         for seed in seeds
     }
     results["original/svhn/dann/seed0"] = measured("original", "svhn", "dann", 0, 0.45)
+    for part, value in (parts or {}).items():
+        results[f"{part}/svhn/dann/seed0"] = measured(part, "svhn", "dann", 0, value)
     write_json(space.results / "p3.json", results)
 
 
@@ -78,3 +86,30 @@ def test_a_loss_is_called_a_loss(space: Workspace) -> None:
     text = render(space)
     assert "loses 5.0 points against source-only (1 seed(s) of DANN, 1 of source-only, too few to confirm it)" in text
     assert "raises accuracy" not in text
+
+
+@pytest.mark.parametrize(
+    ("ensembling", "verdict"),
+    [
+        (0.78, "every seed with both is better than every seed with less"),
+        (0.81, "the ranges of the seeds of *both* and of *agreement with the averaged teacher alone* overlap"),
+        (0.83, "every seed with both is worse than every seed with *agreement with the averaged teacher alone*"),
+    ],
+)
+def test_parts_of_adaptation_are_told_apart(space: Workspace, ensembling: float, verdict: str) -> None:
+    write_results(space, ACCURACY, parts={"adversarial": 0.70, "self_ensembling": ensembling})
+    text = render(space)
+    assert "| gradient reversal alone, as Ganin et al. define DANN | 70.0 % (1 seed) | not run |" in text
+    assert "| neither: BatchNorm alone sees the target | not run | not run |" in text
+    assert "gradient reversal alone, as Ganin et al. define DANN: +9.0 points" in text
+    assert "both: +20.0 points" in text
+    assert verdict in text
+    assert text.count("how much each contributes was not measured") == 1  # USPS has no such runs
+
+
+def test_parts_stand_beside_the_preset_they_belong_to(space: Workspace) -> None:
+    write_results(space, ACCURACY, parts={"adversarial": 0.70})
+    results = json.loads((space.results / "p3.json").read_text())
+    results["full/svhn/dann/seed0"] = measured("full", "svhn", "dann", 0, 0.95)
+    write_json(space.results / "p3.json", results)
+    assert "gradient reversal alone" not in render(space)
