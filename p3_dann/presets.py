@@ -114,6 +114,7 @@ PRESETS = {
 # What each part of `cpu`'s adaptation does alone. Without either, BatchNorm still sees the target's pictures.
 PARTS = {
     "adversarial": replace(CPU, consistency_weight=0.0),
+    "adversarial_weak": replace(CPU, consistency_weight=0.0, grl_lambda_max=0.1),
     "self_ensembling": replace(CPU, grl_lambda_max=0.0),
     "joint_batchnorm": replace(CPU, consistency_weight=0.0, grl_lambda_max=0.0),
 }

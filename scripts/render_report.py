@@ -61,11 +61,14 @@ def first_page(space: Workspace) -> str:
 
     results = read_results(space.results, "p3")
     preset = next((name for name in p3.PRESET_ORDER if p3.runs_of(results, name, "svhn", "dann")), "cpu")
-    for target, name in p3.COLUMNS.items():
+    adapted = [(name, row_preset) for name, row_preset, mode in p3.rows_of(results, preset) if mode == "dann"]
+    for target, column in p3.COLUMNS.items():
         original, best = (percent(targets[target][1]) for targets in p3.REFERENCES.values())
         runs = p3.runs_of(results, preset, target, "dann")
         data = runs[0]["target_data"] if runs else "–"
-        rows.append([f"P3: {name}, DANN", original, best, p3.cell(results, preset, target, "dann"), data])
+        for name, row_preset in adapted:
+            here = p3.cell(results, row_preset, target, "dann")
+            rows.append([f"P3: {column}, {name}", original, best, here, data])
 
     pictures = [
         picture(space, "P1/GAN_B_grid.png", "Faces drawn by method B"),

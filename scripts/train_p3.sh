@@ -26,7 +26,7 @@ lane() { # everything of one target
             train "$target" dann original
         fi
         if [[ $chosen == *--parts* ]]; then
-            for part in adversarial self_ensembling joint_batchnorm; do train "$target" dann "$part"; done
+            for part in adversarial adversarial_weak self_ensembling joint_batchnorm; do train "$target" dann "$part"; done
         fi
     done
 }
