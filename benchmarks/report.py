@@ -13,7 +13,7 @@ Results = Mapping[str, Mapping[str, Any]]
 
 NAMES = {
     "p1": "P1, DCGAN",
-    "p2": "P2, the U-Net of the report",
+    "p2": "P2, the U-Net of the original report",
     "p3": "P3, DANN as in the original report",
 }
 PARTS = ("data", "model", "optimiser", "average and log", "run")

@@ -50,8 +50,13 @@ def read_results(results: Path, problem: str) -> dict[str, dict[str, Any]]:
 
 def of_first_seed(results: Mapping[str, Mapping[str, Any]], prefix: str) -> Mapping[str, Any] | None:
     """Return the measurement under ``<prefix>/seedN`` with the smallest N; None where there is none."""
+    return next(iter(of_all_seeds(results, prefix)), None)
+
+
+def of_all_seeds(results: Mapping[str, Mapping[str, Any]], prefix: str) -> list[Mapping[str, Any]]:
+    """Return the measurements under ``<prefix>/seedN``, by rising N."""
     seeds = [int(match[1]) for key in results if (match := re.fullmatch(rf"{re.escape(prefix)}/seed(\d+)", key))]
-    return results[f"{prefix}/seed{min(seeds)}"] if seeds else None
+    return [results[f"{prefix}/seed{seed}"] for seed in sorted(seeds)]
 
 
 @contextmanager

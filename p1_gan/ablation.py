@@ -2,6 +2,7 @@
 
     python p1_gan/ablation.py                                   # all rows, preset cpu
     python p1_gan/ablation.py --rows B no-ema no-augmentation --steps 300
+    python p1_gan/ablation.py --seed 1                          # once more: the report has mean and range of all seeds
     python p1_gan/ablation.py --preset full --steps 10000 --device cuda --train-only
     python p1_gan/ablation.py --preset full --steps 10000 --evaluate-only
 

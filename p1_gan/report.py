@@ -9,7 +9,7 @@ from typing import Any
 from common.files import sha256
 from common.paths import Workspace
 from common.report import architecture, code, details, duration, percent, picture, summary_table, table
-from common.results import of_first_seed, read_results
+from common.results import of_all_seeds, of_first_seed, read_results
 from p1_gan.ablation import ROWS
 from p1_gan.model import CHANNELS, LATENT_SIZE
 from p1_gan.presets import METHODS
@@ -23,6 +23,7 @@ INGREDIENTS = {
     "optimizer": "optimiser",
     "generator_learning_rate": "learning rate of G",
     "discriminator_learning_rate": "learning rate of D",
+    "weight_decay": "weight decay",
     "real_label": "label of real pictures",
     "instance_noise": "instance noise at the start",
     "diff_augment": "differentiable augmentation",
@@ -163,26 +164,33 @@ def observations(space: Workspace, results: Results, preset: str) -> str:
     lines = []
     a, b = (evaluation(results, method, preset) for method in METHODS)
     if a and b:
-        better, worse = ("B", "A") if b["fd_hog"] < a["fd_hog"] else ("A", "B")
-        low, high = sorted((a["fd_hog"], b["fd_hog"]))
-        lines.append(
-            f"By FD-HOG method {better} is nearer to the real faces than {worse} ({low:.2f} against {high:.2f}; real "
-            f"pictures among themselves {a['fd_hog_floor']:.2f})."
+        several = {method: distances(results, method, preset) for method in METHODS}
+        better, worse = sorted(METHODS, key=lambda method: statistics.fmean(several[method]))
+        apart = (
+            ""
+            if min(map(len, several.values())) < 2
+            else "; the ranges do not overlap"
+            if max(several[better]) < min(several[worse])
+            else "; the ranges overlap, so the difference says little"
         )
-        several = [distances(results, method, preset) for method in METHODS]
-        if min(map(len, several)) > 1:
-            apart = max(several[1]) < min(several[0]) or max(several[0]) < min(several[1])
+        lines.append(
+            f"By FD-HOG the pictures of {better} are nearer to the real faces than those of {worse}: "
+            f"{_mean_range(several[better])} against {_mean_range(several[worse])}{apart}. This is one training each; "
+            "how much trainings differ among themselves was not measured."
+        )
+        if "face_rate_of_val" in a:
             lines.append(
-                f"Over {min(map(len, several))} sampling seeds of one training each the two ranges of FD-HOG "
-                f"{'do not overlap' if apart else 'overlap, so the difference says little'} "
-                f"(A {_mean_range(several[0])}, B {_mean_range(several[1])})."
+                f"Real faces have a face rate of {percent(a['face_rate_of_val'])}: above that it says nothing more "
+                "about quality. Detector and FD-HOG both rest on HOG features, so they are no independent witnesses."
             )
         for method, values in (("A", a), ("B", b)):
             ratio = values["nearest_train_median"] / values["nearest_train_median_of_val"]
             verdict = "no sign of copying" if ratio > 0.8 else "nearer than real pictures are: look at the neighbours"
             lines.append(
                 f"{method}: its pictures lie at {percent(ratio, 0)} of the distance to the nearest training picture "
-                f"that held-out real ones have: {verdict}."
+                f"that held-out real ones have, by the features of FD-HOG, and "
+                f"{percent(values['nearer_than_closest_percent_of_val'])} of them lie nearer than 99 % of those: "
+                f"{verdict}."
             )
     for method in METHODS:
         run = training(results, method, preset)
@@ -210,38 +218,64 @@ def observations(space: Workspace, results: Results, preset: str) -> str:
 
 def ablation(results: Results, preset: str) -> str:
     """Return the table of the ablation: one ingredient of B off at a time, on an equal, short budget."""
-    found = {row: of_first_seed(results, f"ablation/{row}/{preset}") for row in ROWS}
-    measured = {row: values for row, values in found.items() if values}
-    if not measured:
+    runs = {row: of_all_seeds(results, f"ablation/{row}/{preset}") for row in ROWS}
+    one = next((values[0] for values in runs.values() if values), None)
+    if one is None:
         return "*Not run: `python p1_gan/ablation.py` trains and measures the rows.*\n"
-    full = measured.get("B")
+    measured = {
+        row: [value for value in values if value["steps"] == one["steps"]] for row, values in runs.items() if values
+    }
+    distance = {row: [value["fd_hog"] for value in values] for row, values in measured.items()}
+    full = distance.get("B")
     rows = []
     for row, values in measured.items():
-        rate = percent(values["face_rate"]) if "face_rate" in values else "not run"
-        change = f"{values['fd_hog'] - full['fd_hog']:+.2f}" if full and row != "B" else ""
-        rows.append([row, values["steps"], f"{values['fd_hog']:.2f}", change, rate])
-    text = table(["row", "steps", "FD-HOG", "against B", "face rate"], rows)
-    missing = [row for row, values in found.items() if not values]
+        rates = [value["face_rate"] for value in values if "face_rate" in value]
+        change = statistics.fmean(distance[row]) - statistics.fmean(full) if full else 0.0
+        rows.append(
+            [
+                row,
+                _mean_range(distance[row], kind="seeds"),
+                f"{change:+.2f}" if full and row != "B" else "",
+                _mean_range(rates, percent, "seeds") if rates else "not run",
+            ]
+        )
+    text = table(["row", "FD-HOG", "against B", "face rate"], rows)
+    missing = [row for row in ROWS if row not in measured]
     if missing:
         text += f"\n*Not run: {', '.join(missing)}.*\n"
-    one = next(iter(measured.values()))
     text += (
-        f"\n{one['images']:,} pictures of each row, one training seed, batches of {one['batch_size']}; real pictures "
-        f"among themselves {one['fd_hog_floor']:.2f}. A positive number against B means that the ingredient switched "
-        "off helped. So short a budget favours what works early, and with one seed a small difference may be chance.\n"
+        f"\n{one['steps']:,} steps of {one['batch_size']} in every row, {one['images']:,} pictures of each training; "
+        f"real pictures among themselves {one['fd_hog_floor']:.2f}. A positive number against B means that FD-HOG is "
+        "worse without the ingredient. So short a budget favours what works early.\n"
     )
-    changes = {
-        row.removeprefix("no-"): values["fd_hog"] - full["fd_hog"]
-        for row, values in measured.items()
-        if full and row.startswith("no-")
+    return text + "".join(f"\n- {line}" for line in ablation_lines(distance, one["steps"])) + "\n"
+
+
+def ablation_lines(distance: Mapping[str, list[float]], steps: int) -> list[str]:
+    """Return what the ablation shows: which rows lie further from B than repetitions of one training do.
+
+    ``no-adamw`` repeats B: with B's settings weight decay scales the weights by less than 1e-4 in so few steps.
+    """
+    if not {"B", "no-adamw"} <= distance.keys():
+        return []
+    repeated = distance["B"] + distance["no-adamw"]
+    chance = (
+        f"AdamW and Adam differ by weight decay alone, which in {steps:,} steps changes the weights by less than a "
+        f"ten-thousandth. *B* and *no-adamw* are therefore {len(repeated)} repetitions of nearly one training, and "
+        f"their FD-HOG of {min(repeated):.2f} to {max(repeated):.2f} shows what chance does."
+    )
+    if min(map(len, distance.values())) < 2:
+        return [f"{chance} With one seed a row, the rows cannot be told apart from it."]
+    others = {row: values for row, values in distance.items() if row not in ("B", "no-adamw")}
+    worse = [row for row, values in others.items() if min(values) > max(repeated)]
+    better = [row for row, values in others.items() if max(values) < min(repeated)]
+    within = [row for row in others if row not in worse + better]
+    verdicts = {
+        "In every seed worse than all of these": worse,
+        "In every seed better than all of these": better,
+        "No difference that chance would not make within this budget": within,
     }
-    helped = sorted((name for name, change in changes.items() if change > 0), key=changes.get, reverse=True)
-    harmed = sorted((name for name, change in changes.items() if change <= 0), key=changes.get)
-    if helped:
-        text += f"\n- By FD-HOG these helped within this budget, the most first: {', '.join(helped)}.\n"
-    if harmed:
-        text += f"\n- These did not within this budget, the least first: {', '.join(harmed)}.\n"
-    return text
+    return [chance, *(f"{verdict}: {', '.join(rows)}." for verdict, rows in verdicts.items() if rows)]
 
 
 def readme_table(space: Workspace) -> str:
@@ -256,14 +290,19 @@ def readme_table(space: Workspace) -> str:
     ]
     if not rows:
         return "*P1: not run yet.*\n"
+    real = next(values for _, values in found if values)
+    rate = percent(real["face_rate_of_val"]) if "face_rate_of_val" in real else "-"
+    rows.append(["real pictures", rate, f"{real['fd_hog_floor']:.2f}"])
     return table([f"P1, 1000 faces, preset `{preset}`", "face rate", "FD-HOG"], rows)
 
 
-def _mean_range(values: list[float], show: Callable[[float], str] = "{:.2f}".format) -> str:
+def _mean_range(
+    values: list[float], show: Callable[[float], str] = "{:.2f}".format, kind: str = "sampling seeds"
+) -> str:
     if len(values) == 1:
         return show(values[0])
     mean, ends = show(statistics.fmean(values)), f"{show(min(values))} to {show(max(values))}"
-    return f"{mean} ({ends}, {len(values)} sampling seeds)"
+    return f"{mean} ({ends}, {len(values)} {kind})"
 
 
 def _show(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,9 @@ def render(space: Workspace) -> str:
         "## Problem 2\n",
         "### 1. Architecture and implementation\n",
         implementation(results),
-        details(f"The U-Net of the report, {count_parameters(UNet()):,} parameters", code(architecture(UNet()))),
+        details(
+            f"The U-Net of the original report, {count_parameters(UNet()):,} parameters", code(architecture(UNet()))
+        ),
         *(narrow_network(training(results, preset)) for preset in presets if preset != "full"),
         "### 2. Ten pictures of each digit\n",
         grid(space, results),
@@ -65,9 +68,10 @@ def implementation(results: Results) -> str:
     lines = [
         "Time step and digit are embedded separately and added inside every residual block. Row 0 of the "
         "condition embedding is the null label, digits are rows 1 to 10.",
-        "Training follows Ho et al., 2020, algorithm 1: a random time step and Gaussian noise for each picture, "
-        "loss averaged per pixel. The label is dropped sample by sample (Ho and Salimans, 2022), so that the same "
-        "network also learns the unconditional noise.",
+        "Training draws a random time step and Gaussian noise for each picture, as in Ho et al., 2020, algorithm 1; "
+        "what the network predicts and how the loss is weighted stands in the table (prediction v: Salimans and Ho, "
+        "2022; min-SNR: Hang et al., 2023). The label is dropped sample by sample (Ho and Salimans, 2022), so that "
+        "the same network also learns the unconditional prediction.",
         "The default noise schedule is the cosine of Nichol and Dhariwal, 2021; the linear one is stretched by "
         "1000 / T, for the usual betas 1e-4 to 0.02 leave 36 % of the signal's amplitude at T = 200.",
         "Sampling uses the averaged weights; the passes with and without condition are one batch.",
@@ -275,8 +279,8 @@ def choice(entries: Sequence[Entry]) -> str:
     ]
     cheapest = min(close or [nearest], key=lambda entry: (entry["steps"], entry["frechet"]))
     return (
-        f"\nSmallest distance: {named(nearest)}. Highest accuracy: {named(surest)}. Fewest steps within a point of "
-        f"that accuracy and a quarter of that distance: {named(cheapest)}. The default is "
+        f"\nSmallest distance: {named(nearest)}. Highest accuracy: {named(surest)}. Fewest steps within 1 point of "
+        f"the highest accuracy and 25 % of the smallest distance: {named(cheapest)}. The default is "
         f"{100 * (surest['accuracy'] - default['accuracy']):.1f} points and "
         f"{default['frechet'] - nearest['frechet']:.2f} of distance from the best of each.\n"
     )
@@ -317,14 +321,18 @@ def steps_line(preset: str, entries: list[Entry]) -> str:
         return ""
     gap = 100 * (ancestral["accuracy"] - default["accuracy"])
     ratio = ancestral["steps"] / default["steps"]
+    resolution = 196 * math.sqrt(sum(e["accuracy"] * (1 - e["accuracy"]) / e["images"] for e in (ancestral, default)))
     verdict = (
-        "the many small steps are a means and no end" if abs(gap) <= 0.5 else "the number of steps is not free here"
+        "the many small steps are not needed for this quality"
+        if abs(gap) <= resolution
+        else "the number of steps is not free here"
     )
     return (
         f"**Gradual noise is only a means?** (`{preset}`) {SAMPLER_NAMES[default['sampler']]} with {default['steps']} "
         f"steps has {percent(default['accuracy'])} and Fréchet distance {default['frechet']:.2f}, ancestral sampling "
         f"with {ancestral['steps']} steps {percent(ancestral['accuracy'])} and {ancestral['frechet']:.2f} in "
-        f"{ratio:g} times the network passes: {abs(gap):.1f} points apart, so {verdict}."
+        f"{ratio:g} times the network passes: {abs(gap):.1f} points apart (by chance: up to {resolution:.1f}), "
+        f"so {verdict}."
     )
 
 
@@ -340,7 +348,7 @@ def guidance_line(preset: str, entries: list[Entry]) -> str:
     closest = min(scales, key=lambda entry: entry["frechet"])
     best = max(scales, key=lambda entry: entry["accuracy"])
     trade = (
-        "no scale is best in both: past the smallest distance, accuracy is paid for with distance to the real pictures"
+        "no scale is best in both"
         if closest["guidance_scale"] != best["guidance_scale"]
         else "one scale is best in both"
     )

@@ -17,7 +17,7 @@ FEATURES = 48 * 4 * 4
 class GradientReversal(torch.autograd.Function):
     """Identity forward, -grl_lambda times the gradient backward.
 
-    Source: Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016, equations 12 and 13.
+    Source: Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016, section 4.2.
     """
 
     @staticmethod

@@ -77,7 +77,10 @@ def test_table_and_discussion_come_from_the_results(space: Workspace) -> None:
     assert "36.0 points above the original one" in text
     assert "right in 61.0 % of cases" in text
     assert "how much each contributes was not measured" in text
-    assert "1,234 labelled pictures of MNIST-M (test); evaluated on 89 pictures of svhn (test)" in text
+    assert (
+        "labelled pictures of MNIST-M (test), 567 without labels of the target; evaluated on 89 pictures of svhn (test)"
+        in text
+    )
     assert render(space) == text
 
 
