@@ -96,7 +96,9 @@ class My_Generator(DCGAN_Generator):
 class My_Discriminator(DCGAN_Discriminator):
     """Method B's discriminator: every convolution is divided by its largest singular value.
 
-    It uses the hook form of ``torch.nn.utils.spectral_norm``, which prints as the plain layers of the report.
+    It uses the hook form of ``torch.nn.utils.spectral_norm``, which prints as the plain layers of the report. Those
+    layers include BatchNorm, which can scale up again what spectral norm holds down: the Lipschitz bound of Miyato et
+    al. (2018, section 2.1) is that of the convolutions, not of this whole network.
 
     Args:
         channels: as of :class:`DCGAN_Discriminator`.

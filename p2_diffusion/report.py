@@ -12,13 +12,13 @@ from common.results import of_first_seed, read_results
 from p2_diffusion.inference import DEFAULT
 from p2_diffusion.model import UNet
 from p2_diffusion.presets import PRESETS
+from p2_diffusion.samplers import SAMPLER_NAMES
 from p2_diffusion.train import build_model
 
 Results = Mapping[str, Mapping[str, Any]]
 Entry = Mapping[str, Any]
 
 PRESET_ORDER = ("full", "cpu", "sample")
-SAMPLER_NAMES = {"ddpm": "ancestral (DDPM)", "ddim": "DDIM", "dpmpp": "DPM-Solver++ (2M)"}
 
 
 def render(space: Workspace) -> str:

@@ -15,7 +15,8 @@ from common.errors import UserError
 from p2_diffusion.diffusion import Diffusion, Network
 from p2_diffusion.model import NULL_LABEL
 
-SAMPLERS = ("ddpm", "ddim", "dpmpp")
+SAMPLER_NAMES = {"ddpm": "ancestral (DDPM)", "ddim": "DDIM", "dpmpp": "DPM-Solver++ (2M)"}
+SAMPLERS = tuple(SAMPLER_NAMES)
 FEW_STEPS = 15  # DPM-Solver++ with fewer ends in first order, as its authors' code does
 
 

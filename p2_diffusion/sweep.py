@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -36,7 +37,7 @@ from p2_diffusion.evaluate import JUDGE, Evaluator
 from p2_diffusion.inference import DEFAULT, generate, load_model
 from p2_diffusion.model import UNet, memory_format
 from p2_diffusion.presets import SWEEP_PRESETS, SweepConfig
-from p2_diffusion.samplers import SamplerConfig, sample
+from p2_diffusion.samplers import SAMPLER_NAMES, SamplerConfig, sample
 
 FAST_SAMPLERS = ("ddim", "dpmpp")
 
@@ -82,31 +83,42 @@ def batch_effect(model: UNet, diffusion: Diffusion, seed: int) -> dict[str, floa
 
 
 def plot(entries: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Draw accuracy and Fréchet distance over the number of steps, and against each other over guidance."""
+    """Draw accuracy and Fréchet distance over the number of steps, and against each other over guidance.
+
+    Bars of the accuracy are what chance does to that many pictures: Wilson's interval of 95 % (1927).
+    """
+    from scipy.stats import binomtest  # imported here: it takes a second that --help should not
+
     figure, axes = new_figure(1, 3, (13.5, 4.0))
     at_default = [entry for entry in entries if entry["guidance_scale"] == DEFAULT.guidance_scale]
     for sampler in sorted({entry["sampler"] for entry in at_default}):
         line = sorted((entry for entry in at_default if entry["sampler"] == sampler), key=lambda entry: entry["steps"])
         steps = [entry["steps"] for entry in line]
-        axes[0, 0].plot(steps, [100 * entry["accuracy"] for entry in line], "o-", label=sampler)
-        axes[0, 1].plot(steps, [entry["frechet"] for entry in line], "o-", label=sampler)
+        accuracies = [100 * entry["accuracy"] for entry in line]
+        right = [binomtest(round(entry["accuracy"] * entry["images"]), entry["images"]) for entry in line]
+        ends = [100 * np.array(test.proportion_ci(method="wilson")) for test in right]
+        bars = np.abs(np.transpose(ends) - accuracies)
+        axes[0, 0].errorbar(steps, accuracies, bars, fmt="o-", capsize=4, label=SAMPLER_NAMES[sampler])
+        axes[0, 1].plot(steps, [entry["frechet"] for entry in line], "o-", label=SAMPLER_NAMES[sampler])
     axes[0, 1].axhline(entries[0]["frechet_floor"], color="0.5", linestyle="--", label="real training pictures")
     scales = [entry for entry in entries if (entry["sampler"], entry["steps"]) == (DEFAULT.sampler, DEFAULT.steps)]
     scales.sort(key=lambda entry: entry["guidance_scale"])
     axes[0, 2].plot([entry["frechet"] for entry in scales], [100 * entry["accuracy"] for entry in scales], "o-")
-    for entry in scales:
+    for index, entry in enumerate(scales):
         point = (entry["frechet"], 100 * entry["accuracy"])
-        axes[0, 2].annotate(f"w={entry['guidance_scale']:g}", point, textcoords="offset points", xytext=(6, 4))
-    axes[0, 0].set(title=f"accuracy, w = {DEFAULT.guidance_scale:g}", xlabel="steps", ylabel="%", xscale="log")
-    axes[0, 1].set(title=f"Fréchet distance, w = {DEFAULT.guidance_scale:g}", xlabel="steps", xscale="log")
-    axes[0, 2].set(
-        title=f"guidance, {DEFAULT.sampler}, {DEFAULT.steps} steps", xlabel="Fréchet distance", ylabel="accuracy, %"
-    )
+        place = (8, -14 if index % 2 else 4)
+        axes[0, 2].annotate(f"w = {entry['guidance_scale']:g}", point, textcoords="offset points", xytext=place)
+    guidance = f"w = {DEFAULT.guidance_scale:g}"
+    axes[0, 0].set(title=f"accuracy, {guidance}, 95 % intervals", xlabel="steps", ylabel="%", xscale="log")
+    axes[0, 1].set(title=f"Fréchet distance, {guidance}", xlabel="steps", xscale="log")
+    name = f"{SAMPLER_NAMES[DEFAULT.sampler]}, {DEFAULT.steps} steps"
+    axes[0, 2].set(title=f"guidance, {name}", xlabel="Fréchet distance", ylabel="accuracy, %")
+    axes[0, 2].margins(0.14)
     for axis in axes[0, :2]:
         axis.set_xticks(sorted({entry["steps"] for entry in at_default}), minor=False)
         axis.xaxis.set_major_formatter("{x:g}")
         axis.minorticks_off()
-        axis.legend()
+    axes[0, 1].legend()
     figure.suptitle(title)
     save_figure(figure, path)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from common.paths import Workspace
 from common.report import architecture, code, details, duration, mean_std, percent, picture, summary_table, table
-from common.results import read_results
+from common.results import of_all_seeds, read_results
 from p3_dann.model import DANN_model
 from p3_dann.presets import MODES, PARTS, TARGETS
 
@@ -25,6 +25,7 @@ PART_NAMES = {
     "self_ensembling": "agreement with the averaged teacher alone",
     PARTS_OF: "both, the DANN of this report",
 }
+TSNE_NAMES = {"dann": "adapted", "source": "trained on source"}
 PRESET_ORDER = ("full", "cpu", "sample")
 # Measured by others on the course's own data: 63,544 coloured SVHN and 5,950 USPS digits to train on.
 REFERENCES = {
@@ -61,8 +62,7 @@ def render(space: Workspace) -> str:
 
 def runs_of(results: Results, preset: str, target: str, mode: str) -> list[Mapping[str, Any]]:
     """Return the finished runs of one cell of the table, by seed."""
-    prefix = f"{preset}/{target}/{mode}/seed"
-    return sorted((run for key, run in results.items() if key.startswith(prefix)), key=lambda run: run["seed"])
+    return of_all_seeds(results, f"{preset}/{target}/{mode}")
 
 
 def accuracies(results: Results, preset: str, target: str, mode: str, split: str = "accuracy") -> list[float]:
@@ -198,22 +198,39 @@ def reference_table() -> str:
 
 
 def latent_space(space: Workspace, results: Results, target: str) -> str:
-    """Return the two t-SNE plots of one target and what nearest neighbours say about them."""
-    measured = results.get(f"tsne/{target}")
-    name = target.upper()
-    data = f"{measured['source_data']} → {measured['target_data']}" if measured else COLUMNS[target]
-    points = f", {measured['points_per_domain']:,} validation pictures of each domain" if measured else ""
-    parts = [f"**{COLUMNS[target]}**\n"]
-    for colouring, title in (("class", "by digit"), ("domain", "by domain")):
-        parts.append(picture(space, f"P3/DANN_{colouring}_TSNE_{name}.png", f"{data}: coloured {title}{points}"))
-    if measured:
+    """Return the t-SNE plots of one target, after adaptation and before, and what nearest neighbours say of them."""
+    parts = [f"**{COLUMNS[target]}**\n", plots(space, results, target, "dann")]
+    before = results.get(f"tsne/{target}/source")
+    if before:
+        parts.append(details("The same pictures, trained on source alone", plots(space, results, target, "source")))
+    adapted = results.get(f"tsne/{target}/dann")
+    if adapted:
+        domain, digit = (
+            f"; trained on source: {percent(before[key])}" if before else ""
+            for key in ("knn_domain_accuracy", "knn_transfer_accuracy")
+        )
         parts.append(
-            f"Among the 768 features themselves, the {measured['neighbours']} nearest neighbours tell the domain of "
-            f"a picture in {percent(measured['knn_domain_accuracy'])} of cases (50 %: perfectly mixed), and source "
-            f"neighbours name the digit of a target picture in {percent(measured['knn_transfer_accuracy'])}. The "
-            "classifier's hidden layers come after these features.\n"
+            f"Among the 768 features themselves, the {adapted['neighbours']} nearest neighbours tell the domain of a "
+            f"picture in {percent(adapted['knn_domain_accuracy'])} of cases (perfectly mixed: 50 %{domain}). Source "
+            f"neighbours name the digit of a target picture in {percent(adapted['knn_transfer_accuracy'])} (guessing: "
+            f"10 %{digit}). The classifier's hidden layers come after these features.\n"
         )
     return "\n".join(parts)
+
+
+def plots(space: Workspace, results: Results, target: str, mode: str) -> str:
+    """Return the plots by digit and by domain of one model."""
+    measured = results.get(f"tsne/{target}/{mode}")
+    data = f"{measured['source_data']} → {measured['target_data']}" if measured else COLUMNS[target]
+    points = f", {measured['points_per_domain']:,} validation pictures of each domain" if measured else ""
+    return "\n".join(
+        picture(
+            space,
+            f"P3/{mode.upper()}_{colouring}_TSNE_{target.upper()}.png",
+            f"{data}, {TSNE_NAMES[mode]}: coloured {title}{points}",
+        )
+        for colouring, title in (("class", "by digit"), ("domain", "by domain"))
+    )
 
 
 def implementation(results: Results, preset: str) -> str:

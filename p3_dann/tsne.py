@@ -1,10 +1,12 @@
 """Draw the features of DANN in two dimensions, coloured by digit and by domain, for each target.
 
     python p3_dann/tsne.py
+    python p3_dann/tsne.py --preset cpu --modes dann source                  # and before adaptation
     python p3_dann/tsne.py --preset sample --data-root sample_data
     python p3_dann/tsne.py --checkpoint runs/cpu/p3_svhn_dann_seed0/weights.safetensors
 
-Writes images/P3/DANN_{class,domain}_TSNE_{SVHN,USPS}.png, and how well the domains mix to results/p3.json.
+Writes images/P3/DANN_{class,domain}_TSNE_{SVHN,USPS}.png (SOURCE_... and TARGET_... for those modes), and how well the
+domains mix to results/p3.json.
 """
 
 from __future__ import annotations
@@ -28,14 +30,14 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from common.cli import add_common_arguments, make_parser, positive_int
 from common.dataset import dataset_name, load_digits
 from common.device import pick_device
-from common.errors import run_main
+from common.errors import UserError, run_main
 from common.paths import WEIGHTS, Workspace, workspace
 from common.plots import PALETTE, new_figure, save_figure
 from common.results import record
 from common.seed import generator, seed_everything
 from p3_dann.dataset import SOURCE
 from p3_dann.evaluate import domain_features, load_model
-from p3_dann.presets import PRESETS, TARGETS
+from p3_dann.presets import MODES, PRESETS, TARGETS
 
 # Paul Tol, "Colour schemes", 2021, scheme muted with a dark grey: ten colours that colour-blind readers tell apart.
 DIGIT_COLOURS = (
@@ -52,12 +54,16 @@ DIGIT_COLOURS = (
 )
 DOMAIN_COLOURS = PALETTE[:2]
 MARKERS = ("o", "^")
+# Text and outline of the digits written over the points of source and target.
+LABEL_COLOURS = (("black", "white"), ("white", "black"))
+LEGEND = {"loc": "outside lower center", "fontsize": 12, "handletextpad": 0.1, "columnspacing": 1.0}
 NEIGHBOURS = 15
 
 
 def main() -> None:
     parser = make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
-    parser.add_argument("--preset", choices=sorted(PRESETS), help="draw this preset's DANN runs (unset: weights/)")
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="draw this preset's runs (unset: weights/)")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=["dann"], help="which of the preset's runs")
     parser.add_argument("--checkpoint", type=Path, help="draw this one instead")
     parser.add_argument("--points", type=positive_int, default=2000, help="pictures of each domain")
     add_common_arguments(parser)
@@ -67,13 +73,18 @@ def main() -> None:
         paths = [arguments.checkpoint]
     elif arguments.preset:
         runs = workspace(arguments.preset, arguments.output).runs
-        paths = [runs / f"p3_{target}_dann_seed{arguments.seed}" / "weights.safetensors" for target in TARGETS]
+        names = [f"p3_{target}_{mode}_seed{arguments.seed}" for mode in arguments.modes for target in TARGETS]
+        paths = [runs / name / "weights.safetensors" for name in names]
+    elif arguments.modes != ["dann"]:
+        raise UserError(
+            f"--modes {' '.join(arguments.modes)}: weights/ has dann only; name a --preset you have trained"
+        )
     else:
         paths = [WEIGHTS / f"p3_{target}.safetensors" for target in TARGETS]
     models = [load_model(path, device) for path in paths]
     for path, (model, config, trained) in zip(paths, models, strict=True):
         seed_everything(arguments.seed)
-        target = trained["target"]
+        target, mode = trained["target"], trained["mode"]
         domains = (SOURCE, target)
         pictures, labels = sample(arguments.data_root, domains, arguments.points, arguments.seed)
         features = torch.cat([domain_features(model, pictures[i], config, is_source=i == 0) for i in range(2)])
@@ -81,21 +92,22 @@ def main() -> None:
         is_target = np.arange(len(digits)) >= len(labels[0])
         plane = embed(features, arguments.seed)
         names = [dataset_name(arguments.data_root, domain) for domain in domains]
-        title = f"{names[0]} → {names[1]}\nDANN, preset {trained['preset']}, seed {trained['seed']}"
+        title = f"{names[0]} → {names[1]}\nmode {mode}, preset {trained['preset']}, seed {trained['seed']}"
         space = workspace(trained["preset"], arguments.output)
-        save_figure(draw_classes(plane, digits, is_target, domains, title), picture_path(space, "class", target))
-        save_figure(draw_domains(plane, digits, is_target, domains, title), picture_path(space, "domain", target))
+        drawn = [picture_path(space, mode, colouring, target) for colouring in ("class", "domain")]
+        for draw, picture in zip((draw_classes, draw_domains), drawn, strict=True):
+            save_figure(draw(plane, digits, is_target, domains, title), picture)
         values = separation(features, digits, is_target) | {
             "source_data": names[0],
             "target_data": names[1],
             "preset": trained["preset"],
-            "mode": trained["mode"],
+            "mode": mode,
             "seed": trained["seed"],
             "points_per_domain": len(labels[0]),
             "neighbours": NEIGHBOURS,
         }
-        record(space.results, "p3", f"tsne/{target}", values, device)
-        print(f"{path}: drawn to {picture_path(space, 'class', target)} and {picture_path(space, 'domain', target)}")
+        record(space.results, "p3", f"tsne/{target}/{mode}", values, device)
+        print(f"{path}: drawn to {drawn[0]} and {drawn[1]}")
 
 
 def sample(
@@ -135,23 +147,24 @@ def separation(features: np.ndarray, digits: np.ndarray, is_target: np.ndarray) 
     return {"knn_domain_accuracy": round(float(domain), 4), "knn_transfer_accuracy": round(float(transfer), 4)}
 
 
-def picture_path(space: Workspace, colouring: str, target: str) -> Path:
+def picture_path(space: Workspace, mode: str, colouring: str, target: str) -> Path:
     """Return where the plot coloured by ``colouring`` (class or domain) is written."""
-    return space.images / "P3" / f"DANN_{colouring}_TSNE_{target.upper()}.png"
+    return space.images / "P3" / f"{mode.upper()}_{colouring}_TSNE_{target.upper()}.png"
 
 
 def draw_classes(
     plane: np.ndarray, digits: np.ndarray, is_target: np.ndarray, domains: tuple[str, str], title: str
 ) -> Figure:
     """Return the plot with a colour for each digit, and a marker for each domain."""
-    figure, axis = _axes(plane, digits, title)
+    figure, axis = _axes(plane, digits, is_target, title)
     for domain, marker in enumerate(MARKERS):
         chosen = is_target == bool(domain)
         colours = np.array(DIGIT_COLOURS)[digits[chosen]]
         axis.scatter(*plane[chosen].T, s=14, c=colours, marker=marker, alpha=0.75, linewidths=0)
     handles = [_handle("s", colour, str(digit)) for digit, colour in enumerate(DIGIT_COLOURS)]
     handles += [_handle(marker, "#777777", name) for marker, name in zip(MARKERS, domains, strict=True)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=13, handletextpad=0.1)
+    handles += _label_handles(domains)
+    figure.legend(handles=handles, ncols=7, **LEGEND)
     return figure
 
 
@@ -159,13 +172,13 @@ def draw_domains(
     plane: np.ndarray, digits: np.ndarray, is_target: np.ndarray, domains: tuple[str, str], title: str
 ) -> Figure:
     """Return the plot with a colour and a marker for each domain."""
-    figure, axis = _axes(plane, digits, title)
+    figure, axis = _axes(plane, digits, is_target, title)
     for domain, (marker, colour) in enumerate(zip(MARKERS, DOMAIN_COLOURS, strict=True)):
         chosen = is_target == bool(domain)
         axis.scatter(*plane[chosen].T, s=14, c=colour, marker=marker, alpha=0.45, linewidths=0)
     handles = [_handle(*design) for design in zip(MARKERS, DOMAIN_COLOURS, domains, strict=True)]
-    handles.append(_handle("$3$", "black", "digit"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=13, handletextpad=0.1)
+    handles += _label_handles(domains)
+    figure.legend(handles=handles, ncols=4, **LEGEND)
     return figure
 
 
@@ -175,22 +188,34 @@ def densest(points: np.ndarray) -> np.ndarray:
     return points[neighbours.kneighbors(points)[0].mean(axis=1).argmin()]
 
 
-def _axes(plane: np.ndarray, digits: np.ndarray, title: str) -> tuple[Figure, object]:
-    """Return a figure with every digit written, large, where most of its points are."""
+def _axes(plane: np.ndarray, digits: np.ndarray, is_target: np.ndarray, title: str) -> tuple[Figure, object]:
+    """Return a figure with every digit of each domain written where most of its points are."""
     figure, axes = new_figure(size=(7.0, 7.4))
     axis = axes[0, 0]
     axis.set(xticks=[], yticks=[], aspect="equal")
     axis.set_title(title, fontsize=11)
     axis.spines[:].set_visible(False)
-    for digit in np.unique(digits):
-        text = axis.text(*densest(plane[digits == digit]), str(digit), fontsize=24, weight="bold")
-        text.set(ha="center", va="center", zorder=10)
-        text.set_path_effects([patheffects.withStroke(linewidth=4, foreground="white")])
+    for domain, (colour, outline) in enumerate(LABEL_COLOURS):
+        chosen = is_target == bool(domain)
+        for digit in np.unique(digits[chosen]):
+            place = densest(plane[chosen & (digits == digit)])
+            text = axis.text(*place, str(digit), color=colour, fontsize=19, weight="bold")
+            text.set(ha="center", va="center", zorder=10)
+            text.set_path_effects([patheffects.withStroke(linewidth=3.5, foreground=outline)])
     return figure, axis
 
 
 def _handle(marker: str, colour: str, label: str) -> Line2D:
     return Line2D([], [], linestyle="none", marker=marker, color=colour, markersize=10, label=label)
+
+
+def _label_handles(domains: tuple[str, str]) -> list[Line2D]:
+    handles = []
+    for (colour, outline), name in zip(LABEL_COLOURS, domains, strict=True):
+        handle = _handle("$3$", colour, f"3 of {name}")
+        handle.set_path_effects([patheffects.withStroke(linewidth=3, foreground=outline)])
+        handles.append(handle)
+    return handles
 
 
 if __name__ == "__main__":

@@ -108,7 +108,8 @@ problem() { # p1 folder
 problem p1 p1_gan
 problem p2 p2_diffusion
 problem p3 p3_dann
-part tsne "$base/images/P3" "common/*.py p3_dann/*.py" "$python" "$root/p3_dann/tsne.py" "${common[@]}"
+part tsne "$base/images/P3" "common/*.py p3_dann/*.py" \
+    "$python" "$root/p3_dann/tsne.py" --modes dann source "${common[@]}"
 
 began=$SECONDS
 "$python" "$root/scripts/render_report.py" --preset "$preset" "${place[@]+"${place[@]}"}"

@@ -84,8 +84,13 @@ def test_tsne_draws_four_plots_and_measures_mixing(run_command: Command, trained
         for colouring in ("class", "domain"):
             picture = Image.open(trained / "images" / "P3" / f"DANN_{colouring}_TSNE_{target.upper()}.png")
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
-        assert measured[f"tsne/{target}"]["points_per_domain"] == 30
-        assert 0.0 <= measured[f"tsne/{target}"]["knn_domain_accuracy"] <= 1.0
+        assert measured[f"tsne/{target}/dann"]["points_per_domain"] == 30
+        assert 0.0 <= measured[f"tsne/{target}/dann"]["knn_domain_accuracy"] <= 1.0
+
+
+def test_tsne_before_adaptation_needs_a_preset(run_command: Command, data_root: Path) -> None:
+    done = run_command("p3_dann/tsne.py", "--modes", "dann", "source", "--data-root", data_root)
+    assert done.returncode == 2 and "weights/ has dann only" in done.stderr
 
 
 def train_script(*options: str) -> subprocess.CompletedProcess[str]:

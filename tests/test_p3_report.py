@@ -117,3 +117,18 @@ def test_parts_stand_beside_the_preset_they_belong_to(space: Workspace) -> None:
     results["full/svhn/dann/seed0"] = measured("full", "svhn", "dann", 0, 0.95)
     write_json(space.results / "p3.json", results)
     assert "gradient reversal alone" not in render(space)
+
+
+def test_neighbours_before_and_after_adaptation_stand_side_by_side(space: Workspace) -> None:
+    def neighbours(domain: float, digit: float) -> dict[str, object]:
+        data = {"source_data": "MNIST-M (test)", "target_data": "svhn (test)", "points_per_domain": 30}
+        return data | {"neighbours": 15, "knn_domain_accuracy": domain, "knn_transfer_accuracy": digit}
+
+    records = {"tsne/svhn/dann": neighbours(0.7, 0.6)}
+    write_json(space.results / "p3.json", records)
+    assert "in 70.0 % of cases (perfectly mixed: 50 %). Source" in render(space)
+    write_json(space.results / "p3.json", records | {"tsne/svhn/source": neighbours(0.9, 0.3)})
+    text = render(space)
+    assert "in 70.0 % of cases (perfectly mixed: 50 %; trained on source: 90.0 %)" in text
+    assert "in 60.0 % (guessing: 10 %; trained on source: 30.0 %)" in text
+    assert "P3/SOURCE_domain_TSNE_SVHN.png: not made in this run" in text
