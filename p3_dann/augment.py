@@ -115,13 +115,20 @@ def affine(
 
 
 def blur(pixels: torch.Tensor, strongest: float) -> torch.Tensor:
-    """Return each picture under a Gaussian blur of its own, of 0 to ``strongest`` pixels standard deviation."""
+    """Return each picture under a Gaussian blur of its own, of 0 to ``strongest`` pixels standard deviation.
+
+    A blur is linear, so each picture (S, S) is multiplied from both sides with a matrix of its own. What lies beyond
+    an edge repeats it.
+    """
     offsets = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=pixels.device)
     deviation = strongest * torch.rand((len(pixels), 1), device=pixels.device) + 1e-3
     kernel = torch.softmax(-0.5 * (offsets / deviation) ** 2, dim=1)
-    padded = F.pad(pixels, (BLUR_RADIUS,) * 4, mode="replicate")
-    rows = torch.einsum("nchwk,nk->nchw", padded.unfold(3, 2 * BLUR_RADIUS + 1, 1), kernel)
-    return torch.einsum("nchwk,nk->nchw", rows.unfold(2, 2 * BLUR_RADIUS + 1, 1), kernel)
+    size = pixels.shape[3]
+    place = torch.arange(size, device=pixels.device)
+    source = (place + offsets[:, None]).clamp(0, size - 1)
+    shifts = (source[:, :, None] == place).float()  # shifts[k, i, j]: tap k of output i reads input j
+    matrix = (kernel @ shifts.flatten(1)).view(-1, 1, size, size)
+    return matrix @ pixels @ matrix.transpose(2, 3)
 
 
 def change_intensity(pixels: torch.Tensor, config: TrainConfig) -> torch.Tensor:
@@ -143,8 +150,9 @@ def _normalise(pixels: torch.Tensor, config: TrainConfig) -> torch.Tensor:
     """Map [0, 1] to [-1, 1], or to mean 0 and standard deviation 1 per picture and channel."""
     if not config.instance_norm:
         return pixels * 2.0 - 1.0
-    deviation, mean = torch.std_mean(pixels, dim=(2, 3), keepdim=True, correction=0)
-    return (pixels - mean) / (deviation + 1e-2)
+    # Not torch.std_mean, which took eight times as long on a CPU.
+    centred = pixels - pixels.mean((2, 3), keepdim=True)
+    return centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + 1e-2)
 
 
 def _log_uniform(limits: tuple[float, ...], count: int, device: torch.device) -> torch.Tensor:

@@ -120,6 +120,18 @@ def test_blur_keeps_brightness_and_removes_detail() -> None:
     assert (blur(noise, 2.0).std(dim=(2, 3)) < noise.std(dim=(2, 3))).all()
 
 
+def test_a_blurred_point_is_a_gaussian_that_keeps_its_light() -> None:
+    torch.manual_seed(1)
+    point = torch.zeros(1, 1, 28, 28)
+    point[..., 13, 13] = 1.0
+    blurred = blur(point, 1.0)
+    torch.testing.assert_close(blurred.sum(), torch.tensor(1.0))
+    assert torch.equal(blurred, blurred.transpose(2, 3))
+    # On a Gaussian's logarithm the step from the middle to 2 pixels is four times that to 1 pixel.
+    middle, one, two = blurred[0, 0, 13, 13:16].log()
+    torch.testing.assert_close(middle - two, 4 * (middle - one), rtol=1e-4, atol=1e-6)
+
+
 def test_inversion_changes_the_sign_only() -> None:
     torch.manual_seed(0)
     pixels = torch.randn(64, 1, 28, 28)
