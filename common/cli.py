@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import operator
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,15 @@ from common.errors import UserError
 from common.paths import DEFAULT_DATA_ROOT
 
 Config = TypeVar("Config")
+
+# What a field of a preset may be, by the argument of option(): the check, and its words.
+LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "minimum": (operator.ge, "at least"),
+    "maximum": (operator.le, "at most"),
+    "above": (operator.gt, "more than"),
+    "below": (operator.lt, "less than"),
+    "multiple_of": (lambda value, unit: value % unit == 0, "a multiple of"),
+}
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -28,11 +38,16 @@ def option(
     help: str,
     choices: tuple[Any, ...] | None = None,
     minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
     below: float | None = None,
-    multiple_of: int = 1,
+    multiple_of: int | None = None,
 ) -> Any:
-    """Declare a field of a preset with the text that ``--help`` shows and the values it may take."""
-    limits = {"minimum": minimum, "below": below, "multiple_of": multiple_of}
+    """Declare a field of a preset with the text that ``--help`` shows and the values it may take.
+
+    ``minimum`` and ``maximum`` are allowed values themselves, ``above`` and ``below`` are not.
+    """
+    limits = {"minimum": minimum, "maximum": maximum, "above": above, "below": below, "multiple_of": multiple_of}
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices} | limits)
 
 
@@ -71,16 +86,16 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def add_preset_arguments(parser: argparse.ArgumentParser, presets: Mapping[str, Any], default: str = "cpu") -> None:
     """Add --preset and one option for every field of the presets' dataclass.
 
-    An option not given keeps the preset's value; the help names each preset's.
+    An option not given keeps the preset's value; the help names that of ``default`` and those that differ from it.
     """
     parser.add_argument("--preset", choices=sorted(presets), default=default, help="a whole configuration")
-    group = parser.add_argument_group("configuration (unset: the preset's value)")
+    group = parser.add_argument_group(f"configuration (unset: the preset's value, [{default}; others that differ])")
     hints = typing.get_type_hints(type(next(iter(presets.values()))))
     for field in dataclasses.fields(next(iter(presets.values()))):
         values = {name: getattr(preset, field.name) for name, preset in presets.items()}
-        shown = ", ".join(f"{name} {_show(value)}" for name, value in sorted(values.items()))
-        if len({repr(value) for value in values.values()}) == 1:
-            shown = _show(next(iter(values.values())))
+        usual = values[default]
+        others = [f"{name} {_show(value)}" for name, value in sorted(values.items()) if value != usual]
+        shown = "; ".join([_show(usual), *others])
         flag = "--" + field.name.replace("_", "-")
         group.add_argument(
             flag,
@@ -101,13 +116,12 @@ def resolve_config(arguments: argparse.Namespace, presets: Mapping[str, Config])
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     config = dataclasses.replace(presets[arguments.preset], **given)
     for field in dataclasses.fields(config):
-        limits, value, flag = field.metadata, getattr(config, field.name), f"--{field.name.replace('_', '-')}"
-        if limits["minimum"] is not None and value is not None and value < limits["minimum"]:
-            raise UserError(f"{flag} {value}: must be at least {limits['minimum']}")
-        if limits["below"] is not None and value is not None and value >= limits["below"]:
-            raise UserError(f"{flag} {value}: must be less than {limits['below']}")
-        if limits["multiple_of"] > 1 and value % limits["multiple_of"]:
-            raise UserError(f"{flag} {value}: must be a multiple of {limits['multiple_of']}")
+        flag = f"--{field.name.replace('_', '-')}"
+        value = getattr(config, field.name)
+        for name, (allowed, words) in LIMITS.items():
+            limit = field.metadata[name]
+            if limit is not None and not allowed(value, limit):
+                raise UserError(f"{flag} {value}: must be {words} {limit}")
     return config
 
 
@@ -128,7 +142,8 @@ def positive_int(text: str) -> int:
 
 
 def _show(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text or "none"
 
 
 def _argument_type(hint: Any, choices: tuple[Any, ...] | None) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from torch import nn
 
 from common.paths import Workspace
 
+LONGEST_BRACKET = 24
+
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return a Markdown table; cells are shown with ``str``."""
@@ -56,17 +58,25 @@ def picture(space: Workspace, path: str, caption: str) -> str:
     return f"![{caption}](images/{path})\n\n*{caption}*\n"
 
 
+def brief(dataset: str) -> str:
+    """Return the name of a data set without a bracket that is too long for a caption; sections spell it out once."""
+    name, bracket, rest = dataset.partition(" (")
+    return name if bracket and len(rest) > LONGEST_BRACKET else dataset
+
+
 def percent(share: float, digits: int = 1) -> str:
     """Return a share of 1 as a percentage, e.g. ``97.7 %``."""
     return f"{100 * share:.{digits}f} %"
 
 
-def mean_std(shares: Sequence[float], digits: int = 1) -> str:
-    """Return mean ± sample standard deviation of shares as percentages, with their number."""
+def mean_std(shares: Sequence[float], digits: int = 1, count: bool = True) -> str:
+    """Return mean ± sample standard deviation of shares as percentages, with their number if ``count``."""
     mean = 100 * statistics.fmean(shares)
-    if len(shares) < 2:
-        return f"{mean:.{digits}f} % (1 seed)"
-    return f"{mean:.{digits}f} ± {100 * statistics.stdev(shares):.{digits}f} % ({len(shares)} seeds)"
+    text, seeds = f"{mean:.{digits}f} %", "1 seed"
+    if len(shares) > 1:
+        text = f"{mean:.{digits}f} ± {100 * statistics.stdev(shares):.{digits}f} %"
+        seeds = f"{len(shares)} seeds"
+    return f"{text} ({seeds})" if count else text
 
 
 def duration(seconds: float) -> str:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import random
 
-import numpy as np
 import torch
 
 
 def seed_everything(seed: int, deterministic: bool = True) -> None:
-    """Seed Python, NumPy and torch (every device).
+    """Seed torch on every device; nothing here draws from Python's or NumPy's global generators.
 
     Args:
         seed: any non-negative integer.
         deterministic: ask cuDNN for deterministic algorithms and no autotuning; on a CPU it has no cost.
     """
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
@@ -43,9 +39,9 @@ def epoch_order(count: int, seed: int, epoch: int, device: torch.device | str = 
 
 
 def random_state() -> dict[str, torch.Tensor]:
-    """Return the states of torch's global generators (CPU and, where there is one, CUDA or MPS)."""
+    """Return the states of torch's global generators (CPU and, where it is in use, CUDA or MPS)."""
     state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # asking would open a context on a GPU that the run leaves alone
         state["cuda"] = torch.cuda.get_rng_state()
     if torch.backends.mps.is_available():
         state["mps"] = torch.mps.get_rng_state()
@@ -55,7 +51,7 @@ def random_state() -> dict[str, torch.Tensor]:
 def set_random_state(state: dict[str, torch.Tensor]) -> None:
     """Put back what :func:`random_state` returned."""
     torch.set_rng_state(state["cpu"].cpu())
-    if "cuda" in state and torch.cuda.is_available():
+    if "cuda" in state and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(state["cuda"].cpu())
     if "mps" in state and torch.backends.mps.is_available():
         torch.mps.set_rng_state(state["mps"].cpu())

@@ -35,9 +35,11 @@ def download(raw: Path, name: str, missing: Path) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=raw) as temporary:
             DOWNLOADS[name].fetch(Path(temporary))
-            for entry in Path(temporary).iterdir():
-                if not (raw / entry.name).exists():
-                    shutil.move(entry, raw / entry.name)
+            for file in filter(Path.is_file, Path(temporary).rglob("*")):
+                target = raw / file.relative_to(temporary)
+                if not target.exists():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.move(file, target)
     except (OSError, RuntimeError, ValueError, ImportError, http.client.HTTPException) as error:
         raise UserError(missing_message(missing, name, f", and downloading it failed ({error})")) from error
     finally:

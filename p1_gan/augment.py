@@ -46,8 +46,10 @@ def cutout(images: torch.Tensor, ratio: float = 0.5) -> torch.Tensor:
     count, _, height, width = images.shape
     mask = torch.ones(count, 1, 1, 1, dtype=torch.bool, device=images.device)
     for dimension, size in ((2, height), (3, width)):
-        centre = torch.randint(0, size, (count, 1), device=images.device)
-        inside = (torch.arange(size, device=images.device)[None] - centre).abs() < size * ratio / 2
+        cut = int(size * ratio + 0.5)
+        start = torch.randint(0, size, (count, 1), device=images.device) - cut // 2
+        offset = torch.arange(size, device=images.device)[None] - start
+        inside = (offset >= 0) & (offset < cut)
         mask = mask & inside.view(count, 1, *([-1, 1] if dimension == 2 else [1, -1]))
     return images.masked_fill(mask, 0.0)
 

@@ -21,15 +21,19 @@ class TrainConfig:
     # Losses and optimisers
     loss: str = option("bce", "adversarial loss", choices=("bce", "hinge"))
     optimizer: str = option("adam", "optimiser of both networks", choices=("adam", "adamw"))
-    generator_learning_rate: float = option(2e-4, "learning rate of the generator")
-    discriminator_learning_rate: float = option(2e-4, "learning rate of the discriminator")
-    beta1: float = option(0.5, "first momentum of both optimisers", minimum=0)
+    generator_learning_rate: float = option(2e-4, "learning rate of the generator", above=0)
+    discriminator_learning_rate: float = option(
+        2e-4, "learning rate of the discriminator; twice the generator's in B (Heusel et al., TTUR, 2017)", above=0
+    )
+    beta1: float = option(0.5, "first momentum of both optimisers", minimum=0, below=1)
     weight_decay: float = option(0.0, "decoupled weight decay (adamw)", minimum=0)
-    real_label: float = option(1.0, "what the discriminator should say of real pictures (below 1: smoothing)")
+    real_label: float = option(
+        1.0, "what the discriminator should say of real pictures (below 1: smoothing)", above=0, maximum=1
+    )
 
     # What the discriminator sees
     instance_noise: float = option(0.0, "standard deviation of noise on its inputs at the start", minimum=0)
-    instance_noise_share: float = option(0.5, "share of the steps after which that noise is gone", minimum=0)
+    instance_noise_share: float = option(0.5, "share of the steps after which that noise is gone", minimum=0, maximum=1)
     diff_augment: tuple[str, ...] = option(
         (), "differentiable augmentations of real and fake pictures", choices=tuple(AUGMENTATIONS)
     )
@@ -43,7 +47,7 @@ class TrainConfig:
 
     # Machine and logs
     precision: str = option("auto", "bf16 where it is fast, or force one", choices=("auto", "bf16", "fp32"))
-    compile: bool = option(False, "torch.compile both networks")
+    compile: bool = option(False, "torch.compile both networks; cuDNN then picks kernels by timing them")
     log_every: int = option(50, "steps between rows of stats.jsonl", minimum=1)
     grid_every: int = option(1000, "steps between grids of the fixed latents", minimum=1)
 

@@ -27,10 +27,10 @@ from common.device import autocast, memory_format, pick_device
 from common.errors import run_main
 from common.paths import workspace
 from common.plots import save_curves
-from common.results import record
+from common.results import read_results, record
 from common.run import Run
 from common.seed import seed_everything
-from common.weights import load_into, load_weights, save_weights
+from common.weights import is_finished, load_into, load_weights, save_weights
 from p2_diffusion.dataset import DOMAIN, load_mnistm, to_network
 from p2_diffusion.presets import JUDGE_PRESETS, JudgeConfig
 
@@ -189,6 +189,12 @@ def main() -> None:
     dataset = dataset_name(arguments.data_root, DOMAIN)
     run_config = asdict(config) | {"preset": arguments.preset, "seed": arguments.seed, "dataset": dataset}
 
+    weights = run_dir / "weights.safetensors"
+    key = f"judge/{arguments.preset}/seed{arguments.seed}"
+    # Not recorded again: the record would name the machine of now with the time of then.
+    if not arguments.fresh and is_finished(weights, KIND, run_config) and key in read_results(space.results, "p2"):
+        print(f"finished before: {weights}")
+        return
     val_images, val_labels = load_mnistm(arguments.data_root, "val")
     run, judge, count = train(config, run_config, run_dir, arguments, device)
     right = judge_images(judge, val_images)[0] == val_labels
@@ -203,9 +209,9 @@ def main() -> None:
         "per_digit": share_per_digit(right, val_labels),
         "seconds": round(run.total_seconds, 1),
     }
-    save_weights(run_dir / "weights.safetensors", judge.state_dict(), KIND, run_config)
+    save_weights(weights, judge.state_dict(), KIND, run_config)
     save_curves(run.rows, {"loss": ["loss"]}, run_dir / "curves.png", title=f"P2 judge, {dataset}")
-    record(space.results, "p2", f"judge/{arguments.preset}/seed{arguments.seed}", values, device)
+    record(space.results, "p2", key, values, device)
     print(f"judge: {100 * values['accuracy']:.2f} % on {len(val_images)} pictures; weights in {run_dir}")
 
 

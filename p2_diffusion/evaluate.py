@@ -93,9 +93,7 @@ def main() -> None:
     """Parse the command line, measure, print and record."""
     parser = make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
     parser.add_argument("folder", type=Path, help="pictures named {digit}_{number}.png")
-    parser.add_argument(
-        "--judge", type=Path, default=WEIGHTS / "p2_classifier.safetensors", help="weights of the judge"
-    )
+    parser.add_argument("--judge", type=Path, default=JUDGE, help="weights of the judge")
     parser.add_argument("--name", default=None, help="recorded as evaluate/NAME (unset: the folder's name)")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="cpu", help="whose results the record joins")
     add_common_arguments(parser)

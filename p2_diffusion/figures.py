@@ -28,7 +28,7 @@ from common.results import record
 from common.seed import generator
 from p2_diffusion.diffusion import Diffusion
 from p2_diffusion.inference import DEFAULT, load_model
-from p2_diffusion.model import UNet, memory_format
+from p2_diffusion.model import UNet, unet_memory_format
 from p2_diffusion.presets import PRESETS
 from p2_diffusion.samplers import SAMPLERS, SamplerConfig, sample, time_steps
 
@@ -62,7 +62,7 @@ def draw_grid(
             model,
             diffusion,
             conditions,
-            noise.repeat(10, 1, 1, 1).contiguous(memory_format=memory_format(device)),
+            noise.repeat(10, 1, 1, 1).contiguous(memory_format=unet_memory_format(device)),
             config,
             generator(seed, "grid steps"),
             remember,
@@ -72,7 +72,7 @@ def draw_grid(
 
 def save_strip(frames: dict[int, torch.Tensor], path: Path) -> None:
     """Draw the moments side by side, labelled with the time steps behind each."""
-    figure, axes = new_figure(1, len(frames), (1.5 * len(frames), 1.9))
+    figure, axes = new_figure(1, len(frames), (1.5 * len(frames), 1.75))
     for axis, (finished, frame) in zip(axes[0], sorted(frames.items()), strict=True):
         axis.imshow(frame.permute(1, 2, 0).numpy(), interpolation="nearest")
         axis.set_title(f"T: {finished}")

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, make_parser, positive_int
@@ -24,10 +23,11 @@ from common.errors import UserError, run_main
 from common.files import prepare_empty_folder
 from common.paths import WEIGHTS
 from common.pictures import save_image, to_uint8
+from common.progress import progress_bar
 from common.seed import generator, seed_everything
 from common.weights import load_into, load_weights
 from p2_diffusion.diffusion import Diffusion
-from p2_diffusion.model import UNet, memory_format
+from p2_diffusion.model import UNet, unet_memory_format
 from p2_diffusion.samplers import SAMPLERS, SamplerConfig, sample, time_steps
 from p2_diffusion.train import KIND, build_diffusion, build_model
 
@@ -43,7 +43,7 @@ def load_model(checkpoint: Path, device: torch.device) -> tuple[UNet, Diffusion]
     state, config = load_weights(checkpoint, KIND)
     model = build_model(config)
     load_into(model, state, checkpoint)
-    model = model.to(device, memory_format=memory_format(device)).eval().requires_grad_(False)
+    model = model.to(device, memory_format=unet_memory_format(device)).eval().requires_grad_(False)
     return model, build_diffusion(config).to(device)
 
 
@@ -70,14 +70,14 @@ def generate(
     conditions = torch.tensor(digits) + 1
     batches = []
     starts = range(0, len(digits), batch_size)
-    for start in tqdm(starts, desc="sampling", unit="batch", disable=len(starts) < 2 or not sys.stderr.isatty()):
+    for start in progress_bar(starts, desc="sampling", unit="batch", disable=len(starts) < 2):
         part = slice(start, start + batch_size)
         with autocast(device, precision):
             images = sample(
                 model,
                 diffusion,
                 conditions[part].to(device),
-                noise[part].to(device, memory_format=memory_format(device)),
+                noise[part].to(device, memory_format=unet_memory_format(device)),
                 config,
                 generator(seed, "steps", start),
             )

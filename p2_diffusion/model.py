@@ -109,10 +109,10 @@ class AttentionBlock(nn.Module):
         h = self.group_norm(x)
 
         def pixels(image: torch.Tensor) -> torch.Tensor:
-            return image.flatten(2).transpose(1, 2)
+            return image.flatten(2).transpose(1, 2).unsqueeze(1)  # one head: torch 2.11 fuses four dimensions only
 
         h = F.scaled_dot_product_attention(pixels(self.proj_q(h)), pixels(self.proj_k(h)), pixels(self.proj_v(h)))
-        return x + self.proj(h.transpose(1, 2).reshape(count, channels, height, width))
+        return x + self.proj(h.squeeze(1).transpose(1, 2).reshape(count, channels, height, width))
 
 
 class ResidualBlock(nn.Module):
@@ -248,7 +248,7 @@ def sinusoids(num_timesteps: int, channels: int) -> torch.Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def memory_format(device: torch.device) -> torch.memory_format:
+def unet_memory_format(device: torch.device) -> torch.memory_format:
     """Return the memory order in which the U-Net runs fastest on ``device``.
 
     Not that of the other networks: on a CPU torch's GroupNorm and attention are slower in channels_last, which the

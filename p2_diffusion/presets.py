@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from common.cli import option
+from common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -23,21 +24,31 @@ class TrainConfig:
     schedule: str = option("cosine", "noise schedule", choices=("cosine", "linear"))
     prediction: str = option("v", "what the network predicts", choices=("epsilon", "v"))
     min_snr_gamma: float = option(5.0, "min-SNR loss weight, 0 for none (Hang et al., 2023)", minimum=0)
-    label_dropout: float = option(0.1, "share of samples trained without their label", minimum=0)
+    label_dropout: float = option(0.1, "share of samples trained without their label", minimum=0, maximum=1)
 
     # Optimisation
     initial_weights: str = option("", "weights to start from: a file, or the name of one in weights/ (empty: random)")
     steps: int = option(30_000, "optimiser steps", minimum=1)
     batch_size: int = option(512, "images a step, over all processes", minimum=1)
-    learning_rate: float = option(4e-4, "peak learning rate of AdamW")
+    learning_rate: float = option(4e-4, "peak learning rate of AdamW", above=0)
     warmup_steps: int = option(500, "steps of linear warm-up", minimum=0)
     weight_decay: float = option(0.0, "AdamW weight decay", minimum=0)
-    clip_norm: float = option(1.0, "gradient norm is clipped to this")
+    clip_norm: float = option(1.0, "gradient norm is clipped to this", above=0)
     ema_decay: float = option(0.9995, "decay of the averaged weights that sample", minimum=0, below=1)
     precision: str = option("auto", "bf16 where it is fast, or force one", choices=("auto", "bf16", "fp32"))
-    compile: bool = option(False, "torch.compile the network")
+    compile: bool = option(False, "torch.compile the network; cuDNN then picks kernels by timing them")
     log_every: int = option(50, "steps between rows of stats.jsonl", minimum=1)
     sample_every: int = option(2000, "steps between sample grids", minimum=1)
+
+    def __post_init__(self) -> None:
+        """Refuse levels that 28x28 pictures cannot have.
+
+        Raises:
+            UserError: too many levels, or one without width.
+        """
+        if not 1 <= len(self.channel_mults) <= 3 or min(self.channel_mults) < 1:
+            mults = " ".join(map(str, self.channel_mults))
+            raise UserError(f"--channel-mults {mults}: give 1 to 3 factors of at least 1; 28 halves only twice")
 
 
 # The same class as the report's, narrower, attention where the picture is small: for two CPU cores.
@@ -80,7 +91,7 @@ class JudgeConfig:
 
     epochs: int = option(8, "passes over the training pictures", minimum=1)
     batch_size: int = option(128, "images a step", minimum=2)
-    learning_rate: float = option(2e-3, "peak learning rate of AdamW")
+    learning_rate: float = option(2e-3, "peak learning rate of AdamW", above=0)
     weight_decay: float = option(0.02, "AdamW weight decay", minimum=0)
     shift: float = option(2.0, "largest random shift, pixels", minimum=0)
     rotation: float = option(10.0, "largest random rotation, degrees", minimum=0)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.paths import Workspace
-from common.report import architecture, code, details, duration, percent, picture, table
+from common.report import architecture, brief, code, details, duration, percent, picture, table
 from common.results import of_first_seed, read_results
 from p2_diffusion.inference import DEFAULT
 from p2_diffusion.model import UNet
@@ -37,13 +37,13 @@ def render(space: Workspace) -> str:
         grid(space, results),
         "### 3. Six moments of the reverse process\n",
         strip(space, results),
-        "### 4. How good the pictures are\n",
+        "### 4. What was observed\n",
+        discussion(results),
+        "#### How good the pictures are\n",
         main_table(results),
         judge_note(results),
         per_digit_table(results),
         *(sweep(space, results, preset) for preset in PRESET_ORDER if sweep_entries(results, preset)),
-        "### 5. What was observed\n",
-        discussion(results),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -137,9 +137,14 @@ def made_by(results: Results) -> str:
     if drawn is None:
         return ""
     run = training(results, drawn["preset"])
-    data = f", trained on {data_of(run)}" if run else ""
     how = f"{SAMPLER_NAMES[drawn['sampler']]}, {drawn['steps']} steps, w = {drawn['guidance_scale']:g}"
-    return f" Preset `{drawn['preset']}`{data}; {how}."
+    data = (
+        f" of {run['parameters'] / 1e6:.1f} M parameters, trained on {brief(data_of(run))} "
+        f"(seed {run['seed']}, {duration(run['seconds'])} on {run['device']})"
+        if run
+        else ""
+    )
+    return f" Preset `{drawn['preset']}`{data}; {how}, sampling seed {drawn['seed']}."
 
 
 def grid(space: Workspace, results: Results) -> str:
@@ -150,7 +155,7 @@ def grid(space: Workspace, results: Results) -> str:
 
 def strip(space: Workspace, results: Results) -> str:
     """Return the first 0 coming out of noise."""
-    caption = f"The first 0 of the grid, with so many of the T time steps behind it.{made_by(results)}"
+    caption = f"The first 0 of the grid after so many reverse steps (left: pure noise).{made_by(results)}"
     return picture(space, "P2/diffusion_grid_time.png", caption)
 
 
@@ -176,9 +181,10 @@ def main_table(results: Results) -> str:
         return "*Not run: no folder of generated pictures is evaluated yet.*\n"
     header = ["preset", "pictures", "accuracy", "worst digit", "Fréchet distance", "of as many real pictures"]
     note = (
-        "\nPictures of `p2_diffusion/inference.py` with its default sampler. Accuracy: share of pictures in which the "
-        "judge sees the digit that was asked for. Fréchet distance: between features of the judge and those of "
-        "mnistm's val pictures; beside it that of as many real training pictures. It is no FID.\n"
+        "\nPictures of `p2_diffusion/inference.py` with its default sampler, one training seed and one sampling seed. "
+        "Accuracy: share of pictures in which the judge, a separate classifier, sees the digit that was asked for. "
+        "Fréchet distance: between features of the judge and those of mnistm's val pictures, beside it that of as many "
+        "real training pictures; features of digits say little about background or variety. It is no FID.\n"
     )
     return table([*header, "1000 pictures take", "training"], rows) + note
 
@@ -195,7 +201,8 @@ def judge_note(results: Results) -> str:
     return "".join(
         f"The judge of preset `{judge['preset']}` was trained on {judge['train_images']:,} pictures of "
         f"{judge['dataset']} (train.csv alone) and is right on {percent(judge['accuracy'], 2)} of the "
-        f"{judge['val_images']:,} of val.csv; no accuracy above should be read more exactly than that.\n"
+        f"{judge['val_images']:,} of val.csv. An accuracy above that means that generated digits are more typical than "
+        "real ones, not better.\n"
         for judge in judges
     )
 
@@ -248,7 +255,10 @@ def sweep(space: Workspace, results: Results, preset: str) -> str:
         for entry in entries
     ]
     header = ["sampler", "steps", "guidance w", "accuracy", "Fréchet distance", "seconds for 1000"]
-    caption = f"Preset {preset}, {first['dataset']}: what steps and guidance do"
+    caption = (
+        f"What steps and guidance do: preset `{preset}`, {brief(first['dataset'])}, {first['images']:,} pictures a "
+        f"setting, sampling seed {first['seed']}, {first['device']}. Bars: 95 % intervals of the accuracy."
+    )
     return (
         f"**Sampler, steps and guidance, preset `{preset}`.** {first['images']:,} pictures of {first['dataset']} a "
         f"setting on {first['device']}; as many real pictures: Fréchet distance {first['frechet_floor']:.2f}. "
@@ -287,33 +297,48 @@ def choice(entries: Sequence[Entry]) -> str:
 
 
 def discussion(results: Results) -> str:
-    """Return what the recorded numbers show about the original report's three statements, and about guidance."""
-    lines = []
+    """Return what the recorded numbers show about the original report's statements, and about guidance."""
+    lines = [time_line()]
     for preset in PRESET_ORDER:
         if f"batch/{preset}" in results:
             lines.append(batch_line(preset, results[f"batch/{preset}"]))
         entries = sweep_entries(results, preset)
-        lines += [line for line in (steps_line(preset, entries), guidance_line(preset, entries)) if line]
+        if steps := steps_line(entries):
+            lines.append(f"**Gradual noise** (`{preset}`). {steps}")
+        if guidance := guidance_line(preset, entries):
+            lines.append(guidance)
     lines.append(model_line(results))
-    return "".join(f"- {line}\n" for line in lines)
+    head = (
+        "The original report says that a longer T needs more memory, that pictures of a batch influence each other, "
+        "that adding noise gradually is only a means, and that quality depends mostly on the model.\n\n"
+    )
+    return head + "".join(f"- {line}\n" for line in lines)
+
+
+def time_line() -> str:
+    """Return what T costs, counted in the network itself."""
+    counts = {num_timesteps: count_parameters(UNet(num_timesteps)) for num_timesteps in (200, 1000)}
+    return (
+        "**Memory and T.** A picture is trained at one random time step, so activations do not depend on T; only the "
+        f"table of time embeddings does: {counts[200]:,} parameters at T = 200, {counts[1000]:,} at T = 1000."
+    )
 
 
 def batch_line(preset: str, measured: Entry) -> str:
     """Return whether the composition of a batch matters when sampling."""
     difference, other = measured["mean_difference"], measured["another_noise"]
     verdict = (
-        "that is rounding: GroupNorm keeps its statistics within a picture, and the rest of the batch does not matter"
+        "that is rounding: GroupNorm keeps its statistics within a picture, so the rest of the batch does not matter"
         if difference < 0.01 * other
         else "that is more than rounding, so the batch does matter here"
     )
     return (
-        f"**Does the composition of a batch matter, because statistics are shared?** (`{preset}`) Ten pictures drawn "
-        f"one by one differ from the same ten drawn together by {difference:.1e} on average (values in [-1, 1]; "
-        f"two different pictures: {other:.2f}); {verdict}."
+        f"**Influence within a batch** (`{preset}`). Ten pictures drawn one by one differ from the same ten drawn "
+        f"together by {difference:.1e} on average (values in [-1, 1]; two different pictures: {other:.2f}); {verdict}."
     )
 
 
-def steps_line(preset: str, entries: list[Entry]) -> str:
+def steps_line(entries: list[Entry]) -> str:
     """Return what many small steps buy over few."""
     ancestral = next((entry for entry in entries if entry["sampler"] == "ddpm"), None)
     default = next((entry for entry in entries if is_default(entry)), None)
@@ -322,17 +347,13 @@ def steps_line(preset: str, entries: list[Entry]) -> str:
     gap = 100 * (ancestral["accuracy"] - default["accuracy"])
     ratio = ancestral["steps"] / default["steps"]
     resolution = 196 * math.sqrt(sum(e["accuracy"] * (1 - e["accuracy"]) / e["images"] for e in (ancestral, default)))
-    verdict = (
-        "the many small steps are not needed for this quality"
-        if abs(gap) <= resolution
-        else "the number of steps is not free here"
-    )
+    verdict = "no difference was detected" if abs(gap) <= resolution else "the number of steps is not free here"
     return (
-        f"**Gradual noise is only a means?** (`{preset}`) {SAMPLER_NAMES[default['sampler']]} with {default['steps']} "
+        f"{SAMPLER_NAMES[default['sampler']]} with {default['steps']} "
         f"steps has {percent(default['accuracy'])} and Fréchet distance {default['frechet']:.2f}, ancestral sampling "
         f"with {ancestral['steps']} steps {percent(ancestral['accuracy'])} and {ancestral['frechet']:.2f} in "
-        f"{ratio:g} times the network passes: {abs(gap):.1f} points apart (by chance: up to {resolution:.1f}), "
-        f"so {verdict}."
+        f"{ratio:g} times the network passes. The accuracies are {abs(gap):.1f} points apart, chance alone makes up to "
+        f"{resolution:.1f} (95 %): {verdict}."
     )
 
 
@@ -366,7 +387,7 @@ def model_line(results: Results) -> str:
     scores = {preset: results.get(f"evaluate/{preset}") for preset in ("cpu", "full")}
     if not all(runs.values()) or not all(scores.values()):
         missing = " and ".join(f"`{name}`" for name in runs if not (runs[name] and scores[name]))
-        return f"**The model matters?** Not run: this compares presets `cpu` and `full`, and {missing} is not measured."
+        return f"**The model.** Not run: this compares presets `cpu` and `full`, and {missing} is not measured."
     gap = 100 * (scores["full"]["accuracy"] - scores["cpu"]["accuracy"])
     parts = ", ".join(
         f"`{preset}` ({runs[preset]['parameters']:,} parameters, {runs[preset]['epochs']:g} epochs, "
@@ -376,7 +397,12 @@ def model_line(results: Results) -> str:
     )
     nearer = scores["full"]["frechet"] < scores["cpu"]["frechet"]
     verdict = f"{gap:+.1f} points for the larger network and {'a smaller' if nearer else 'no smaller'} distance"
-    return f"**The model matters?** Accuracy and Fréchet distance: {parts}; {verdict}."
+    return f"**The model.** Accuracy and Fréchet distance: {parts}; {verdict}."
+
+
+def finding(results: Results) -> str:
+    """Return in one sentence what the sweep of the largest preset shows; empty where it was not measured."""
+    return next((line for preset in PRESET_ORDER if (line := steps_line(sweep_entries(results, preset)))), "")
 
 
 def readme_table(space: Workspace) -> str:
@@ -385,13 +411,15 @@ def readme_table(space: Workspace) -> str:
     rows = []
     for preset in PRESETS:
         if measured := results.get(f"evaluate/{preset}"):
+            run = training(results, preset)
             rows.append(
                 [
                     f"`{preset}`",
+                    f"{run['parameters'] / 1e6:.1f} M" if run else "–",
                     percent(measured["accuracy"]),
                     f"{measured['frechet']:.2f} (real pictures: {measured['frechet_floor']:.2f})",
                     thousand_pictures(results, preset),
                 ]
             )
-    header = ["P2, preset", "accuracy of the judge", "Fréchet distance", "1000 pictures"]
-    return table(header, rows) if rows else "*Not run.*\n"
+    header = ["P2, preset", "parameters", "digits recognised by a separate classifier", "Fréchet distance"]
+    return table([*header, "time for 1000 pictures"], rows) if rows else "*Not run.*\n"

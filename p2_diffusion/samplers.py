@@ -17,7 +17,7 @@ from p2_diffusion.model import NULL_LABEL
 
 SAMPLER_NAMES = {"ddpm": "ancestral (DDPM)", "ddim": "DDIM", "dpmpp": "DPM-Solver++ (2M)"}
 SAMPLERS = tuple(SAMPLER_NAMES)
-FEW_STEPS = 15  # DPM-Solver++ with fewer ends in first order, as its authors' code does
+FEW_STEPS = 15  # DPM-Solver++ with fewer ends in first order, as its authors recommend
 
 
 @dataclass(frozen=True)
@@ -180,12 +180,12 @@ class DPMSolverPP2M:
         if t_next is None:
             return x0
         (signal, noise), (signal_next, noise_next) = (_amplitudes(self._diffusion, time) for time in (t, t_next))
-        log_snr, log_snr_next = math.log(signal / noise), math.log(signal_next / noise_next)
-        h = log_snr_next - log_snr
+        half_log_snr, half_log_snr_next = math.log(signal / noise), math.log(signal_next / noise_next)
+        h = half_log_snr_next - half_log_snr
         estimate = x0
         if self._previous is not None and t_next != self._first_order_into:
-            previous_log_snr, previous_x0 = self._previous
-            ratio = (log_snr - previous_log_snr) / h
+            previous_half_log_snr, previous_x0 = self._previous
+            ratio = (half_log_snr - previous_half_log_snr) / h
             estimate = (1 + 1 / (2 * ratio)) * x0 - 1 / (2 * ratio) * previous_x0
-        self._previous = (log_snr, x0)
+        self._previous = (half_log_snr, x0)
         return noise_next / noise * x - signal_next * math.expm1(-h) * estimate

@@ -27,7 +27,7 @@ from common.cli import (
     positive_int,
     resolve_config,
 )
-from common.dataset import dataset_name
+from common.dataset import DIGIT_SIZE, dataset_name
 from common.device import autocast
 from common.distributed import World, join_world, leave_world
 from common.ema import ExponentialMovingAverage
@@ -42,7 +42,7 @@ from common.seed import generator, seed_everything
 from common.weights import is_finished, load_into, load_weights, save_weights
 from p2_diffusion.dataset import DOMAIN, load_mnistm, to_network
 from p2_diffusion.diffusion import Diffusion, drop_labels
-from p2_diffusion.model import UNet, memory_format
+from p2_diffusion.model import UNet, unet_memory_format
 from p2_diffusion.presets import PRESETS, TrainConfig
 from p2_diffusion.samplers import SamplerConfig, sample
 
@@ -134,7 +134,7 @@ def train(
     model = build_model(run_config)
     if initial is not None:
         load_into(model, initial, Path(config.initial_weights))
-    model = model.to(device, memory_format=memory_format(device))
+    model = model.to(device, memory_format=unet_memory_format(device))
     diffusion = build_diffusion(run_config).to(device)
     ema = ExponentialMovingAverage(model, config.ema_decay)
     optimizer = torch.optim.AdamW(
@@ -167,7 +167,7 @@ def train(
             noise = torch.randn_like(x0)
             conditions = drop_labels(labels[batch] + 1, torch.rand(len(batch), device=device), config.label_dropout)
             x0, noise, t, conditions = (world.part(tensor) for tensor in (x0, noise, t, conditions))
-            x0 = x0.contiguous(memory_format=memory_format(device))
+            x0 = x0.contiguous(memory_format=unet_memory_format(device))
 
             with autocast(device, config.precision):
                 losses = diffusion.loss(network, x0, noise, t, conditions)
@@ -189,7 +189,8 @@ def train(
 
 def save_sample_grid(model: UNet, diffusion: Diffusion, config: TrainConfig, path: Path, device: torch.device) -> None:
     """Draw each digit (rows) from the same eight noises (columns), without touching the training's randomness."""
-    noise = torch.randn(8, 3, 28, 28, generator=generator(0, "sample grid")).to(device).repeat(10, 1, 1, 1)
+    noise = torch.randn(8, 3, DIGIT_SIZE, DIGIT_SIZE, generator=generator(0, "sample grid")).repeat(10, 1, 1, 1)
+    noise = noise.to(device, memory_format=unet_memory_format(device))
     conditions = torch.arange(1, 11, device=device).repeat_interleave(8)
     with autocast(device, config.precision):
         images = sample(model, diffusion, conditions, noise, SamplerConfig("ddim", steps=min(20, config.timesteps)))

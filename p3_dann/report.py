@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.paths import Workspace
-from common.report import architecture, code, details, duration, mean_std, percent, picture, summary_table, table
+from common.report import (
+    architecture,
+    brief,
+    code,
+    details,
+    duration,
+    mean_std,
+    percent,
+    picture,
+    summary_table,
+    table,
+)
 from common.results import of_all_seeds, read_results
 from p3_dann.model import DANN_model
 from p3_dann.presets import MODES, PARTS, TARGETS
 
 Results = Mapping[str, Mapping[str, Any]]
 
-ROWS = {"source": "Trained on source", "dann": "Adaptation (DANN)", "target": "Trained on target"}
+ROWS = {"source": "Trained on source", "dann": "DANN", "target": "Trained on target"}
 COLUMNS = {"svhn": "MNIST-M → SVHN", "usps": "MNIST-M → USPS"}
-# The presets of PARTS in words; all share the schedule of PARTS_OF, whose row has both.
+SPLITS = {"accuracy": "validation", "test_accuracy": "test"}
+# The presets of PARTS in words; all share the schedule of PARTS_OF, which has both gradient reversal and ensembling.
 PARTS_OF = "cpu"
 PART_NAMES = {
-    "joint_batchnorm": "neither: BatchNorm alone sees the target",
-    "adversarial": "gradient reversal alone, as Ganin et al. define DANN",
-    "adversarial_weak": "gradient reversal alone, a tenth as strong",
-    "self_ensembling": "agreement with the averaged teacher alone",
-    PARTS_OF: "both, the DANN of this report",
+    "joint_batchnorm": "No adaptation loss, BatchNorm sees the target",
+    "adversarial": "DANN alone (gradient reversal)",
+    "adversarial_weak": "DANN alone, a tenth as strong",
+    "self_ensembling": "Self-ensembling alone (no gradient reversal)",
 }
-TSNE_NAMES = {"dann": "adapted", "source": "trained on source"}
+BOTH = "DANN with self-ensembling"
 PRESET_ORDER = ("full", "cpu", "sample")
 # Measured by others on the course's own data: 63,544 coloured SVHN and 5,950 USPS digits to train on.
 REFERENCES = {
@@ -41,11 +53,9 @@ def render(space: Workspace) -> str:
     main = presets[0] if presets else "cpu"
     parts = [
         "## Problem 3\n",
-        "### 1. Accuracy on the target's validation set\n",
+        "### 1. Accuracy on the target\n",
         accuracy_table(results, main),
         data_note(results, main),
-        test_table(results, main),
-        parts_table(results, main),
         *(other_preset(results, preset) for preset in presets[1:]),
         reference_table(),
         "### 2. The latent space of the adapted model\n",
@@ -70,76 +80,63 @@ def accuracies(results: Results, preset: str, target: str, mode: str, split: str
     return [run[split] for run in runs_of(results, preset, target, mode) if split in run]
 
 
-def cell(results: Results, preset: str, target: str, mode: str, split: str = "accuracy") -> str:
-    """Return one cell of the table in words."""
+def cell(
+    results: Results, preset: str, target: str, mode: str, split: str = "accuracy", usual: int | None = None
+) -> str:
+    """Return one cell of the table in words; the number of seeds is left out where it is the ``usual`` one."""
     values = accuracies(results, preset, target, mode, split)
-    return mean_std(values) if values else "not run"
+    return mean_std(values, count=len(values) != usual) if values else "not run"
 
 
-def accuracy_table(results: Results, preset: str, split: str = "accuracy") -> str:
-    """Return the table the task asks for, with DANN alone and the original recipe as rows of their own."""
-    rows = [
-        [name, *(cell(results, row_preset, target, mode, split) for target in COLUMNS)]
-        for name, row_preset, mode in (
-            *rows_of(results, preset),
-            ("DANN, as in the original report", "original", "dann"),
-        )
-    ]
-    return table(["", *COLUMNS.values()], rows)
+def usual_seeds(results: Results, preset: str) -> int:
+    """Return how many seeds most rows of the table have."""
+    counts = [len(runs_of(results, preset, target, mode)) for target in TARGETS for mode in MODES]
+    return max(counts)
 
 
 def rows_of(results: Results, preset: str) -> list[tuple[str, str, str]]:
-    """Return name, preset and mode of the table's rows; DANN alone has one where it was trained as well."""
-    rows = [(name, preset, mode) for mode, name in ROWS.items()]
+    """Return name, preset and mode of the main rows; parts of the adaptation have rows where they were trained."""
+    parts = [part for part in ("adversarial", "self_ensembling") if parts_measured(results, preset, TARGETS, [part])]
+    return [
+        (ROWS["source"], preset, "source"),
+        *((PART_NAMES[part], part, "dann") for part in parts),
+        (adapted_name(results, preset), preset, "dann"),
+        (ROWS["target"], preset, "target"),
+    ]
+
+
+def adapted_name(results: Results, preset: str) -> str:
+    """Return what the adaptation of ``preset`` consists of."""
     runs = [run for target in TARGETS for run in runs_of(results, preset, target, "dann")]
-    if any(run["consistency_weight"] > 0 for run in runs):
-        rows[1] = ("Adaptation (DANN with self-ensembling)", preset, "dann")
+    return BOTH if any(run["consistency_weight"] > 0 for run in runs) else ROWS["dann"]
+
+
+def accuracy_table(results: Results, preset: str) -> str:
+    """Return the table the task asks for, with parts of the adaptation and the original recipe as rows of their own."""
+    rows = rows_of(results, preset)
     if parts_measured(results, preset, TARGETS):
-        rows.insert(1, ("DANN alone (gradient reversal)", "adversarial", "dann"))
-    return rows
-
-
-def test_table(results: Results, preset: str) -> str:
-    """Return the same table on the targets' test sets, where the data has them."""
-    runs = [run for target in TARGETS for run in runs_of(results, preset, target, "dann") if "test_accuracy" in run]
-    if not runs:
-        return ""
-    counts = " and ".join(
-        f"{run['test_images']:,} of {run['target_data']}" for run in {run["target"]: run for run in runs}.values()
-    )
-    return (
-        f"On the **test split** ({counts}), which nothing reads but this one evaluation. It is the cleaner figure: "
-        "while the recipe was made, the validation accuracy of early runs had been seen before the look of the "
-        "source pictures, the batch size and the steps were settled.\n\n"
-        + accuracy_table(results, preset, "test_accuracy")
-    )
-
-
-def parts_table(results: Results, preset: str) -> str:
-    """Return what the parts of adaptation reach alone and together, where that was measured."""
-    if not parts_measured(results, preset, TARGETS):
-        return ""
-    splits = {"accuracy": "validation", "test_accuracy": "test"}
+        parts = [(name, part, "dann") for part, name in PART_NAMES.items()]
+        rows = [rows[0], *parts, *rows[-2:]]
+    rows += [("Original recipe: " + ROWS[mode].replace("Trained", "trained"), "original", mode) for mode in MODES[:2]]
     columns = [
-        (target, split) for target in TARGETS for split in splits if accuracies(results, preset, target, "dann", split)
+        (target, split)
+        for target in TARGETS
+        for split in SPLITS
+        if split == "accuracy" or accuracies(results, preset, target, "dann", split)
     ]
-    source = ["trained on source", *(cell(results, preset, target, "source", split) for target, split in columns)]
-    rows = [
-        [name, *(cell(results, part, target, "dann", split) for target, split in columns)]
-        for part, name in PART_NAMES.items()
-        if any(runs_of(results, part, target, "dann") for target in TARGETS)
-    ]
-    return (
-        "The row *Adaptation* has two parts: gradient reversal, and agreement with an averaged teacher on pictures of "
-        "the target (self-ensembling). Each alone, neither, and both, everything else equal (`bash "
-        "scripts/train_p3.sh --parts`):\n\n"
-        + table(["", *(f"{COLUMNS[target]}, {splits[split]}" for target, split in columns)], [source, *rows])
+    usual = usual_seeds(results, preset)
+    return table(
+        ["", *(f"{COLUMNS[target]}, {SPLITS[split]}" for target, split in columns)],
+        [
+            [name, *(cell(results, row_preset, target, mode, split, usual) for target, split in columns)]
+            for name, row_preset, mode in rows
+        ],
     )
 
 
-def parts_measured(results: Results, preset: str, targets: Sequence[str]) -> bool:
-    """Return whether any of the parts was trained alone for ``targets``, on the schedule of ``preset``."""
-    return preset == PARTS_OF and any(runs_of(results, part, target, "dann") for part in PARTS for target in targets)
+def parts_measured(results: Results, preset: str, targets: Sequence[str], parts: Sequence[str] = tuple(PARTS)) -> bool:
+    """Return whether any of ``parts`` was trained alone for ``targets``, on the schedule of ``preset``."""
+    return preset == PARTS_OF and any(runs_of(results, part, target, "dann") for part in parts for target in targets)
 
 
 def other_preset(results: Results, preset: str) -> str:
@@ -156,31 +153,58 @@ def other_preset(results: Results, preset: str) -> str:
 
 
 def data_note(results: Results, preset: str) -> str:
-    """Return which data the table is about, and how it was trained."""
-    lines = []
-    for target in TARGETS:
-        for run in [*runs_of(results, preset, target, "dann"), *runs_of(results, preset, target, "source")][:1]:
-            lines.append(
-                f"- {COLUMNS[target]}: {run['counts']['labelled']:,} labelled pictures of {run['source_data']}, "
-                f"{run['counts']['unlabelled']:,} without labels of the target; "
-                f"evaluated on {run['counts']['val']:,} pictures of {run['target_data']}."
-            )
-    if not lines:
+    """Return which data the table is about, how it was trained, and how far its figures can be read."""
+    runs = {
+        target: found[0]
+        for target in TARGETS
+        if (found := runs_of(results, preset, target, "dann") or runs_of(results, preset, target, "source"))
+    }
+    if not runs:
         return "*Not run: no training of P3 is recorded yet; `bash scripts/train_p3.sh` makes this table.*\n"
+    seeds = usual_seeds(results, preset)
+    spread = f"mean ± standard deviation over {seeds} training seeds" if seeds > 1 else "one training seed"
+    notes = [
+        f"Accuracy on pictures of the target, {spread}, preset `{preset}`. The last step's weights are evaluated; no "
+        "label of the target chooses a checkpoint.",
+        "*Original recipe* is the recipe of the original report as far as it tells it (plain pixels, no augmentation, "
+        "gradient reversal alone). All other rows share network, input normalisation, steps, optimiser and averaging.",
+        "In the rows above *Trained on target*, source pictures are changed to look like the target's, in zoom, width "
+        "and neighbouring digits, chosen by eye from unlabelled target pictures: *Trained on source* has that "
+        "knowledge of the target, and no adaptation loss. *Trained on target* has the target's own, smaller changes.",
+    ]
+    tested = {target: run for target, run in runs.items() if "test_accuracy" in run}
+    if tested:
+        error = " and ".join(
+            f"±{sampling_error(run['test_accuracy'], run['test_images']):.1f} points "
+            f"({COLUMNS[target]}, {run['test_images']:,} pictures)"
+            for target, run in tested.items()
+        )
+        notes.append(
+            "Validation is the task's figure. The test split is the cleaner one, used once after all choices: some "
+            "augmentation settings, the batch size and the steps were chosen after early validation results. Beyond "
+            f"the spread over seeds, the choice of test pictures alone makes about {error} at 95 %."
+        )
     spent = [run for target in TARGETS for run in runs_of(results, preset, target, "dann")]
-    cost = (
-        f" The quickest run of DANN took {duration(min(run['seconds'] for run in spent))} on {spent[0]['device']}."
-        if spent
-        else ""
-    )
-    head = (
-        f"Preset `{preset}`, mean ± standard deviation over seeds. All rows but the last share network, input "
-        "normalisation, steps, optimiser and averaging. Source pictures (the rows above *Trained on target*) are "
-        "changed to look like the target's, in zoom, width and neighbouring digits, chosen by eye from unlabelled "
-        "target pictures: *trained on source* has that knowledge of the target, and no adaptation loss. Target-only "
-        f"has the target's own, smaller changes.{cost}\n"
-    )
-    return head + "\n" + "\n".join(lines) + "\n"
+    if spent:
+        notes.append(f"The quickest run of *{adapted_name(results, preset)}* took {trained_in(spent)}.")
+    counts = [
+        f"{COLUMNS[target]}: {run['counts']['labelled']:,} labelled pictures of {run['source_data']}, "
+        f"{run['counts']['unlabelled']:,} unlabelled ones of {run['target_data']}; "
+        f"evaluated on {run['counts']['val']:,} pictures of it."
+        for target, run in runs.items()
+    ]
+    return "".join(f"- {note}\n" for note in [*counts, *notes])
+
+
+def sampling_error(share: float, count: int) -> float:
+    """Return half the width, in points, of the 95 % interval of a share of ``count`` pictures."""
+    return 196 * math.sqrt(share * (1 - share) / count)
+
+
+def trained_in(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the shortest training time of several runs and where it was measured."""
+    quickest = min(runs, key=lambda run: run["seconds"])
+    return f"{duration(quickest['seconds'])} on {quickest['device']}"
 
 
 def reference_table() -> str:
@@ -191,9 +215,9 @@ def reference_table() -> str:
         for target, shares in targets.items()
     ]
     return (
-        "For orientation, figures of others. They were measured on the course's data (63,544 coloured SVHN digits "
-        "from the official files, 5,950 of USPS), so they name a region and are no like-for-like comparison with "
-        "data sets of other names above.\n\n" + table(["", "source", "DANN", "target"], rows)
+        "For orientation only, figures of others. They were measured on the course's data (63,544 coloured SVHN digits "
+        "from the official files, 5,950 of USPS), not on the data sets named above; *best* is the best of each column "
+        "and not one system.\n\n" + table(["", "source", "DANN", "target"], rows)
     )
 
 
@@ -211,9 +235,10 @@ def latent_space(space: Workspace, results: Results, target: str) -> str:
         )
         parts.append(
             f"Among the 768 features themselves, the {adapted['neighbours']} nearest neighbours tell the domain of a "
-            f"picture in {percent(adapted['knn_domain_accuracy'])} of cases (perfectly mixed: 50 %{domain}). Source "
-            f"neighbours name the digit of a target picture in {percent(adapted['knn_transfer_accuracy'])} (guessing: "
-            f"10 %{digit}). The classifier's hidden layers come after these features.\n"
+            f"picture in {percent(adapted['knn_domain_accuracy'])} of cases (perfectly mixed: 50 %{domain}). A vote of "
+            f"source neighbours names the digit of a target picture in {percent(adapted['knn_transfer_accuracy'])} "
+            f"(guessing: 10 %{digit}); the classifier has further layers after these features. Distances between "
+            "clusters of a t-SNE plot carry no meaning.\n"
         )
     return "\n".join(parts)
 
@@ -221,13 +246,19 @@ def latent_space(space: Workspace, results: Results, target: str) -> str:
 def plots(space: Workspace, results: Results, target: str, mode: str) -> str:
     """Return the plots by digit and by domain of one model."""
     measured = results.get(f"tsne/{target}/{mode}")
-    data = f"{measured['source_data']} → {measured['target_data']}" if measured else COLUMNS[target]
-    points = f", {measured['points_per_domain']:,} validation pictures of each domain" if measured else ""
+    about, made = f"{COLUMNS[target]}. {ROWS[mode]}", ""
+    if measured:
+        preset, seed = measured["preset"], measured["seed"]
+        trained = results.get(f"{preset}/{target}/{mode}/seed{seed}")
+        name = adapted_name(results, preset) if mode == "dann" else ROWS[mode]
+        about = f"{brief(measured['source_data'])} → {brief(measured['target_data'])}. {name}"
+        made = f"; {measured['points_per_domain']:,} validation pictures of each domain, preset `{preset}`, seed {seed}"
+        made += f", trained in {trained_in([trained])}" if trained else ""
     return "\n".join(
         picture(
             space,
             f"P3/{mode.upper()}_{colouring}_TSNE_{target.upper()}.png",
-            f"{data}, {TSNE_NAMES[mode]}: coloured {title}{points}",
+            f"{about}, coloured {title}{made}.",
         )
         for colouring, title in (("class", "by digit"), ("domain", "by domain"))
     )
@@ -240,13 +271,13 @@ def implementation(results: Results, preset: str) -> str:
         return "*Not run: no DANN is recorded yet, so there is no recipe to describe.*\n"
     run = runs[0]
     lines = [
-        "Domain-adversarial training (Ganin et al., JMLR 2016): the domain classifier hangs on the 768 "
+        "Domain-adversarial training (Ganin et al., JMLR 2016): the domain classifier is attached to the 768 "
         "convolutional features behind gradient reversal, whose strength rises as λ = "
         f"{run['grl_lambda_max']:g} · (2 / (1 + exp(-10 p)) - 1) with the share p of training done.",
         f"{run['steps']:,} steps of {run['batch_size']} pictures of each domain, AdamW, learning rate "
         f"{run['learning_rate']:g}" + (" falling along a cosine" if run["cosine"] else "") + f", weight decay "
         f"{run['weight_decay']:g}, label smoothing {run['label_smoothing']:g}; the weights averaged with decay "
-        f"{run['ema_decay']:g} after the last step are evaluated: no label of the target chooses a checkpoint.",
+        f"{run['ema_decay']:g} after the last step are evaluated.",
         batchnorm_sentence(run["batchnorm"]),
         *(
             f"{COLUMNS[target]}: {inputs_sentence(first)}"
@@ -335,18 +366,11 @@ def target_lines(results: Results, preset: str, target: str) -> list[str]:
         lines.append(
             f"**{name}.** Adaptation {verb}{seeds_clause(source, dann)}.{closed_clause(source, dann, ceiling)}"
         )
-    original = accuracies(results, "original", target, "dann")
+    plain, original = (accuracies(results, "original", target, mode) for mode in ("source", "dann"))
+    if plain and original:
+        lines.append(f"{name}: {original_sentence(plain, original)}")
     if original and dann:
-        change = 100 * (statistics.fmean(dann) - statistics.fmean(original))
-        share = (
-            f" Source-only with the new inputs, without any adaptation loss, reaches {mean_std(source)}: "
-            f"{'most' if statistics.fmean(source) - statistics.fmean(original) > change / 200 else 'less than half'} "
-            "of the difference comes with inputs, augmentation, optimiser and averaging, before any adaptation."
-            if source and statistics.fmean(original) < statistics.fmean(source) < statistics.fmean(dann)
-            else ""
-        )
-        word = "above" if change >= 0 else "below"
-        lines.append(f"{name}: the recipe of this table is {abs(change):.1f} points {word} the original one.{share}")
+        lines.append(f"{name}: {recipe_sentence(original, source, dann)}")
     runs = runs_of(results, preset, target, "dann")
     if source and dann and parts_measured(results, preset, [target]):
         lines.append(f"{name}: {parts_sentence(results, target)}")
@@ -362,37 +386,78 @@ def target_lines(results: Results, preset: str, target: str) -> list[str]:
     return lines
 
 
+def original_sentence(source: Sequence[float], dann: Sequence[float]) -> str:
+    """Return what gradient reversal does in the original recipe, where it is the only adaptation."""
+    gain = 100 * (statistics.fmean(dann) - statistics.fmean(source))
+    verb = "gains" if gain >= 0 else "loses"
+    apart = min(max(source), max(dann)) < max(min(source), min(dann))
+    seeds = "the seeds of the two do not overlap" if apart else "the ranges of the seeds overlap"
+    return (
+        f"with the original recipe (plain pixels, no augmentation) gradient reversal {verb} {abs(gain):.1f} points: "
+        f"{mean_std(source)} without it, {mean_std(dann)} with it; {seeds}."
+    )
+
+
+def recipe_sentence(original: Sequence[float], source: Sequence[float], dann: Sequence[float]) -> str:
+    """Return how far the recipe of the table is from the original one, and how much of that needs no adaptation."""
+    middle, low, high = (statistics.fmean(values) if values else 0.0 for values in (source, original, dann))
+    word = "above" if high >= low else "below"
+    text = f"the recipe of this table is {100 * abs(high - low):.1f} points {word} the original one."
+    if not low < middle < high:
+        return text
+    share = "most" if middle - low > (high - low) / 2 else "less than half"
+    return (
+        f"{text} Source-only with the new inputs, without any adaptation loss, reaches {mean_std(source)}: {share} of "
+        "the difference comes with inputs, augmentation, optimiser and averaging, before any adaptation."
+    )
+
+
 def parts_sentence(results: Results, target: str) -> str:
-    """Return how far each part of adaptation goes alone and whether both go further, on test pictures if any."""
+    """Return whether both parts of the adaptation go further than one alone, on test pictures if any."""
 
     def measured(split: str) -> dict[str, list[float]]:
-        cells = {"source": (PARTS_OF, "source"), **{part: (part, "dann") for part in PART_NAMES}}
+        cells = {"source": (PARTS_OF, "source"), PARTS_OF: (PARTS_OF, "dann"), **{p: (p, "dann") for p in PART_NAMES}}
         found = {name: accuracies(results, preset, target, mode, split) for name, (preset, mode) in cells.items()}
         return {name: values for name, values in found.items() if values}
 
     tested = measured("test_accuracy")
     found = tested if {"source", PARTS_OF} < tested.keys() else measured("accuracy")
+    place = "test split" if found is tested else "validation set"
     source, both = found.pop("source"), found.pop(PARTS_OF)
-    gains = "; ".join(
-        f"{PART_NAMES[part]}: {100 * (statistics.fmean(values) - statistics.fmean(source)):+.1f} points"
-        for part, values in found.items()
+    gains = ", ".join(
+        f"*{name}* {100 * (statistics.fmean(found[part]) - statistics.fmean(source)):+.1f}"
+        for part, name in PART_NAMES.items()
+        if part in found
     )
     best = max(found, key=lambda part: statistics.fmean(found[part]))
     if min(both) > max(max(values) for values in found.values()):
-        verdict = "every seed with both is better than every seed with less"
+        verdict = "Every seed with both is better than every seed with less"
     elif max(both) < min(found[best]):
-        verdict = f"every seed with both is worse than every seed with *{PART_NAMES[best]}*"
+        verdict = f"Every seed with both is worse than every seed of *{PART_NAMES[best]}*"
     else:
-        verdict = f"the ranges of the seeds of *both* and of *{PART_NAMES[best]}* overlap"
-    place = "test split" if found.keys() <= tested.keys() else "validation set"
+        verdict = f"The ranges of the seeds of both and of *{PART_NAMES[best]}* overlap"
     gain = 100 * (statistics.fmean(both) - statistics.fmean(source))
     untested = (
-        " Why gradient reversal alone does not help was not tested; the domains are augmented differently, which the "
-        "domain classifier can see."
+        " Why gradient reversal does not help these inputs was not tested; the domains are augmented differently, "
+        "which the domain classifier can see."
         if "adversarial" in found and statistics.fmean(found["adversarial"]) < statistics.fmean(source)
         else ""
     )
-    return f"on the {place}, over source-only: {gains}; both: {gain:+.1f} points; {verdict}.{untested}"
+    return f"points over source-only on the {place}: {gains}, *{BOTH}* {gain:+.1f}. {verdict}.{untested}"
+
+
+def finding(results: Results, preset: str) -> str:
+    """Return in one sentence which part of the adaptation helps, on the test split; empty where that is not known."""
+    names = {"self_ensembling": "self-ensembling alone", "adversarial": "gradient reversal alone"}
+    clauses = []
+    for target in TARGETS:
+        source = accuracies(results, preset, target, "source", "test_accuracy")
+        found = {part: accuracies(results, part, target, "dann", "test_accuracy") for part in names}
+        if preset == PARTS_OF and source and all(found.values()):
+            gains = {part: 100 * (statistics.fmean(found[part]) - statistics.fmean(source)) for part in names}
+            changes = " and ".join(f"{names[part]} {gain:+.1f}" for part, gain in gains.items())
+            clauses.append(f"{changes} ({COLUMNS[target]})")
+    return f"Points over training on the source, test split: {'; '.join(clauses)}." if clauses else ""
 
 
 def seeds_clause(source: Sequence[float], dann: Sequence[float]) -> str:
@@ -431,26 +496,26 @@ def domain_line(name: str, runs: Sequence[Mapping[str, Any]], source_runs: Seque
 
 
 def limit_line(name: str, dann: float, ceiling: float) -> str:
-    """Return what stands between DANN and a perfect score."""
-    gap, network = 100 * (ceiling - dann), 100 * (1 - ceiling)
-    if gap <= 0:
-        return f"{name}: the adapted model reaches target-only; what is missing to 100 %, target-only misses too."
+    """Return what stands between the adapted model and the one trained on the target."""
+    if dann >= ceiling:
+        return f"{name}: the adapted model reaches the one trained on the target."
     return (
-        f"{name}: of the {gap + network:.1f} % that the adapted model gets wrong, {gap:.1f} points are the gap to "
-        f"target-only; the other {network:.1f} % target-only gets wrong as well."
+        f"{name}: its error is {percent(1 - dann)}, that of the model trained on the target {percent(1 - ceiling)}: a "
+        f"gap of {100 * (ceiling - dann):.1f} points."
     )
 
 
 def readme_table(space: Workspace) -> str:
-    """Return the short table of README.md: measured figures beside those of others."""
+    """Return the short table of README.md."""
     results = read_results(space.results, "p3")
-    rows = [
-        [f"{COLUMNS[target]}: {name}", cell(results, row_preset, target, mode), f"`{row_preset}`"]
-        for preset in PRESET_ORDER
-        for target in TARGETS
-        for name, row_preset, mode in rows_of(results, preset)
-        if runs_of(results, row_preset, target, mode)
-    ]
-    return (
-        table(["P3, accuracy on the target's validation set", "measured", "preset"], rows) if rows else "*Not run.*\n"
-    )
+    rows = []
+    for preset in PRESET_ORDER:
+        for target in TARGETS:
+            for name, row_preset, mode in rows_of(results, preset):
+                runs = runs_of(results, row_preset, target, mode)
+                if runs:
+                    count = len(runs)
+                    cells = (cell(results, row_preset, target, mode, split, count) for split in reversed(SPLITS))
+                    rows.append([f"{COLUMNS[target]}: {name}", *cells, count])
+    header = ["P3, accuracy on the target", "test split", "validation split", "training seeds"]
+    return table(header, rows) if rows else "*Not run.*\n"

@@ -191,7 +191,8 @@ def train(
 def learning_rate_at(progress: float, config: TrainConfig) -> float:
     """Return the learning rate at ``progress`` (0..1) of training as a share of its peak.
 
-    Linear warm-up, then half a cosine down to 0 (Loshchilov and Hutter, "SGDR", 2017, equation 5).
+    Linear warm-up, then down to 0 along half a cosine that spans the whole training (Loshchilov and Hutter, "SGDR",
+    2017, equation 5), so that its peak is as far below 1 as the warm-up is long.
     """
     if progress < config.warmup:
         return min(1.0, (progress + 1.0 / config.steps) / config.warmup)

@@ -33,6 +33,7 @@ from common.device import pick_device
 from common.errors import UserError, run_main
 from common.paths import WEIGHTS, Workspace, workspace
 from common.plots import PALETTE, new_figure, save_figure
+from common.report import brief
 from common.results import record
 from common.seed import generator, seed_everything
 from p3_dann.dataset import SOURCE
@@ -58,6 +59,7 @@ MARKERS = ("o", "^")
 LABEL_COLOURS = (("black", "white"), ("white", "black"))
 LEGEND = {"loc": "outside lower center", "fontsize": 12, "handletextpad": 0.1, "columnspacing": 1.0}
 NEIGHBOURS = 15
+STATES = {"source": "trained on source", "dann": "after adaptation", "target": "trained on target"}
 
 
 def main() -> None:
@@ -92,11 +94,11 @@ def main() -> None:
         is_target = np.arange(len(digits)) >= len(labels[0])
         plane = embed(features, arguments.seed)
         names = [dataset_name(arguments.data_root, domain) for domain in domains]
-        title = f"{names[0]} → {names[1]}\nmode {mode}, preset {trained['preset']}, seed {trained['seed']}"
+        title = f"{brief(names[0])} → {brief(names[1])}, {STATES[mode]}"
         space = workspace(trained["preset"], arguments.output)
         drawn = [picture_path(space, mode, colouring, target) for colouring in ("class", "domain")]
         for draw, picture in zip((draw_classes, draw_domains), drawn, strict=True):
-            save_figure(draw(plane, digits, is_target, domains, title), picture)
+            save_figure(draw(plane, digits, is_target, tuple(name.split(" (")[0] for name in names), title), picture)
         values = separation(features, digits, is_target) | {
             "source_data": names[0],
             "target_data": names[1],
@@ -212,7 +214,7 @@ def _handle(marker: str, colour: str, label: str) -> Line2D:
 def _label_handles(domains: tuple[str, str]) -> list[Line2D]:
     handles = []
     for (colour, outline), name in zip(LABEL_COLOURS, domains, strict=True):
-        handle = _handle("$3$", colour, f"3 of {name}")
+        handle = _handle("$3$", colour, f"digit of {name}")
         handle.set_path_effects([patheffects.withStroke(linewidth=3, foreground=outline)])
         handles.append(handle)
     return handles

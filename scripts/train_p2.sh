@@ -16,7 +16,7 @@ judge="$runs/p2_judge_seed$seed/weights.safetensors"
 unet="$runs/p2_seed$seed/weights.safetensors"
 samples="$runs/p2_samples_seed$seed"
 
-[[ -f $judge ]] || places classifier.py --preset "$preset"
+places classifier.py --preset "$preset"
 places train.py --preset "$preset" ${options[@]+"${options[@]}"}
 if [[ ! -f $unet ]]; then
     echo "stopped before the end of training; the same command goes on from here"

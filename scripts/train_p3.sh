@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train everything P3's report needs: {source, dann, target} x {svhn, usps}, and DANN as in the original report.
+# Train everything P3's report needs: {source, dann, target} x {svhn, usps}, and the recipe of the original report.
 #
 #   bash scripts/train_p3.sh                                   # preset cpu, seed 0
 #   bash scripts/train_p3.sh --preset full --seeds "0 1 2"
@@ -23,7 +23,7 @@ lane() { # everything of one target
     for seed in ${seeds:-$seed}; do
         for mode in source dann target; do train "$target" "$mode" "$preset"; done
         if [[ $chosen != *--no-original* && $preset != sample && $preset != original ]]; then
-            train "$target" dann original
+            for mode in source dann; do train "$target" "$mode" original; done
         fi
         if [[ $chosen == *--parts* ]]; then
             for part in adversarial adversarial_weak self_ensembling joint_batchnorm; do train "$target" dann "$part"; done

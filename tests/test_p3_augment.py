@@ -150,7 +150,7 @@ def test_batches_visit_every_picture_once_an_epoch_across_borders() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"source_zoom": (0.0, 1.0)}, {"target_width": (1.2, 0.8)}, {"ema_decay": 1.0}, {"warmup": 2.0}]
+    "change", [{"source_zoom": (0.0, 1.0)}, {"target_width": (1.2, 0.8)}, {"source_width": (0.5, 1.0, 2.0)}]
 )
 def test_impossible_recipes_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(UserError, match=next(iter(change)).replace("_", "-")):

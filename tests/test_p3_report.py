@@ -61,7 +61,7 @@ def write_results(
 
 def test_nothing_measured_is_said_in_words(space: Workspace) -> None:
     text = render(space)
-    assert text.count("not run |") == 8
+    assert text.count("not run |") == 10
     assert "bash scripts/train_p3.sh" in text
     assert "not made in this run" in text
     assert "DANN_model(" in text and "Total params: 355,164" in text
@@ -70,15 +70,17 @@ def test_nothing_measured_is_said_in_words(space: Workspace) -> None:
 def test_table_and_discussion_come_from_the_results(space: Workspace) -> None:
     write_results(space, ACCURACY)
     text = render(space)
-    assert "| Adaptation (DANN with self-ensembling) | 81.0 ± 1.0 % (3 seeds) | 81.0 ± 1.0 % (3 seeds) |" in text
-    assert "| DANN, as in the original report | 45.0 % (1 seed) | not run |" in text
+    assert "mean ± standard deviation over 3 training seeds" in text
+    assert "| DANN with self-ensembling | 81.0 ± 1.0 % | 81.0 ± 1.0 % |" in text
+    assert "| Original recipe: trained on source | not run | not run |" in text
+    assert "| Original recipe: DANN | 45.0 % (1 seed) | not run |" in text
     assert "raises accuracy by 20.0 points over source-only, and the worst of 3 seeds" in text
     assert "67 % of the way" in text
     assert "36.0 points above the original one" in text
     assert "right in 61.0 % of cases" in text
     assert "how much each contributes was not measured" in text
     assert (
-        "labelled pictures of MNIST-M (test), 567 without labels of the target; evaluated on 89 pictures of svhn (test)"
+        "labelled pictures of MNIST-M (test), 567 unlabelled ones of svhn (test); evaluated on 89 pictures of it"
         in text
     )
     assert render(space) == text
@@ -94,19 +96,18 @@ def test_a_loss_is_called_a_loss(space: Workspace) -> None:
 @pytest.mark.parametrize(
     ("ensembling", "verdict"),
     [
-        (0.78, "every seed with both is better than every seed with less"),
-        (0.81, "the ranges of the seeds of *both* and of *agreement with the averaged teacher alone* overlap"),
-        (0.83, "every seed with both is worse than every seed with *agreement with the averaged teacher alone*"),
+        (0.78, "Every seed with both is better than every seed with less"),
+        (0.81, "The ranges of the seeds of both and of *Self-ensembling alone (no gradient reversal)* overlap"),
+        (0.83, "Every seed with both is worse than every seed of *Self-ensembling alone (no gradient reversal)*"),
     ],
 )
 def test_parts_of_adaptation_are_told_apart(space: Workspace, ensembling: float, verdict: str) -> None:
     write_results(space, ACCURACY, parts={"adversarial": 0.70, "self_ensembling": ensembling})
     text = render(space)
     assert "| DANN alone (gradient reversal) | 70.0 % (1 seed) | not run |" in text
-    assert "| gradient reversal alone, as Ganin et al. define DANN | 70.0 % (1 seed) | not run |" in text
-    assert "| neither: BatchNorm alone sees the target |" not in text
-    assert "gradient reversal alone, as Ganin et al. define DANN: +9.0 points" in text
-    assert "both: +20.0 points" in text
+    assert "| No adaptation loss, BatchNorm sees the target | not run | not run |" in text
+    assert "*DANN alone (gradient reversal)* +9.0" in text
+    assert "*DANN with self-ensembling* +20.0" in text
     assert verdict in text
     assert text.count("how much each contributes was not measured") == 1  # USPS has no such runs
 
@@ -116,17 +117,29 @@ def test_parts_stand_beside_the_preset_they_belong_to(space: Workspace) -> None:
     results = json.loads((space.results / "p3.json").read_text())
     results["full/svhn/dann/seed0"] = measured("full", "svhn", "dann", 0, 0.95)
     write_json(space.results / "p3.json", results)
-    assert "gradient reversal alone" not in render(space)
+    full, _, cpu = render(space).partition("Preset `cpu`: ")
+    assert "DANN alone" not in full and "DANN alone (gradient reversal)" in cpu
+
+
+def test_the_original_recipe_with_and_without_gradient_reversal(space: Workspace) -> None:
+    write_results(space, ACCURACY)
+    results = json.loads((space.results / "p3.json").read_text())
+    results["original/svhn/source/seed0"] = measured("original", "svhn", "source", 0, 0.30)
+    write_json(space.results / "p3.json", results)
+    text = render(space)
+    assert "| Original recipe: trained on source | 30.0 % (1 seed) | not run |" in text
+    assert "gradient reversal gains 15.0 points: 30.0 % (1 seed) without it, 45.0 % (1 seed) with it" in text
 
 
 def test_neighbours_before_and_after_adaptation_stand_side_by_side(space: Workspace) -> None:
     def neighbours(domain: float, digit: float) -> dict[str, object]:
         data = {"source_data": "MNIST-M (test)", "target_data": "svhn (test)", "points_per_domain": 30}
+        data |= {"preset": "cpu", "seed": 0}
         return data | {"neighbours": 15, "knn_domain_accuracy": domain, "knn_transfer_accuracy": digit}
 
     records = {"tsne/svhn/dann": neighbours(0.7, 0.6)}
     write_json(space.results / "p3.json", records)
-    assert "in 70.0 % of cases (perfectly mixed: 50 %). Source" in render(space)
+    assert "in 70.0 % of cases (perfectly mixed: 50 %). A vote" in render(space)
     write_json(space.results / "p3.json", records | {"tsne/svhn/source": neighbours(0.9, 0.3)})
     text = render(space)
     assert "in 70.0 % of cases (perfectly mixed: 50 %; trained on source: 90.0 %)" in text
