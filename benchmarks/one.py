@@ -63,7 +63,7 @@ class StepClock:
         self.seconds, self.started, self.device = seconds, started, device
         self.steps = -WARM_UP_STEPS
         self.shares: dict[str, float] = defaultdict(float)
-        self.first_step_seconds = 0.0
+        self.first_step: dict[str, float] = {}
         self.part, self._since, self._begun = "run", time.perf_counter(), 0.0
 
     def switch(self, part: str) -> None:
@@ -74,6 +74,11 @@ class StepClock:
         self.shares[self.part] += now - self._since
         self.part, self._since = part, now
 
+    def step_begins(self) -> None:
+        """Count the start of a step."""
+        self.switch("data")
+        self.first_step.setdefault("until_first_step_seconds", time.time() - self.started)
+
     def step_done(self) -> None:
         """Count a finished step.
 
@@ -82,8 +87,7 @@ class StepClock:
         """
         self.switch("run")
         self.steps += 1
-        if self.steps == 1 - WARM_UP_STEPS:
-            self.first_step_seconds = time.time() - self.started
+        self.first_step.setdefault("first_step_seconds", time.time() - self.started)
         if self.steps == 0:
             self.shares.clear()
             self._begun = time.perf_counter()
@@ -94,18 +98,20 @@ class StepClock:
         """Return what was measured."""
         elapsed = time.perf_counter() - self._begun
         total = sum(self.shares.values())
-        if self.device.type == "cuda":
-            memory = torch.cuda.max_memory_allocated(self.device)
-        else:
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        on_gpu = self.device.type == "cuda"
         return {
             "images_per_second": batch_size * self.steps / elapsed,
             "seconds_per_step": elapsed / self.steps,
             "steps": self.steps,
-            "first_step_seconds": self.first_step_seconds,
-            "peak_memory_mib": memory / 2**20,
+            **self.first_step,
+            "peak_memory_mib": torch.cuda.max_memory_allocated(self.device) / 2**20 if on_gpu else peak_process_mib(),
             "shares": {part: seconds / total for part, seconds in self.shares.items()},
         }
+
+
+def peak_process_mib() -> float:
+    """Return the most memory this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**20
 
 
 def time_plain(problem: str, batch_size: int, data_root: Path, clock: StepClock) -> None:
@@ -121,7 +127,7 @@ def time_ours(problem: str, batch_size: int, data_root: Path, clock: StepClock) 
 
     def steps(self: Run, *arguments: Any, **options: Any) -> Iterator[int]:
         for step in untimed(self, *arguments, **options):
-            clock.switch("data")
+            clock.step_begins()
             yield step
             clock.step_done()
 
@@ -164,7 +170,9 @@ def load(arguments: argparse.Namespace) -> dict[str, Any]:
     """Time the decoding of a folder of pictures, and reading it again from the cache."""
     names = list_images(arguments.folder)
     measured: dict[str, Any] = {"images": len(names)}
+    images = None
     for name in ("decode_seconds", "cache_seconds"):
+        del images  # a user's process holds them once
         begun = time.perf_counter()
         images = load_images(arguments.folder, names, arguments.size)
         measured[name] = time.perf_counter() - begun
@@ -173,7 +181,7 @@ def load(arguments: argparse.Namespace) -> dict[str, Any]:
     for _ in range(100):
         images[batch]
     measured["gather_milliseconds"] = (time.perf_counter() - begun) * 10
-    return measured | {"tensor_mib": images.numel() / 2**20}
+    return measured | {"tensor_mib": images.numel() / 2**20, "peak_memory_mib": peak_process_mib()}
 
 
 def layout(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -6,13 +6,15 @@ import io
 import os
 import pickle
 import sys
+import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from common.errors import UserError
-from common.files import write_atomic
+from common.errors import UserError, is_out_of_memory
+from common.files import atomic_path, write_atomic
 
 
 def previous_path(path: Path) -> Path:
@@ -31,13 +33,14 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
         content = io.BytesIO()
         torch.save(payload, content)
         temporary.write_bytes(content.getbuffer())
+
+    with ExitStack() as after:
         if path.exists():
-            older = temporary.with_suffix(".older")
+            # Renamed only when the new one stands: it may be damaged, and the one before it all there is until then.
+            older = after.enter_context(atomic_path(previous_path(path)))
             older.unlink(missing_ok=True)
             os.link(path, older)
-            os.replace(older, previous_path(path))
-
-    write_atomic(path, write)
+        write_atomic(path, write)
 
 
 def load_checkpoint(path: Path, kind: str, map_location: torch.device | str = "cpu") -> dict[str, Any]:
@@ -51,29 +54,53 @@ def load_checkpoint(path: Path, kind: str, map_location: torch.device | str = "c
     Raises:
         UserError: no such file; of another model; with content that would execute code; all damaged.
     """
-    if not path.exists() and not previous_path(path).exists():
+    candidates = [candidate for candidate in (path, previous_path(path)) if candidate.exists()]
+    if not candidates:
         raise UserError(f"{path}: no such checkpoint; train first, or pass another --checkpoint")
-    for candidate in (path, previous_path(path)):
-        if not candidate.exists():
-            continue
+    for candidate in candidates:
         payload = _read(candidate, map_location)
         if payload is None:
-            print(f"warning: {candidate} is damaged, trying the checkpoint before it", file=sys.stderr)
+            if candidate != candidates[-1]:
+                print(f"warning: {candidate} is damaged, trying the checkpoint before it", file=sys.stderr)
             continue
         found = payload.get("kind") if isinstance(payload, dict) else None
         if found != kind:
             raise UserError(f"{candidate}: holds {found or 'something else'}, not {kind}; pass a checkpoint of {kind}")
         return payload
-    raise UserError(f"{path}: damaged, and so is the one before it; delete them and train again")
+    others = ", and so is the one before it" if len(candidates) > 1 else ""
+    raise UserError(f"{path}: damaged{others}; train anew with --fresh, or pass another --checkpoint")
 
 
 def _read(path: Path, map_location: torch.device | str) -> Any | None:
     """Return the content of ``path``, or None where the file is damaged."""
+    if not _is_whole(path):
+        return None
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: refused, it holds objects that could run code; use only checkpoints you made"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError):
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
         return None
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether ``path`` is a zip archive with all its bytes right.
+
+    torch checks no CRC and loads wrong bytes; of an entry marked as a folder it returns memory never written to.
+    """
+    with open(path, "rb") as file:  # a file that may not be read is not damaged
+        try:
+            if not zipfile.is_zipfile(file):
+                return False
+            with zipfile.ZipFile(file) as archive:
+                return archive.testzip() is None and not any(map(_is_folder, archive.infolist()))
+        except Exception:  # zipfile raises many kinds, since every field it reads may be wrong
+            return False
+
+
+def _is_folder(entry: zipfile.ZipInfo) -> bool:
+    return bool(entry.external_attr & 0x10)  # the attribute's bit in MS-DOS, which torch's reader looks at

@@ -28,8 +28,8 @@ def run_main(main: Callable[[], None]) -> None:
         sys.exit(130)
     except torch.OutOfMemoryError:
         _fail("the device ran out of memory: choose a smaller --batch-size, or --device cpu")
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
             _fail("the machine ran out of memory: choose a smaller --batch-size")
         raise
     except OSError as error:
@@ -40,6 +40,15 @@ def run_main(main: Callable[[], None]) -> None:
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
             _fail(f"{error.filename}: a file stands where a folder is needed: move it, or choose another folder")
         raise
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether ``error`` is Python's or torch's way to say that no memory is left, on any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("can't allocate memory", "not enough memory")
+    )
 
 
 def _fail(message: str) -> None:

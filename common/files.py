@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,13 +23,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _errors_naming(path, temporary):
+        try:
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes left half written in ``folder`` and the folders directly in it."""
+    for path in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):
+        match = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
+        if match and not _is_another_process(int(match[1])):
+            path.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -45,6 +55,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as readable JSON with sorted keys, atomically."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append ``text`` as UTF-8; a kill may cut it short."""
+    with _errors_naming(path), open(path, "a", encoding="utf-8") as file:
+        file.write(text)
 
 
 def prepare_empty_folder(folder: Path) -> None:
@@ -69,3 +85,25 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _errors_naming(path: Path, alias: Path | None = None) -> Iterator[None]:
+    """Let every OSError of the body name ``path``: a failed write names no file, a failed open the ``alias``."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or str(error.filename) == str(alias):
+            error.filename = str(path)
+        raise
+
+
+def _is_another_process(number: int) -> bool:
+    """Return whether a process other than this one has ``number``."""
+    try:
+        os.kill(number, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return number != os.getpid()

@@ -19,7 +19,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -28,7 +28,8 @@ from tqdm import tqdm
 
 from common.checkpoint import load_checkpoint, previous_path, save_checkpoint
 from common.errors import UserError
-from common.files import write_json, write_text
+from common.files import append_text, remove_leftovers, write_json, write_text
+from common.plots import save_curves
 from common.progress import progress_bar
 from common.seed import random_state, set_random_state
 
@@ -56,6 +57,7 @@ class Run:
     checkpoint.pt           everything needed to go on (checkpoint.previous.pt: one before)
     stats.jsonl             one JSON object a logged step, the same bytes for the same seed
     timing.json             seconds spent so far, over all starts
+    curves.png              the logged values of ``panels``, drawn at the end of every start
     ======================  ==========================================================
     """
 
@@ -73,6 +75,8 @@ class Run:
         tensorboard: bool = False,
         checkpoint_seconds: float = 60.0,
         defaults: dict[str, Any] | None = None,
+        panels: Mapping[str, Sequence[str]] | None = None,
+        title: str = "",
     ) -> None:
         """Open the folder, refusing one that another run holds.
 
@@ -88,6 +92,8 @@ class Run:
             tensorboard: also write TensorBoard event files.
             checkpoint_seconds: how often to save; the result does not depend on it.
             defaults: what options had before they were options, for runs begun by older code.
+            panels: what curves.png shows, as for :func:`common.plots.save_curves`; None draws none.
+            title: its title.
         """
         self.folder, self.kind, self.config = Path(folder), kind, json.loads(json.dumps(config))
         self.state, self.weights, self.device = state, weights, device
@@ -99,6 +105,7 @@ class Run:
         self._first_bad_step = torch.full((), -1, dtype=torch.int64, device=device)
         self._stop_signal: int | None = None
         self._tensorboard_requested, self._events = tensorboard, None
+        self._panels, self._title = panels, title
         self._fresh, self._defaults = fresh, json.loads(json.dumps(defaults or {}))
         self._bar: tqdm | None = None
 
@@ -108,6 +115,8 @@ class Run:
         return self.folder / "checkpoint.pt"
 
     def __enter__(self) -> Self:
+        # Before --fresh deletes anything: the package may be missing.
+        open_tensorboard = _import_tensorboard() if self.is_writer and self._tensorboard_requested else None
         if self.is_writer:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.folder / "lock", "w")
@@ -117,9 +126,12 @@ class Run:
                 raise UserError(
                     f"{self.folder}: another run is using this folder; wait for it, or choose --run-dir"
                 ) from error
+            remove_leftovers(self.folder)
             if self._fresh:
                 # The old weights too: they would pass for the result of this run as soon as it is interrupted.
-                results = (self.folder / "weights.safetensors", self.folder / "last_good.safetensors")
+                results = [
+                    self.folder / name for name in ("weights.safetensors", "last_good.safetensors", "curves.png")
+                ]
                 for path in (self.checkpoint, previous_path(self.checkpoint), self._stats, self._timing, *results):
                     path.unlink(missing_ok=True)
         if _several_processes():
@@ -129,20 +141,31 @@ class Run:
         if self.is_writer:
             write_json(self.folder / "config.json", self.config)
             write_text(self._stats, "".join(_line(row) for row in self.rows))
-            if self._tensorboard_requested:
-                self._events = _open_tensorboard(self.folder)
+            if open_tensorboard:
+                # Hides what an earlier start logged after its last checkpoint, or all of it where this one is fresh.
+                self._events = open_tensorboard(str(self.folder), purge_step=self.step)
         self._old_handlers = {name: signal.signal(name, self._on_signal) for name in (signal.SIGINT, signal.SIGTERM)}
         self._started = self._saved_at = time.perf_counter()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for name, handler in self._old_handlers.items():
-            signal.signal(name, handler)
-        if self._events:
-            self._events.close()
-        if self.is_writer:
-            self._lock.close()
+    def __exit__(self, reason: type[BaseException] | None, *_: object) -> None:
         self.seconds, self._started = self.total_seconds, None
+        if self._bar is not None:
+            self._bar.close()  # or the line that says why the run ended would follow it in the same line
+        try:
+            if self._events:
+                self._events.close()
+            if self.is_writer and self._panels and self.rows:
+                save_curves(self.rows, self._panels, self.folder / "curves.png", title=self._title)
+        except Exception:
+            # What ended the run says more: the disk that had no room for a checkpoint has none for curves.
+            if reason is None:
+                raise
+        finally:
+            if self.is_writer:
+                self._lock.close()
+            for name, handler in self._old_handlers.items():
+                signal.signal(name, handler)
 
     def steps(
         self, total: int, images_per_step: int, description: str = "training", max_seconds: float | None = None
@@ -195,8 +218,7 @@ class Run:
         self.rows.append(row)
         if not self.is_writer:
             return
-        with open(self._stats, "a") as file:
-            file.write(_line(row))
+        append_text(self._stats, _line(row))
         if self._bar is not None:
             self._bar.set_postfix({key: f"{value:.3g}" for key, value in row.items() if key != "step"}, refresh=False)
         if self._events:
@@ -320,9 +342,9 @@ def _line(row: dict[str, Any]) -> str:
     return json.dumps(row) + "\n"
 
 
-def _open_tensorboard(folder: Path) -> Any:
+def _import_tensorboard() -> Callable[..., Any]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError("--tensorboard: the package is not installed; pip install tensorboard") from error
-    return SummaryWriter(str(folder))
+    return SummaryWriter

@@ -1,4 +1,4 @@
-"""Measure a folder of generated faces: FID and face rate as the task defines them, FD-HOG, and memorised pictures.
+"""Measure a folder of generated faces: FID and face rate as the task defines them, FD-HOG, looks, memorised pictures.
 
     python p1_gan/evaluate.py out_dir --method B
     python p1_gan/evaluate.py out_dir --val hw2_data/face/val --inception-weights pt_inception-2015-12-05-6726825d.pth
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +21,13 @@ from common.cache import list_images, load_images
 from common.cli import add_common_arguments, make_parser
 from common.dataset import FACE_SIZE, dataset_name
 from common.device import pick_device
-from common.errors import UserError, run_main
+from common.errors import run_main
 from common.paths import workspace
-from common.pictures import save_grid, save_image
+from common.pictures import save_grid
 from common.results import record
-from p1_gan.faces import detector_available, face_rate
+from p1_gan.appearance import appearance, detections
+from p1_gan.faces import detector_available, find_faces, share_with_one
+from p1_gan.fid import FILE_NAME, NotRunError, fid, load_inception
 from p1_gan.frechet import FDHOG
 from p1_gan.presets import METHODS, PRESETS
 
@@ -64,34 +65,13 @@ def memorisation(
     }
 
 
-def fid(
-    folder: Path, val: Path, train: torch.Tensor, weights: Path | None, device: torch.device
-) -> tuple[float, float]:
-    """Return FID of ``folder`` against ``val``, and its floor, with pytorch-fid (2048-d pool3).
-
-    Raises:
-        UserError: the package or the Inception weights cannot be had.
-    """
-    try:
-        from pytorch_fid import fid_score, inception
-    except ImportError as error:
-        raise UserError("FID: not run (pytorch-fid is not installed)") from error
-    try:
-        if weights is not None:
-            if not weights.is_file():
-                raise UserError(f"{weights}: no such Inception weights")
-            inception.load_state_dict_from_url = lambda *_, **__: torch.load(weights, weights_only=True)
-        with tempfile.TemporaryDirectory() as real:
-            chosen = np.random.default_rng(0).permutation(len(train))[: len(list_images(folder))]
-            for index in chosen:
-                save_image(train[index], Path(real) / f"{index:05d}.png")
-            scores = [
-                fid_score.calculate_fid_given_paths([str(path), str(val)], 50, device, 2048, num_workers=0)
-                for path in (folder, Path(real))
-            ]
-    except OSError as error:
-        raise UserError("FID: not run (weights unavailable)") from error
-    return float(scores[0]), float(scores[1])
+def look(images: torch.Tensor) -> dict[str, float]:
+    """Return face rate and what else can be seen of pictures; where dlib is missing, without anything about faces."""
+    found = {}
+    if detector_available():
+        faces = find_faces(images, progress=sys.stderr.isatty())
+        found = {"face_rate": share_with_one(faces)} | detections(faces)
+    return found | appearance(images)
 
 
 def evaluate(arguments: argparse.Namespace, device: torch.device) -> dict[str, object]:
@@ -100,32 +80,28 @@ def evaluate(arguments: argparse.Namespace, device: torch.device) -> dict[str, o
     train, val = (
         load_images(folder, list_images(folder), FACE_SIZE, "RGB") for folder in (arguments.train, arguments.val)
     )
-    space = workspace(arguments.preset, arguments.output)
+    values: dict[str, object] = {"images": len(images)}
+    try:
+        inception = load_inception(arguments.inception_weights, device)
+    except NotRunError as reason:
+        values["fid"] = str(reason)
+        print(reason)
+    else:
+        values["fid"], values["fid_floor"] = fid(inception, images, val, train)
+        print(f"FID: {values['fid']:.2f} (floor: {values['fid_floor']:.2f})")
     fd_hog = FDHOG(train, val)
-    values: dict[str, object] = {
-        "images": len(images),
-        "fd_hog": fd_hog(images),
-        "fd_hog_floor": fd_hog.floor(len(images)),
-    }
+    values |= {"fd_hog": fd_hog(images), "fd_hog_floor": fd_hog.floor(len(images))}
     print(f"FD-HOG: {values['fd_hog']:.3f} (floor: {values['fd_hog_floor']:.3f})")
-    if detector_available():
-        values["face_rate"] = face_rate(images, progress=sys.stderr.isatty())
-        values["face_rate_of_val"] = face_rate(val[:1000], progress=sys.stderr.isatty())
+    values |= look(images) | {f"{name}_of_val": value for name, value in look(val[:1000]).items()}
+    if "face_rate" in values:
         print(f"face rate: {100 * values['face_rate']:.1f} % (real: {100 * values['face_rate_of_val']:.1f} %)")
     else:
         print("face rate: not run (dlib is not installed)")
-    try:
-        values["fid"], values["fid_floor"] = fid(
-            arguments.folder, arguments.val, train, arguments.inception_weights, device
-        )
-        print(f"FID: {values['fid']:.2f} (floor: {values['fid_floor']:.2f})")
-    except UserError as error:
-        values["fid"] = str(error)
-        print(error)
     picture = None
     if arguments.name is None:
-        picture = space.images / "P1" / f"GAN_{arguments.method}_neighbours.png"
-        save_grid(images[:SHOWN_PICTURES], space.images / "P1" / f"GAN_{arguments.method}_grid.png", columns=8)
+        folder = workspace(arguments.preset, arguments.output).images / "P1"
+        picture = folder / f"GAN_{arguments.method}_neighbours.png"
+        save_grid(images[:SHOWN_PICTURES], folder / f"GAN_{arguments.method}_grid.png", columns=8)
     values |= memorisation(images, train, fd_hog, picture)
     print(
         f"nearest training picture, median distance: {values['nearest_train_median']:.3f} "
@@ -143,7 +119,7 @@ def main() -> None:
     parser.add_argument("--name", default=None, help="key of the record (unset: METHOD/PRESET); pictures only without")
     parser.add_argument("--val", type=Path, default=None, help="real pictures to compare with (unset: in --data-root)")
     parser.add_argument("--train", type=Path, default=None, help="training pictures (unset: in --data-root)")
-    parser.add_argument("--inception-weights", type=Path, default=None, help="pt_inception-2015-12-05-6726825d.pth")
+    parser.add_argument("--inception-weights", type=Path, default=None, help=f"pytorch-fid's {FILE_NAME}")
     add_common_arguments(parser)
     arguments = parser.parse_args()
     arguments.val = arguments.val or arguments.data_root / "face" / "val"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 import torch
@@ -14,8 +15,8 @@ def detector_available() -> bool:
     return find_spec("dlib") is not None
 
 
-def face_rate(images: torch.Tensor, progress: bool = False) -> float:
-    """Return the share of pictures in which the detector finds exactly one face.
+def find_faces(images: torch.Tensor, progress: bool = False) -> list[list[int]]:
+    """Return for each picture the widths of the faces the detector finds, in pixels of the picture.
 
     The detector (Dalal and Triggs, "Histograms of Oriented Gradients for Human Detection", 2005, trained by
     dlib) runs with one up-sampling, as the task defines it.
@@ -27,7 +28,15 @@ def face_rate(images: torch.Tensor, progress: bool = False) -> float:
     import dlib
 
     detect = dlib.get_frontal_face_detector()
-    found = 0
-    for image in progress_bar(images.permute(0, 2, 3, 1), desc="looking for faces", unit="img", disable=not progress):
-        found += len(detect(image.contiguous().numpy(), 1)) == 1
-    return found / len(images)
+    bar = progress_bar(images.permute(0, 2, 3, 1), desc="looking for faces", unit="img", disable=not progress)
+    return [[box.width() for box in detect(image.contiguous().numpy(), 1)] for image in bar]
+
+
+def share_with_one(faces: Sequence[Sequence[int]]) -> float:
+    """Return the share of pictures with exactly one face."""
+    return sum(len(widths) == 1 for widths in faces) / len(faces)
+
+
+def face_rate(images: torch.Tensor, progress: bool = False) -> float:
+    """Return the share of pictures, uint8 (N, 3, H, W), in which the detector finds exactly one face."""
+    return share_with_one(find_faces(images, progress))

@@ -25,6 +25,9 @@ from p1_gan.model import CHANNELS, LATENT_SIZE, DCGAN_Generator
 from p1_gan.presets import METHODS
 from p1_gan.train import NETWORKS, kind_of
 
+FIRST_BATCH = 250
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+
 
 def load_generator(checkpoint: Path, method: str, device: torch.device) -> DCGAN_Generator:
     """Return the generator of a weights file or checkpoint, ready to sample.
@@ -59,15 +62,31 @@ def draw_latents(count: int, seed: int, truncation: float | None = None) -> torc
 
 @torch.no_grad()
 def generate(
-    model: DCGAN_Generator, latents: torch.Tensor, batch_size: int = 100, precision: str = "auto"
+    model: torch.nn.Module, latents: torch.Tensor, batch_size: int | None = None, precision: str = "auto"
 ) -> torch.Tensor:
-    """Return the pictures of ``latents``, uint8 (N, 3, 64, 64) on the CPU."""
+    """Return the pictures of ``latents``, uint8 (N, 3, 64, 64) on the CPU.
+
+    Without ``batch_size`` it begins with 250 at a time and halves that whenever memory runs out.
+    """
     device = next(model.parameters()).device
-    batches = []
-    for batch in latents.split(batch_size):
-        with autocast(device, precision):
-            batches.append(to_uint8(model(batch.to(device))).cpu())
+    size, done, batches = batch_size or FIRST_BATCH, 0, []
+    while done < len(latents):
+        try:
+            with autocast(device, precision):
+                batches.append(to_uint8(model(latents[done : done + size].to(device))).cpu())
+            done += size
+        except (MemoryError, RuntimeError) as error:
+            if batch_size is not None or size == 1 or not _ran_out_of_memory(error):
+                raise
+            size //= 2
     return torch.cat(batches)
+
+
+def _ran_out_of_memory(error: Exception) -> bool:
+    """Tell whether ``error`` is about memory: outside CUDA torch raises a RuntimeError like any other."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in str(error).lower() for words in OUT_OF_MEMORY
+    )
 
 
 def main() -> None:
@@ -78,7 +97,9 @@ def main() -> None:
     parser.add_argument("--num", type=positive_int, default=1000, help="how many pictures")
     parser.add_argument("--truncation", type=float, default=None, help="redraw latents beyond this, e.g. 1.5")
     parser.add_argument("--checkpoint", type=Path, default=None, help="weights of your own (unset: weights/)")
-    parser.add_argument("--batch-size", type=positive_int, default=100, help="pictures at a time")
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=None, help="pictures at a time (unset: what memory allows)"
+    )
     add_common_arguments(parser, data=False, output=False)
     arguments = parser.parse_args()
     if arguments.truncation is not None and arguments.truncation < 0.1:

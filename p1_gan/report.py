@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from common.files import sha256
 from common.paths import Workspace
-from common.report import architecture, code, details, duration, percent, picture, summary_table, table
+from common.report import architecture, brief, code, details, duration, percent, picture, summary_table, table
 from common.results import of_all_seeds, of_first_seed, read_results
 from p1_gan.ablation import ROWS
 from p1_gan.model import CHANNELS, LATENT_SIZE
-from p1_gan.presets import METHODS
+from p1_gan.presets import METHODS, PRESETS
 from p1_gan.train import NETWORKS
 
 Results = Mapping[str, Mapping[str, Any]]
 
 PRESET_ORDER = ("full", "cpu", "sample")
+# Key of the record -> what the report calls it, and how it shows a value.
+LOOKS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "brightness": ("mean brightness, 0 to 1", "{:.3f}".format),
+    "colourfulness": ("mean colourfulness, 0 to 1", "{:.3f}".format),
+    "blank_border": ("pictures with a blank border", percent),
+    "no_face": ("pictures with no face found", percent),
+    "several_faces": ("pictures with several faces found", percent),
+    "face_rate": ("pictures with exactly one face found", percent),
+    "face_width_median": ("median width of the face, of 64 pixels", "{:.1f}".format),
+    "face_width_mean": ("mean width of the face, of 64 pixels", "{:.1f}".format),
+    "variety": ("variety, 0 to 1", "{:.3f}".format),
+}
+# What the original report says of A beside B, the measure that tests it, and whether A's would be larger (1).
+CLAIMS = (
+    ("It saw A whiter than B", "brightness", 1),
+    ("It saw more and larger white or black areas around A's faces", "blank_border", 1),
+    ("It saw larger faces in B", "face_width_mean", -1),
+    ("It saw broken pictures in A and hardly any in B", "face_rate", -1),
+)
 INPUTS = {"generator": (LATENT_SIZE, 1, 1), "discriminator": (3, 64, 64)}
 INGREDIENTS = {
     "optimizer": "optimiser",
@@ -38,15 +58,18 @@ def render(space: Workspace) -> str:
     parts = ["## Problem 1\n", "### 1. Architectures of methods A and B\n", differences(results, preset)]
     if note := width_note(results, preset):
         parts.append(note)
+    parts.append("B's layers are A's; spectral norm does not show in the printout.\n")
     for method in METHODS:
         for role, network in zip(INPUTS, NETWORKS[method], strict=True):
             model = network()
             text = code(architecture(model)) + "\n" + code(summary_table(model, INPUTS[role]))
             parts.append(details(f"Method {method}: {role}, {type(model).__name__}", text))
     parts.append("### 2. The first 32 pictures of each method\n")
+    parts.append(data_note(results, preset))
     for method in METHODS:
         parts += [grid(space, results, method, preset), seen(space, method)]
-    parts += [measurements(results, preset), "### 3. What was observed\n", observations(space, results, preset)]
+    parts += [looks(results, preset), "#### Measures\n", measurements(results, preset)]
+    parts += ["### 3. What was observed\n", observations(space, results, preset)]
     parts += ["### 4. What each ingredient of B brings\n", ablation(results, preset)]
     return "\n".join(parts)
 
@@ -93,7 +116,9 @@ def differences(results: Results, preset: str) -> str:
     if a and b:
         rows += [[text, _show(a[key]), _show(b[key])] for key, text in INGREDIENTS.items() if a[key] != b[key]]
     note = "" if a and b else "\n*Not run: `bash scripts/train_p1.sh` trains both and fills this table.*\n"
-    return table(["difference", "A: DCGAN", "B: SN-GAN variant"], rows) + note
+    loss = (b or asdict(PRESETS["B"][preset]))["loss"].upper()
+    name = f"B: DCGAN with spectral normalisation (BatchNorm kept, {loss} loss)"
+    return table(["difference", "A: DCGAN", name], rows) + note
 
 
 def width_note(results: Results, preset: str) -> str:
@@ -109,16 +134,32 @@ def width_note(results: Results, preset: str) -> str:
     )
 
 
+def data_note(results: Results, preset: str) -> str:
+    """Return the data set's full name, which captions shorten."""
+    run = training(results, "A", preset) or training(results, "B", preset)
+    return f"Both are trained on {run['train_images']:,} pictures of {run['dataset']}.\n" if run else ""
+
+
+def made_by(results: Results, method: str, preset: str, sampled: bool = True) -> str:
+    """Return what made pictures of ``method``, for captions; empty where its training is not recorded.
+
+    ``sampled``: the pictures are of inference.py, whose seed is named too.
+    """
+    run = training(results, method, preset)
+    if run is None:
+        return ""
+    measured = evaluation(results, method, preset)
+    sampling = f", sampling seed {measured['seed']}" if sampled and measured else ""
+    return (
+        f"{brief(run['dataset'])}, preset `{preset}`, {run['steps']:,} steps of {run['batch_size']}, seed "
+        f"{run['seed']}{sampling}, {duration(run['seconds'])} on {run['device']}"
+    )
+
+
 def grid(space: Workspace, results: Results, method: str, preset: str) -> str:
     """Return one grid with what made it."""
-    run = training(results, method, preset)
-    made = ""
-    if run:
-        made = (
-            f": {run['dataset']}, {run['train_images']:,} pictures, preset `{preset}`, {run['steps']:,} steps of "
-            f"{run['batch_size']}, seed {run['seed']}, {duration(run['seconds'])} on {run['device']}"
-        )
-    return picture(space, f"P1/GAN_{method}_grid.png", f"Method {method}{made}")
+    made = made_by(results, method, preset)
+    return picture(space, f"P1/GAN_{method}_grid.png", f"Method {method}{made and ': '}{made}")
 
 
 def seen(space: Workspace, method: str) -> str:
@@ -131,6 +172,60 @@ def seen(space: Workspace, method: str) -> str:
         return ""
     digest, text = remarks.read_text(encoding="utf-8").split("\n", 1)
     return text.strip() + "\n" if digest == sha256(shown) else ""
+
+
+def looks(results: Results, preset: str) -> str:
+    """Return the table of what tells A's pictures from B's, and what it says about the original report's remarks."""
+    parts = []
+    rows = [row for key, (text, show) in LOOKS.items() if (row := looks_row(results, preset, key, text, show))]
+    if rows:
+        count = max(len(draws(results, method, preset)) for method in METHODS)
+        seeds = f", mean of {count} sampling seeds," if count > 1 else ""
+        parts.append(table(["1000 pictures each", *METHODS, "real"], rows))
+        parts.append(
+            f"Of A and B{seeds} and of real validation pictures. Colourfulness: the mean difference between the "
+            "largest and the smallest channel of a pixel. A blank border: along one side 4 pixels that are nearly "
+            "black (mean below 0.1) or nearly white (above 0.9). Width: that of dlib's box, which comes in few sizes, "
+            "where it finds exactly one face. Variety: the standard deviation of a pixel over the pictures.\n"
+        )
+    return "\n".join([*parts, claims(results, preset)])
+
+
+def looks_row(results: Results, preset: str, key: str, text: str, show: Callable[[float], str]) -> list[str] | None:
+    """Return one row of :func:`looks`; None where neither method was measured so."""
+    found = [of_draws(results, method, preset, key) for method in METHODS]
+    if not any(found):
+        return None
+    one = next((draw for method in METHODS for draw in draws(results, method, preset) if f"{key}_of_val" in draw), {})
+    real = show(one[f"{key}_of_val"]) if one else "not measured"
+    return [text, *(show(statistics.fmean(values)) if values else "not measured" for values in found), real]
+
+
+def of_draws(results: Results, method: str, preset: str, key: str) -> list[float]:
+    """Return one measure of the pictures of ``method``, for each sampling seed whose record has it."""
+    return [draw[key] for draw in draws(results, method, preset) if key in draw]
+
+
+def claims(results: Results, preset: str) -> str:
+    """Return the original report's remarks on the difference between A and B, each with what was measured here."""
+    lines = []
+    for remark, key, sign in CLAIMS:
+        text, show = LOOKS[key]
+        a, b = (of_draws(results, method, preset, key) for method in METHODS)
+        if not a or not b:
+            lines.append(f"{remark}; here: not measured.")
+            continue
+        signed = [[sign * value for value in values] for values in (a, b)]
+        if min(signed[0]) > max(signed[1]):
+            verdict = "so it is here too"
+        elif max(signed[0]) < min(signed[1]):
+            verdict = "here it is the other way round"
+        else:
+            verdict = "no difference beyond that between sampling seeds"
+        values = " and ".join(f"{name} {show(statistics.fmean(found))}" for name, found in (("A", a), ("B", b)))
+        lines.append(f"{remark}; here ({text}): {values}, {verdict}.")
+    head = "What the original report saw in its own pictures, and what these have:\n\n"
+    return head + "".join(f"- {line}\n" for line in lines)
 
 
 def measurements(results: Results, preset: str) -> str:
@@ -179,41 +274,84 @@ def observations(space: Workspace, results: Results, preset: str) -> str:
             "how much trainings differ among themselves was not measured."
         )
         if "face_rate_of_val" in a:
+            source = (
+                " LFW was collected with a face detector, so that its face rate is high by construction."
+                if "LFW" in a["dataset"]
+                else ""
+            )
             lines.append(
                 f"Real faces have a face rate of {percent(a['face_rate_of_val'])}: above that it says nothing more "
-                "about quality. Detector and FD-HOG both rest on HOG features, so they are no independent witnesses."
+                f"about quality.{source} Detector and FD-HOG both use HOG features, so they do not confirm each other."
             )
         for method, values in (("A", a), ("B", b)):
             ratio = values["nearest_train_median"] / values["nearest_train_median_of_val"]
-            verdict = "no sign of copying" if ratio > 0.8 else "nearer than real pictures are: look at the neighbours"
-            lines.append(
-                f"{method}: its pictures lie at {percent(ratio, 0)} of the distance to the nearest training picture "
-                f"that held-out real ones have, by the features of FD-HOG, and "
-                f"{percent(values['nearer_than_closest_percent_of_val'])} of them lie nearer than 99 % of those: "
-                f"{verdict}."
+            verdict = (
+                "no evidence of copying by this measure"
+                if ratio > 0.8
+                else "nearer than real ones: look at the neighbours"
             )
-    for method in METHODS:
-        run = training(results, method, preset)
-        if run:
-            final, loss = run["final"], run["loss"]
-            # Goodfellow et al., 2014, proposition 1, with real pictures labelled real_label instead of 1.
-            balance = f" ({run['real_label'] / 2:g} for both would be the equilibrium)" if loss == "bce" else ""
             lines.append(
-                f"{method}: in the last logged step the discriminator gives real pictures {final['d_real']:.2f} and "
-                f"generated ones {final['d_fake']:.2f}{balance}."
+                f"{method}: the median distance to the nearest training picture, by the features of FD-HOG, is "
+                f"{ratio:.2f} times that of held-out real faces, and "
+                f"{percent(values['nearer_than_closest_percent_of_val'])} of the pictures lie nearer than 99 % of "
+                f"those: {verdict}."
             )
+    lines += [balance(method, run) for method in METHODS if (run := training(results, method, preset))]
+    if strength := discriminator_strength(results, preset):
+        lines.append(strength)
     if not lines:
         return "*Not run: nothing to discuss yet.*\n"
     captions = {
-        "progress": "one latent over the course of training",
+        "progress": "one latent after so many steps of training",
         "neighbours": "the pictures nearest to a training picture (above), and that picture (below)",
     }
-    pictures = [
-        picture(space, f"P1/GAN_{method}_{name}.png", f"Method {method}: {caption}")
-        for name, caption in captions.items()
-        for method in METHODS
-    ]
+    pictures = []
+    for name, caption in captions.items():
+        for method in METHODS:
+            made = made_by(results, method, preset, sampled=name == "neighbours")
+            text = f"Method {method}, {caption}{made and ': '}{made}"
+            pictures.append(picture(space, f"P1/GAN_{method}_{name}.png", text))
     return "".join(f"- {line}\n" for line in lines) + "\n" + "\n".join(pictures)
+
+
+def balance(method: str, run: Mapping[str, Any]) -> str:
+    """Return how the discriminator judged towards the end of one training."""
+    when, late = game(run)
+    # Goodfellow et al., 2014, proposition 1, with real pictures labelled real_label instead of 1.
+    equal = f" ({run['real_label'] / 2:g} for both would be the equilibrium)" if run["loss"] == "bce" else ""
+    return (
+        f"{method}: {when} the discriminator gives real pictures {late['d_real']:.2f} and generated ones "
+        f"{late['d_fake']:.2f}{equal}."
+    )
+
+
+def game(run: Mapping[str, Any]) -> tuple[str, Mapping[str, float]]:
+    """Return when and how a training's game stood at last: means of its last quarter; one step in older records."""
+    if "late" in run:
+        return "on average over the last quarter of training", run["late"]
+    return "in the last logged step", run["final"]
+
+
+def discriminator_strength(results: Results, preset: str) -> str:
+    """Return what the numbers say about the original report's remark that its discriminator was too strong."""
+    runs = {method: training(results, method, preset) for method in METHODS}
+    if not all(runs.values()) or any(run["loss"] != "bce" for run in runs.values()):
+        return ""
+    parts = []
+    for method, run in runs.items():
+        late = game(run)[1]
+        lead = (late["d_real"] - late["d_fake"]) / run["real_label"]
+        ratio = run["discriminator_learning_rate"] / run["generator_learning_rate"]
+        verdict = "ahead, as there" if lead > 0.5 else "not far ahead"
+        parts.append(
+            f"{method}'s has a lead, D(x) - D(G(z)), of {percent(lead, 0)} of the largest possible and is {verdict} "
+            f"(learning rate {ratio:g} times G's)"
+        )
+    return (
+        "The original report found its discriminator too strong, so that more steps or a larger learning rate for it "
+        f"did not help. Here {'; '.join(parts)}. B's judges noisier and augmented pictures; which ingredient narrows "
+        "the lead was not measured."
+    )
 
 
 def ablation(results: Results, preset: str) -> str:
@@ -225,16 +363,17 @@ def ablation(results: Results, preset: str) -> str:
     measured = {
         row: [value for value in values if value["steps"] == one["steps"]] for row, values in runs.items() if values
     }
-    distance = {row: [value["fd_hog"] for value in values] for row, values in measured.items()}
-    full = distance.get("B")
+    distance = {row: {value["seed"]: value["fd_hog"] for value in values} for row, values in measured.items()}
+    full = distance.get("B", {}).values()
     rows = []
     for row, values in measured.items():
         rates = [value["face_rate"] for value in values if "face_rate" in value]
-        change = statistics.fmean(distance[row]) - statistics.fmean(full) if full else 0.0
+        found = list(distance[row].values())
+        change = statistics.fmean(found) - statistics.fmean(full) if full else 0.0
         rows.append(
             [
                 row,
-                _mean_range(distance[row], kind="seeds"),
+                _mean_range(found, kind="seeds"),
                 f"{change:+.2f}" if full and row != "B" else "",
                 _mean_range(rates, percent, "seeds") if rates else "not run",
             ]
@@ -251,14 +390,18 @@ def ablation(results: Results, preset: str) -> str:
     return text + "".join(f"\n- {line}" for line in ablation_lines(distance, one["steps"])) + "\n"
 
 
-def ablation_lines(distance: Mapping[str, list[float]], steps: int) -> list[str]:
+def ablation_lines(distance: Mapping[str, Mapping[int, float]], steps: int) -> list[str]:
     """Return what the ablation shows: which rows lie further from B than repetitions of one training do.
 
     ``no-adamw`` repeats B: with B's settings weight decay scales the weights by less than 1e-4 in so few steps.
+
+    Args:
+        distance: row -> training seed -> FD-HOG.
+        steps: of every row.
     """
     if not {"B", "no-adamw"} <= distance.keys():
         return []
-    repeated = distance["B"] + distance["no-adamw"]
+    repeated = [*distance["B"].values(), *distance["no-adamw"].values()]
     chance = (
         f"AdamW and Adam differ by weight decay alone, which in {steps:,} steps changes the weights by less than a "
         f"ten-thousandth. *B* and *no-adamw* are therefore {len(repeated)} repetitions of nearly one training, and "
@@ -266,16 +409,62 @@ def ablation_lines(distance: Mapping[str, list[float]], steps: int) -> list[str]
     )
     if min(map(len, distance.values())) < 2:
         return [f"{chance} With one seed a row, the rows cannot be told apart from it."]
-    others = {row: values for row, values in distance.items() if row not in ("B", "no-adamw")}
+    others = {row: list(values.values()) for row, values in distance.items() if row not in ("B", "no-adamw")}
     worse = [row for row, values in others.items() if min(values) > max(repeated)]
     better = [row for row, values in others.items() if max(values) < min(repeated)]
     within = [row for row in others if row not in worse + better]
     verdicts = {
-        "In every seed worse than all of these": worse,
-        "In every seed better than all of these": better,
-        "No difference that chance would not make within this budget": within,
+        "Worse than all of these in every seed": worse,
+        "Better than all of these in every seed": better,
+        "Not distinguishable from repeating the training": within,
     }
-    return [chance, *(f"{verdict}: {', '.join(rows)}." for verdict, rows in verdicts.items() if rows)]
+    return [
+        f"{chance} A row counts as different only where all its seeds lie above, or all below, all of these.",
+        *(f"{verdict}: {', '.join(rows)}." for verdict, rows in verdicts.items() if rows),
+        *pairwise(distance),
+        *averaging(distance, steps),
+    ]
+
+
+def pairwise(distance: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """Return which rows beat B with the same seed in every seed, a weaker sign than the verdicts above it."""
+    seeds = distance["B"].keys()
+    lower = [
+        row
+        for row, values in distance.items()
+        if row != "B" and values.keys() == seeds and all(values[seed] < distance["B"][seed] for seed in seeds)
+    ]
+    if not lower:
+        return []
+    return [
+        f"Seed by seed FD-HOG is lower than B's with all {len(seeds)} seeds: {', '.join(lower)}. Chance alone does "
+        f"that to one row in {2 ** len(seeds)}."
+    ]
+
+
+def averaging(distance: Mapping[str, Mapping[int, float]], steps: int) -> list[str]:
+    """Return how much of B's lead over A is the averaging of G's weights."""
+    comparisons = (
+        ("Without averaging B", "no-ema", "A", "A"),
+        ("With averaging alone A", "A-with-ema", "B", "B"),
+    )
+    lines = []
+    for subject, row, other, name in comparisons:
+        if row not in distance or other not in distance:
+            continue
+        found, against = list(distance[row].values()), list(distance[other].values())
+        verdict = (
+            f"is better than {name} in every seed"
+            if max(found) < min(against)
+            else f"is worse than {name} in every seed"
+            if min(found) > max(against)
+            else f"is not better than {name}"
+            if statistics.fmean(found) >= statistics.fmean(against)
+            else f"cannot be told from {name}"
+        )
+        values = f"{_mean_range(found, kind='seeds')} against {_mean_range(against, kind='seeds')}"
+        lines.append(f"{subject} {verdict} after {steps:,} steps: FD-HOG {values}.")
+    return lines
 
 
 def readme_table(space: Workspace) -> str:
@@ -297,7 +486,7 @@ def readme_table(space: Workspace) -> str:
 
 
 def _mean_range(
-    values: list[float], show: Callable[[float], str] = "{:.2f}".format, kind: str = "sampling seeds"
+    values: Sequence[float], show: Callable[[float], str] = "{:.2f}".format, kind: str = "sampling seeds"
 ) -> str:
     if len(values) == 1:
         return show(values[0])

@@ -11,7 +11,9 @@ Stopped or killed, the same command goes on from the last checkpoint and ends wi
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ from common.ema import ExponentialMovingAverage
 from common.errors import run_main
 from common.paths import Workspace, workspace
 from common.pictures import save_grid, save_image, to_uint8
-from common.plots import save_curves
+from common.plots import new_figure, save_curves, save_figure
 from common.results import read_results, record
 from common.run import Run
 from common.seed import generator, seed_everything
@@ -56,7 +58,8 @@ from p1_gan.presets import METHODS, PRESETS, TrainConfig
 
 NETWORKS = {"A": (DCGAN_Generator, DCGAN_Discriminator), "B": (My_Generator, My_Discriminator)}
 FIXED_LATENTS = 200  # drawn at every grid: the first 32 are shown, all are counted for the face rate
-STRIP_PICTURES = 10  # moments of training in the picture "one latent over time"
+STRIP_PICTURES = 12  # most moments of training in the picture "one latent over time"
+LATE_SHARE = 0.25  # of the steps: what is called late in the record
 PANELS = {
     "losses": ["loss_d", "loss_g"],
     "discriminator": ["d_real", "d_fake"],
@@ -152,7 +155,7 @@ def train(
                 seen_in_grid = watch(ema.model, config, run, device) if due_grid else {}
                 d_real, d_fake = real_logits.detach().sigmoid().mean(), fake_logits.detach().sigmoid().mean()
                 run.log(loss_d=loss_d, loss_g=loss_g, d_real=d_real, d_fake=d_fake, **seen_in_grid)
-                healthy = not warn_of_collapse(run)
+                healthy = not warn_of_collapse(run, config)
                 if due_grid and healthy and run.is_writer:
                     last_good = run.folder / "last_good.safetensors"
                     save_weights(last_good, run.weights(), run.kind, run_config | {"step": step + 1})
@@ -182,14 +185,25 @@ def watch(model: torch.nn.Module, config: TrainConfig, run: Run, device: torch.d
     return {"variety": variety, "face_rate": face_rate(images) if detector_available() else None}
 
 
-def warn_of_collapse(run: Run) -> bool:
+def warn_of_collapse(run: Run, config: TrainConfig) -> bool:
     """Say so, and return True, where the last rows show a game that one side has won, or faces that have gone."""
-    remarks = []
     last = run.rows[-5:]
-    if len(last) == 5 and min(row["d_real"] - row["d_fake"] for row in last) > 0.98:
-        remarks.append("the discriminator has won: it tells real from fake with certainty; lower its learning rate")
-    if len(last) == 5 and max(row["d_real"] for row in last) < 0.02:
-        remarks.append("the discriminator has collapsed: it takes nothing for real; lower the learning rates")
+    if config.loss == "hinge":
+        # Its logits matter up to the margins at 1 and -1 only; undecided, with logits of 0, the loss is 2.
+        high, low = torch.tensor([1.0, -1.0]).sigmoid().tolist()
+        certain = all(row["loss_d"] < 0.1 for row in last)
+    else:
+        # With smoothed labels a discriminator without error says real_label of real pictures, and no more.
+        high, low = 0.95 * config.real_label, 0.05 * config.real_label
+        certain = all(row["d_real"] - row["d_fake"] > high for row in last)
+    remarks = []
+    if len(last) == 5:
+        if certain:
+            remarks.append("the discriminator has won: it tells real from fake with certainty; lower its learning rate")
+        if all(row["d_real"] < low for row in last):
+            remarks.append("the discriminator has collapsed: it takes nothing for real; lower the learning rates")
+        if all(min(row["d_real"], row["d_fake"]) > high for row in last):
+            remarks.append("the discriminator has collapsed: it takes everything for real; lower the learning rates")
     for key, name in (("face_rate", "face rate"), ("variety", "variety of the pictures")):
         values = [row[key] for row in run.rows if key in row]
         if key in run.rows[-1] and len(values) > 2 and values[-1] < 0.5 * max(values):
@@ -201,12 +215,31 @@ def warn_of_collapse(run: Run) -> bool:
     return bool(remarks)
 
 
-def save_strip(run: Run, config: TrainConfig, path: Path) -> None:
-    """Draw what one latent became in the course of training, from left to right."""
+def strip_steps(config: TrainConfig) -> list[int]:
+    """Return at most twelve of the moments with a grid, evenly spaced, the last of them included."""
     steps = sorted(grid_steps(config))
-    chosen = [steps[round(index)] for index in torch.linspace(0, len(steps) - 1, STRIP_PICTURES).tolist()]
-    names = [f"{step:06d}.png" for step in dict.fromkeys(chosen)]
-    save_grid(load_images(run.folder / "one_latent", names, FACE_SIZE, "RGB", cache=False), path, columns=len(names))
+    stride = -(-len(steps) // STRIP_PICTURES)
+    return steps[::-1][::stride][::-1]
+
+
+def save_strip(folder: Path, config: TrainConfig, path: Path) -> None:
+    """Draw what one latent became in the course of the training in ``folder``, with the steps under each picture."""
+    steps = strip_steps(config)
+    names = [f"{step:06d}.png" for step in steps]
+    images = load_images(folder / "one_latent", names, FACE_SIZE, "RGB", cache=False)
+    figure, axes = new_figure(1, len(steps), (len(steps), 1.3))
+    for axis, step, image in zip(axes[0], steps, images, strict=True):
+        axis.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
+        axis.set(xticks=[], yticks=[], xlabel=f"{step:,}")
+        axis.spines[:].set_visible(False)
+    save_figure(figure, path)
+
+
+def late_means(rows: Sequence[Mapping[str, float]], config: TrainConfig) -> dict[str, float]:
+    """Return means of what is logged of the game over the last quarter of the steps; one row alone is chance."""
+    late = [row for row in rows if row["step"] + 1 > (1 - LATE_SHARE) * config.steps]
+    keys = ("loss_d", "loss_g", "d_real", "d_fake")
+    return {key: round(statistics.fmean(row[key] for row in late), 6) for key in keys}
 
 
 def finish(
@@ -221,17 +254,23 @@ def finish(
     """Write what a finished run leaves: weights, curves, and its record in results/p1.json."""
     method, preset = run_config["method"], run_config["preset"]
     save_weights(run.folder / "weights.safetensors", run.weights(), kind_of(method), run_config)
-    save_strip(run, config, space.images / "P1" / f"GAN_{method}_progress.png")
+    save_strip(run.folder, config, progress_picture(space, method))
     save_curves(run.rows, PANELS, run.folder / "curves.png", title=f"P1 {method}, {preset}, {run_config['dataset']}")
     values = run_config | {
         "train_images": count,
         "epochs": round(config.steps * config.batch_size / count, 1),
         "final": {key: value for key, value in run.rows[-1].items() if key != "step"},
+        "late": late_means(run.rows, config),
         "seconds": round(run.total_seconds, 1),
         "images_per_second": round(config.steps * config.batch_size / max(run.total_seconds, 1e-9), 1),
     }
     record(space.results, "p1", key, values, device)
     print(f"wrote {run.folder / 'weights.safetensors'}")
+
+
+def progress_picture(space: Workspace, method: str) -> Path:
+    """Return where the picture of :func:`save_strip` goes."""
+    return space.images / "P1" / f"GAN_{method}_progress.png"
 
 
 def main() -> None:
@@ -261,6 +300,9 @@ def main() -> None:
     # Not recorded again: the record would name the machine of now with the time of then.
     if before and not arguments.fresh and key in read_results(space.results, "p1"):
         if world.is_writer:
+            # From the pictures the run kept: a change of how the strip looks needs no training.
+            if all((run_dir / "one_latent" / f"{step:06d}.png").is_file() for step in strip_steps(config)):
+                save_strip(run_dir, config, progress_picture(space, arguments.method))
             print(f"finished before: {weights}")
     else:
         run, count = train(config, run_config, run_dir, arguments, world)

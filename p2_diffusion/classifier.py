@@ -26,7 +26,6 @@ from common.dataset import dataset_name
 from common.device import autocast, memory_format, pick_device
 from common.errors import run_main
 from common.paths import workspace
-from common.plots import save_curves
 from common.results import read_results, record
 from common.run import Run
 from common.seed import seed_everything
@@ -156,6 +155,8 @@ def train(
         device=device,
         fresh=arguments.fresh,
         tensorboard=arguments.tensorboard,
+        panels={"loss": ["loss"]},
+        title=f"P2 judge, {run_config['dataset']}",
     )
     with run:
         for step in run.steps(steps, config.batch_size, "p2 judge"):
@@ -210,7 +211,6 @@ def main() -> None:
         "seconds": round(run.total_seconds, 1),
     }
     save_weights(weights, judge.state_dict(), KIND, run_config)
-    save_curves(run.rows, {"loss": ["loss"]}, run_dir / "curves.png", title=f"P2 judge, {dataset}")
     record(space.results, "p2", key, values, device)
     print(f"judge: {100 * values['accuracy']:.2f} % on {len(val_images)} pictures; weights in {run_dir}")
 

@@ -35,7 +35,6 @@ from common.errors import UserError, run_main
 from common.files import sha256
 from common.paths import WEIGHTS, Workspace, workspace
 from common.pictures import save_grid, to_uint8
-from common.plots import save_curves
 from common.results import read_results, record
 from common.run import Run
 from common.seed import generator, seed_everything
@@ -48,6 +47,7 @@ from p2_diffusion.samplers import SamplerConfig, sample
 
 KIND = "p2_diffusion/unet"
 NOISE_LEVELS = 4  # the loss is logged for this many equal parts of the time steps
+PANELS = {"loss": ["loss"], "loss by noise level": [f"loss_level_{k}" for k in range(NOISE_LEVELS)]}
 
 
 def build_model(config: dict[str, Any]) -> UNet:
@@ -155,6 +155,8 @@ def train(
         is_writer=world.is_writer,
         tensorboard=arguments.tensorboard,
         defaults=asdict(TrainConfig()),
+        panels=PANELS,
+        title=f"P2 {run_config['preset']}, {run_config['dataset']}",
     )
     with run:
         for step in run.steps(config.steps, config.batch_size, "p2", arguments.max_seconds):
@@ -238,12 +240,8 @@ def finish(
     key: str,
     device: torch.device,
 ) -> None:
-    """Write what a finished run leaves: weights, curves, and its record in results/p2.json."""
+    """Write what a finished run leaves: weights, and its record in results/p2.json."""
     save_weights(run.folder / "weights.safetensors", run.weights(), KIND, run_config)
-    panels = {"loss": ["loss"], "loss by noise level": [f"loss_level_{k}" for k in range(NOISE_LEVELS)]}
-    save_curves(
-        run.rows, panels, run.folder / "curves.png", title=f"P2 {run_config['preset']}, {run_config['dataset']}"
-    )
     seconds = run.total_seconds
     values = run_config | {
         "train_images": count,

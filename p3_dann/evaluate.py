@@ -1,13 +1,26 @@
-"""Predictions of a trained network, and the share of them that is right."""
+"""Tell how many predicted digits are right: of a CSV file that inference.py wrote, against a CSV file of labels.
+
+    python p3_dann/evaluate.py pred.csv hw2_data/digits/svhn/val.csv
+
+Pictures are joined by their names; predictions of pictures that the labels do not list are left out.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
+from collections import Counter
 from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.cli import add_common_arguments, make_parser
+from common.dataset import read_names_and_labels
 from common.device import memory_format
+from common.errors import UserError, run_main
+from common.report import percent
 from common.weights import load_into, load_weights
 from p3_dann.augment import prepare
 from p3_dann.losses import conditional_entropy
@@ -78,3 +91,34 @@ def domain_features(model: DANN_model, images: torch.Tensor, config: TrainConfig
         for layer in layers:
             layer.eval()
     return features
+
+
+def compare(predictions: Path, labels: Path) -> tuple[Counter[int], Counter[int]]:
+    """Return how many pictures of each digit ``labels`` lists, and how many of them ``predictions`` has right.
+
+    Raises:
+        UserError: a file cannot be read, or a listed picture has no prediction.
+    """
+    predicted = dict(zip(*read_names_and_labels(predictions), strict=True))
+    listed, right = Counter(), Counter()
+    for name, label in zip(*read_names_and_labels(labels), strict=True):
+        if name not in predicted:
+            raise UserError(f"{predictions}: has no line for {name}, which {labels} lists")
+        listed[label] += 1
+        right[label] += predicted[name] == label
+    return listed, right
+
+
+def main() -> None:
+    parser = make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    parser.add_argument("predictions", type=Path, help="what inference.py wrote")
+    parser.add_argument("labels", type=Path, help="val.csv or test.csv of the domain")
+    add_common_arguments(parser, data=False, output=False)
+    arguments = parser.parse_args()
+    listed, right = compare(arguments.predictions, arguments.labels)
+    print(f"accuracy {percent(right.total() / listed.total(), 2)} on {listed.total():,} pictures")
+    print("per digit " + ", ".join(f"{digit}: {percent(right[digit] / listed[digit])}" for digit in sorted(listed)))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -517,5 +517,7 @@ def readme_table(space: Workspace) -> str:
                     count = len(runs)
                     cells = (cell(results, row_preset, target, mode, split, count) for split in reversed(SPLITS))
                     rows.append([f"{COLUMNS[target]}: {name}", *cells, count])
+    if not rows:
+        return "*Not run.*\n"
     header = ["P3, accuracy on the target", "test split", "validation split", "training seeds"]
-    return table(header, rows) if rows else "*Not run.*\n"
+    return table(header, rows) + "\n" + finding(results, PARTS_OF)

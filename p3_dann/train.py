@@ -41,7 +41,6 @@ from common.distributed import World, join_world, leave_world
 from common.ema import ExponentialMovingAverage
 from common.errors import UserError, run_main
 from common.paths import workspace
-from common.plots import save_curves
 from common.results import read_results, record
 from common.run import Run
 from common.seed import seed_everything
@@ -58,6 +57,7 @@ PANELS = {
     "accuracies": ("class_accuracy", "domain_accuracy", "confident_share"),
     "schedules": ("grl_lambda", "relative_learning_rate"),
 }
+DEFAULTS = dataclasses.asdict(TrainConfig())  # for runs begun before an option was one
 LATE_KEYS = ("class_loss", "class_accuracy", "domain_loss", "domain_accuracy", "confident_share", "consistency_loss")
 
 
@@ -78,15 +78,17 @@ def main() -> None:
         "target_data": dataset_name(arguments.data_root, arguments.target),
     }
     weights = folder / "weights.safetensors"
-    if not arguments.fresh and is_finished(weights, KIND, description) and key in read_results(space.results, "p3"):
+    if (
+        not arguments.fresh
+        and is_finished(weights, KIND, description, DEFAULTS)
+        and key in read_results(space.results, "p3")
+    ):
         if world.is_writer:
             report(key, read_results(space.results, "p3")[key], weights)
     else:
         model, run, seconds = train(config, description, folder, arguments, world)
         if world.is_writer:
             save_weights(weights, model.state_dict(), KIND, description)
-            title = f"{arguments.mode}, {SOURCE} → {arguments.target}, preset {arguments.preset}"
-            save_curves(run.rows, PANELS, folder / "curves.png", title=title)
             values = measure(model, run, seconds, config, description, arguments)
             record(space.results, "p3", key, values, world.device)
             report(key, read_results(space.results, "p3")[key], weights)
@@ -132,6 +134,9 @@ def train(
         fresh=arguments.fresh,
         is_writer=world.is_writer,
         tensorboard=arguments.tensorboard,
+        defaults=DEFAULTS,
+        panels=PANELS,
+        title=f"P3 {arguments.mode}, {arguments.preset}, {description['source_data']} → {description['target_data']}",
     )
     with run:
         for step in run.steps(config.steps, config.batch_size, f"p3 {arguments.mode} {arguments.target}"):

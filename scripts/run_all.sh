@@ -8,12 +8,14 @@
 #
 # Other options: --output DIR (unset: this repository; preset sample: runs/sample), --seed N (with an --output of its
 # own), --fresh (delete the preset's runs and start anew). Stopped, it goes on where it was; parts whose arguments and
-# code are as they were when they finished are skipped.
+# code are as they were when they finished are skipped. The closing table is kept as summary.txt in the preset's runs,
+# and the times of a call that began with nothing in results/run_all.json.
 set -euo pipefail
 
 preset=sample
 data_root=""
 output=""
+device=auto
 fresh=""
 shared=()
 
@@ -25,7 +27,7 @@ fail() {
 while (($#)); do
     case "$1" in
     -h | --help)
-        sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
         exit 0
         ;;
     --*=*)
@@ -38,7 +40,8 @@ while (($#)); do
         --preset) preset=$2 ;;
         --data-root) data_root=$2 ;;
         --output) output=$2 ;;
-        *) shared+=("$1" "$2") ;;
+        --seed) shared+=("$1" "$2") ;;
+        --device) device=$2 shared+=("$1" "$2") ;;
         esac
         shift
         ;;
@@ -67,15 +70,33 @@ elif [[ $preset == sample ]]; then
 else
     base="$root" runs="$root/runs/$preset"
 fi
-[[ -z $fresh ]] || rm -rf "$runs"
+if [[ -n $fresh ]]; then
+    "$python" -c '
+import fcntl, pathlib, sys
+for lock in pathlib.Path(sys.argv[1]).rglob("lock"):
+    try:
+        fcntl.flock(open(lock, "r+"), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"error: --fresh: another run is using {lock.parent}; stop it first")
+' "$runs" || exit 2
+    rm -rf "$runs"
+fi
+# The time of what goes on from an earlier call, or from trainings started one by one, says nothing about a whole run.
+whole=""
+[[ -n $(find "$runs" -type f -print -quit 2>/dev/null) ]] || whole=yes
 stamps="$runs/finished"
 mkdir -p "$stamps" || fail "$stamps: cannot be made; choose another --output"
 
 summary=()
+seconds=() # name and number of every part that ran
+done_in() { # NAME RESULT: since $began
+    seconds+=("$1" "$((SECONDS - began))")
+    summary+=("$1|$((SECONDS - began)) s|$2")
+}
 
 # part NAME RESULT SOURCES COMMAND...: run COMMAND unless it finished with the same arguments and sources.
 part() {
-    local name=$1 result=$2 sources=$3 key began=$SECONDS
+    local name=$1 result=$2 sources=$3 key
     shift 3
     # shellcheck disable=SC2086 - SOURCES is a list
     key="$* $(cd "$root" && cat $sources | cksum)"
@@ -85,13 +106,14 @@ part() {
         return
     fi
     echo "== $name"
+    began=$SECONDS
     "$@" || {
         local code=$?
         echo "stopped in part $name; the same command goes on from there" >&2
         exit "$code"
     }
     echo "$key" >"$stamps/$name"
-    summary+=("$name|$((SECONDS - began)) s|$result")
+    done_in "$name" "$result"
 }
 
 if [[ -z $data_root ]]; then
@@ -102,7 +124,7 @@ fi
 
 common=(--preset "$preset" --data-root "$data_root" "${place[@]+"${place[@]}"}" "${shared[@]+"${shared[@]}"}")
 problem() { # p1 folder
-    part "$1" "$base/results/$1.json" "common/*.py $2/*.py scripts/train_$1.sh" \
+    part "$1" "$base/results/$1.json" "common/*.py $2/*.py scripts/options.sh scripts/train_$1.sh" \
         bash "$root/scripts/train_$1.sh" "${common[@]}"
 }
 problem p1 p1_gan
@@ -113,11 +135,27 @@ part tsne "$base/images/P3" "common/*.py p3_dann/*.py" \
 
 began=$SECONDS
 "$python" "$root/scripts/render_report.py" --preset "$preset" "${place[@]+"${place[@]}"}"
-summary+=("report|$((SECONDS - began)) s|$base/report.md")
+done_in report "$base/report.md"
 
-printf '\n%-8s %-14s %s\n' part time result
-for line in "${summary[@]}"; do
-    IFS='|' read -r name took result <<<"$line"
-    printf '%-8s %-14s %s\n' "$name" "$took" "$result"
-done
+if [[ -n $whole ]]; then
+    PYTHONPATH="$root" "$python" -c '
+import sys
+from pathlib import Path
+from common.device import pick_device
+from common.results import record
+results, preset, seeds, device, *parts = sys.argv[1:]
+seconds = dict(zip(parts[::2], map(int, parts[1::2])))
+values = {"p3_seeds": seeds, "parts": seconds, "seconds": sum(seconds.values())}
+record(Path(results), "run_all", f"run_all/{preset}", values, pick_device(device))
+' "$base/results" "$preset" "${SEEDS:-}" "$device" "${seconds[@]}"
+fi
+
+echo
+{
+    printf '%-8s %-14s %s\n' part time result
+    for line in "${summary[@]}"; do
+        IFS='|' read -r name took result <<<"$line"
+        printf '%-8s %-14s %s\n' "$name" "$took" "$result"
+    done
+} | tee "$runs/summary.txt"
 echo "pictures: $base/images; checkpoints and curves: $runs; $SECONDS s in all"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
+from safetensors.torch import load_file
 
 from common.checkpoint import load_checkpoint
 from common.distributed import World
@@ -16,6 +20,12 @@ from common.paths import ROOT
 from tests.two_processes import KIND, STEPS, gradients, train
 
 ONE = World(0, 1, torch.device("cpu"))
+TINY = ("--device", "cpu", "--preset", "sample", "--steps", 4, "--batch-size", 4, "--log-every", 1)
+P1 = ("p1_gan/train.py", "--channels", 4, *TINY)
+P2 = (
+    "p2_diffusion/train.py", "--initial-weights", "", "--channel-mults", 1, 1, "--attention-levels", 1,
+    "--timesteps", 6, "--warmup-steps", 1, "--dropout", 0.1, *TINY,
+)  # fmt: skip
 
 
 def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -56,3 +66,30 @@ def test_killed_or_interrupted_processes_end_together_and_the_run_goes_on(tmp_pa
     weights, expected = load_checkpoint(tmp_path / "run/checkpoint.pt", KIND)["weights"], train(ONE, tmp_path / "one")
     for name, value in expected.items():
         assert torch.allclose(weights[name], value, rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("command", "run", "death"),
+    [
+        ((*P1, "--method", "A"), "p1_A_seed0", -1),
+        ((*P1, "--method", "B"), "p1_B_seed0", 2),
+        (P2, "p2_seed0", -1),
+    ],
+    ids=["p1-A", "p1-B-killed", "p2"],
+)
+def test_trainings_end_with_the_same_parameters_in_both_processes(
+    command: tuple[object, ...], run: str, death: int, data_root: Path, tmp_path: Path
+) -> None:
+    command = (*command, "--data-root", data_root, "--output", tmp_path)
+    folder = tmp_path / "runs/sample" / run
+    if death >= 0:
+        killed = torchrun("script", death, *command)
+        assert killed.returncode != 0 and "Signal 9 (SIGKILL)" in killed.stderr, killed.stderr
+        assert (folder / "checkpoint.pt").exists() and not (folder / "weights.safetensors").exists()
+    done = torchrun("script", -1, *command)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"[1-9]\d* parameters alike", done.stdout)) == 2, done.stdout
+    assert done.stdout.count("wrote ") == 1
+    assert len(json.loads((tmp_path / f"results/{run[:2]}.json").read_text())) == 1
+    assert [json.loads(line)["step"] for line in (folder / "stats.jsonl").read_text().splitlines()] == list(range(4))
+    assert all(tensor.isfinite().all() for tensor in load_file(folder / "weights.safetensors").values())

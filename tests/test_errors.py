@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from common.errors import run_main
 from common.paths import ROOT
 
 LIMITED = """
@@ -29,3 +33,17 @@ def test_a_batch_too_large_for_the_memory_is_one_clear_line(tmp_path: Path, data
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
     assert "ran out of memory: choose a smaller --batch-size" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "allocate",
+    [lambda: bytearray(2**62), lambda: np.empty(2**60, np.uint8), lambda: torch.empty(2**60, dtype=torch.uint8)],
+    ids=["python", "numpy", "torch"],
+)
+def test_whoever_asks_for_the_memory_the_line_is_the_same(
+    capsys: pytest.CaptureFixture[str], allocate: Callable[[], object]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_main(allocate)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: the machine ran out of memory: choose a smaller --batch-size\n"

@@ -43,7 +43,12 @@ def test_training_leaves_logs_curves_weights_and_a_record(trained: Path) -> None
     assert (trained / "images/P1/GAN_B_progress.png").is_file()
     assert rows[-1]["variety"] > 0
     record = json.loads((trained / "results/p1.json").read_text())["train/B/sample/seed0"]
-    assert record["steps"] == 6 and record["train_images"] == 48 and record["dataset"] == "drawn faces (sample)"
+    assert (
+        record["steps"] == 6
+        and record["train_images"] == 48
+        and record["late"]["d_real"] > 0
+        and record["dataset"] == "drawn faces (sample)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,12 +117,46 @@ def test_generation_is_the_same_for_a_seed_and_measured(
 
     measured = run_command(
         "p1_gan/evaluate.py", tmp_path / "first", "--preset", "sample", "--data-root", data_root, "--output", tmp_path,
-        "--inception-weights", tmp_path / "missing.pth",
     )  # fmt: skip
     assert measured.returncode == 0, measured.stderr
     record = json.loads((tmp_path / "results/p1.json").read_text())["evaluate/B/sample/seed0"]
     assert record["images"] == 16 and record["fd_hog"] > record["fd_hog_floor"] > 0
+    assert record["fid"] == "FID: not run (weights unavailable)" or record["fid"] > 0
+    for name in ("brightness", "colourfulness", "blank_border", "variety"):
+        assert 0 <= record[name] <= 1 and 0 <= record[f"{name}_of_val"] <= 1
+    if "face_rate" in record:
+        assert record["face_rate"] == pytest.approx(1 - record["no_face"] - record["several_faces"])
     assert (tmp_path / "images/P1/GAN_B_grid.png").is_file()
+
+
+def test_wrong_inception_weights_are_refused_before_anything_is_measured(
+    data_root: Path, tmp_path: Path, run_command: Run
+) -> None:
+    (tmp_path / "torn.pth").write_bytes(b"PK\x03\x04 torn")
+    done = run_command(
+        "p1_gan/evaluate.py", data_root / "face/val", "--preset", "sample", "--data-root", data_root,
+        "--output", tmp_path / "out", "--inception-weights", tmp_path / "torn.pth",
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stdout == "" and not (tmp_path / "out").exists()
+    assert done.stderr.count("\n") == 1 and "torn.pth: damaged, or not a file of weights" in done.stderr
+
+
+def test_a_finished_run_draws_its_strip_again(trained: Path, data_root: Path, run_command: Run) -> None:
+    strip = trained / "images/P1/GAN_B_progress.png"
+    before = strip.read_bytes()
+    strip.unlink()
+    done = run_command("p1_gan/train.py", "--method", "B", *TINY, "--data-root", data_root, "--output", trained)
+    assert done.returncode == 0 and "finished before" in done.stdout
+    assert strip.read_bytes() == before
+
+
+def test_a_discriminator_that_wins_is_said(data_root: Path, tmp_path: Path, run_command: Run) -> None:
+    done = run_command(
+        "p1_gan/train.py", "--method", "A", *TINY, "--steps", 60, "--grid-every", 60, "--channels", 4,
+        "--discriminator-learning-rate", 0.02, "--generator-learning-rate", 1e-5, "--real-label", 0.9,
+        "--data-root", data_root, "--output", tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0 and "the discriminator has won" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -177,7 +216,8 @@ def test_ablation_trains_apart_and_measures_later(data_root: Path, tmp_path: Pat
     results = json.loads((tmp_path / "results/p1.json").read_text())
     assert set(results) == {"ablation/no-ema/sample/seed0"}
     record = results["ablation/no-ema/sample/seed0"]
-    assert record["settings"] == {"ema_decay": 0.0} and record["steps"] == 1 and record["fd_hog"] > 0
+    assert record["settings"] == {"ema_decay": 0.0} and record["config"]["ema_decay"] == 0.0
+    assert record["steps"] == 1 and record["fd_hog"] > 0
 
 
 def test_script_measures_both_methods_with_three_sampling_seeds(tmp_path: Path) -> None:

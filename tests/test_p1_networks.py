@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,9 @@ from p1_gan.frechet import FDHOG, hog
 from p1_gan.inference import draw_latents, generate
 from p1_gan.losses import discriminator_loss, generator_loss
 from p1_gan.model import DCGAN_Discriminator, DCGAN_Generator, My_Discriminator, My_Generator
-from p1_gan.presets import PRESETS
+from p1_gan.presets import PRESETS, TrainConfig
 from p1_gan.report import seen, width_note
-from p1_gan.train import grid_steps, noise_level, warn_of_collapse
+from p1_gan.train import grid_steps, late_means, noise_level, strip_steps, warn_of_collapse
 
 PRINTED = Path(__file__).parent / "printed"
 GENERATORS = (DCGAN_Generator, My_Generator)
@@ -136,6 +137,31 @@ def test_pictures_do_not_depend_on_the_batch_size() -> None:
     assert torch.equal(generate(model, latents, batch_size=7), generate(model, latents, batch_size=3))
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: not enough memory"), MemoryError()]
+)
+def test_generation_takes_smaller_batches_where_memory_ends(error: Exception) -> None:
+    class Narrow(torch.nn.Module):
+        def __init__(self, most: int) -> None:
+            super().__init__()
+            self.scale, self.most, self.sizes = torch.nn.Parameter(torch.ones(())), most, []
+
+        def forward(self, latents: torch.Tensor) -> torch.Tensor:
+            if len(latents) > self.most:
+                raise error
+            self.sizes.append(len(latents))
+            return latents[:, :3].tanh() * self.scale
+
+    latents = draw_latents(300, seed=0)
+    narrow = Narrow(most=40)
+    assert torch.equal(generate(narrow, latents), generate(Narrow(most=300), latents))
+    assert max(narrow.sizes) == 31 and sum(narrow.sizes) == 300
+    with pytest.raises(type(error)):
+        generate(Narrow(most=0), latents)
+    with pytest.raises(type(error)):
+        generate(narrow, latents, batch_size=50)  # chosen by the user
+
+
 def test_average_follows_weights_and_copies_batchnorm_statistics() -> None:
     torch.manual_seed(0)
     model = My_Generator()
@@ -161,20 +187,34 @@ class Log:
         self.remarks.append(message)
 
 
+PLAIN, SMOOTHED = TrainConfig(), TrainConfig(real_label=0.9)
+HINGE = TrainConfig(loss="hinge")
+HEALTHY = {"d_real": 0.6, "d_fake": 0.3, "loss_d": 1.2}
+
+
 @pytest.mark.parametrize(
-    ("rows", "remark"),
+    ("config", "rows", "remark"),
     [
-        ([{"d_real": 0.7, "d_fake": 0.3}] * 5, None),
-        ([{"d_real": 0.999, "d_fake": 0.001}] * 4, None),
-        ([{"d_real": 0.999, "d_fake": 0.001}] * 5, "the discriminator has won"),
-        ([{"d_real": 0.01, "d_fake": 0.01}] * 5, "the discriminator has collapsed"),
-        ([{"d_real": 0.7, "d_fake": 0.3, "face_rate": rate} for rate in (0.2, 0.8, 0.3)], "face rate has fallen"),
-        ([{"d_real": 0.7, "d_fake": 0.3, "variety": value} for value in (0.2, 0.2, 0.01)], "variety of the pictures"),
+        (PLAIN, [HEALTHY] * 5, None),
+        (PLAIN, [{"d_real": 0.99, "d_fake": 0.01}] * 4, None),
+        (PLAIN, [{"d_real": 0.92, "d_fake": 0.08}] * 5, None),
+        (PLAIN, [{"d_real": 0.99, "d_fake": 0.01}] * 5, "the discriminator has won"),
+        (PLAIN, [{"d_real": 0.99, "d_fake": 0.98}] * 5, "takes everything for real"),
+        (PLAIN, [{"d_real": 0.01, "d_fake": 0.01}] * 5, "takes nothing for real"),
+        (SMOOTHED, [{"d_real": 0.8, "d_fake": 0.1}] * 5, None),
+        (SMOOTHED, [{"d_real": 0.89, "d_fake": 0.01}] * 5, "the discriminator has won"),
+        (SMOOTHED, [{"d_real": 0.89, "d_fake": 0.88}] * 5, "takes everything for real"),
+        (HINGE, [{"d_real": 0.8, "d_fake": 0.2, "loss_d": 0.4}] * 5, None),
+        (HINGE, [{"d_real": 0.8, "d_fake": 0.2, "loss_d": 0.05}] * 5, "the discriminator has won"),
+        (HINGE, [{"d_real": 0.8, "d_fake": 0.8, "loss_d": 2.4}] * 5, "takes everything for real"),
+        (HINGE, [{"d_real": 0.2, "d_fake": 0.2, "loss_d": 2.4}] * 5, "takes nothing for real"),
+        (PLAIN, [HEALTHY | {"face_rate": rate} for rate in (0.2, 0.8, 0.3)], "face rate has fallen"),
+        (PLAIN, [HEALTHY | {"variety": value} for value in (0.2, 0.2, 0.01)], "variety of the pictures"),
     ],
 )
-def test_collapse_is_noticed(rows: list[dict[str, float]], remark: str | None) -> None:
+def test_collapse_is_noticed(config: TrainConfig, rows: list[dict[str, float]], remark: str | None) -> None:
     log = Log(rows)
-    assert warn_of_collapse(log) == (remark is not None)
+    assert warn_of_collapse(log, config) == (remark is not None)
     assert len(log.remarks) == (remark is not None)
     assert remark is None or remark in log.remarks[0]
 
@@ -183,9 +223,22 @@ def test_last_step_is_always_drawn() -> None:
     assert grid_steps(replace(PRESETS["A"]["cpu"], steps=7, grid_every=3)) == {3, 6, 7}
 
 
+def test_strip_has_even_steps_and_the_last() -> None:
+    for name, config in PRESETS["B"].items():
+        steps = strip_steps(config)
+        assert len(steps) <= 12 and steps[-1] == config.steps, name
+        assert len({later - earlier for earlier, later in pairwise(steps)}) == 1, name
+
+
+def test_late_means_are_those_of_the_last_quarter() -> None:
+    rows = [{"step": step, "loss_d": step, "loss_g": 1.0, "d_real": 0.5, "d_fake": 0.5} for step in range(8)]
+    assert late_means(rows, TrainConfig(steps=8))["loss_d"] == 6.5
+
+
 def test_ablation_changes_one_ingredient_at_a_time() -> None:
     a, b = PRESETS["A"]["cpu"], PRESETS["B"]["cpu"]
     assert recipe("A", "cpu") == ("A", {}) and recipe("B", "cpu") == ("B", {})
+    assert recipe("A-with-ema", "cpu") == ("A", {"ema_decay": b.ema_decay})
     for name, fields in INGREDIENTS.items():
         method, settings = recipe(f"no-{name}", "cpu")
         assert method == "B" and set(settings) == set(fields)

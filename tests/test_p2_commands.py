@@ -94,7 +94,9 @@ def assert_one_clear_line(done: subprocess.CompletedProcess[str], *fragments: st
 
 def train_in(folder: Path, data_root: Path, max_seconds: float | None) -> train.Run:
     arguments = argparse.Namespace(data_root=data_root, seed=3, fresh=False, tensorboard=False, max_seconds=max_seconds)
-    return train.train(TINY, asdict(TINY) | {"seed": 3}, None, folder, arguments, World(0, 1, CPU))[0]
+    return train.train(
+        TINY, asdict(TINY) | {"seed": 3, "preset": "tiny", "dataset": "test"}, None, folder, arguments, World(0, 1, CPU)
+    )[0]
 
 
 def test_training_stopped_after_every_step_ends_the_same(data_root: Path, tmp_path: Path) -> None:
@@ -393,9 +395,9 @@ def test_script_runs_every_part_once(tmp_path: Path) -> None:
         (runs / name).mkdir(parents=True)
         (runs / name / "weights.safetensors").write_text("first")
     lines = commands()
-    assert names(lines) == ["train", "inference", "evaluate", "figures", "sweep"]
+    assert names(lines) == ["classifier", "train", "inference", "evaluate", "figures", "sweep"]
     assert all(line[line.index("--seed") + 1] == "4" for line in lines)
-    assert "--steps" in lines[0] and not any("--steps" in line for line in lines[1:])
-    assert names(commands()) == ["train", "sweep"]
+    assert ["--steps" in line for line in lines] == [name == "train" for name in names(lines)]
+    assert names(commands()) == ["classifier", "train", "sweep"]
     (runs / "p2_seed4" / "weights.safetensors").write_text("second")
     assert names(commands()) == ["train", "inference", "evaluate", "figures", "sweep"]

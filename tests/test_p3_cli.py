@@ -75,6 +75,17 @@ def test_target_named_by_the_path(path: str, expected: str) -> None:
     assert inference.target_named_by(Path(path)) == expected
 
 
+def test_predictions_are_compared_by_name(run_command: Command, tmp_path: Path) -> None:
+    (tmp_path / "pred.csv").write_text("image_name,label\nc.png,3\na.png,1\nb.png,2\nunlisted.png,9\n")
+    (tmp_path / "val.csv").write_text("image_name,label\na.png,1\nb.png,7\nc.png,3\n")
+    done = run_command("p3_dann/evaluate.py", "pred.csv", "val.csv")
+    assert done.returncode == 0, done.stderr
+    assert "accuracy 66.67 % on 3 pictures" in done.stdout
+    assert "1: 100.0 %, 3: 100.0 %, 7: 0.0 %" in done.stdout
+    (tmp_path / "val.csv").write_text("image_name,label\nmissing.png,1\n")
+    assert_one_clear_line(run_command("p3_dann/evaluate.py", "pred.csv", "val.csv"), "no line for missing.png")
+
+
 def test_tsne_draws_four_plots_and_measures_mixing(run_command: Command, trained: Path, data_root: Path) -> None:
     arguments = ("--preset", "sample", "--output", trained, "--data-root", data_root, "--points", "30")
     done = run_command("p3_dann/tsne.py", *arguments)

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import types
+import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
+from PIL import Image
 
+import common.run
 from common.checkpoint import load_checkpoint, previous_path, save_checkpoint
 from common.ema import ExponentialMovingAverage
 from common.errors import UserError
-from common.files import write_atomic
+from common.files import remove_leftovers, write_atomic
 from common.paths import ROOT
 from common.run import Run
 from common.seed import derive_seed, epoch_order, seed_everything
@@ -39,6 +48,7 @@ def train(
     max_seconds: float | None = None,
     fresh: bool = False,
     defaults: dict[str, object] | None = None,
+    tensorboard: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Train a small network that uses everything a checkpoint must restore; return the averaged weights."""
     seed_everything(0)
@@ -57,6 +67,7 @@ def train(
         fresh=fresh,
         checkpoint_seconds=checkpoint_seconds,
         defaults=defaults,
+        tensorboard=tensorboard,
     )
     with run:
         for step in run.steps(steps, 8, max_seconds=max_seconds):
@@ -90,19 +101,97 @@ def in_a_child(work: Callable[[], None]) -> int:
     return child
 
 
+# Where a process dies while it saves: the operating system's call, which one of them, and whether before or after it.
+# "write_bytes" stands for half of the checkpoint's bytes.
+DEATHS = [("write_bytes", 1, False)] + [
+    (operation, call, before)
+    for operation, calls in (("link", 1), ("fsync", 2), ("replace", 2))
+    for call in range(1, calls + 1)
+    for before in (True, False)
+]
+
+
+def die_while_saving(save: int, operation: str, call: int, before: bool) -> None:
+    """Let this process kill itself in its checkpoint number ``save``, counted from 1, at a moment of ``DEATHS``."""
+    saves = iter(range(1, save + 1))
+
+    def armed(*arguments: object) -> None:
+        if next(saves) == save:
+            arm()
+        save_checkpoint(*arguments)
+
+    def arm() -> None:
+        calls = iter(range(1, call + 1))
+        real = getattr(os, operation, None)
+
+        def deadly(*arguments: object) -> None:
+            last = next(calls) == call
+            if before and last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(*arguments)
+            if last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def half(path: Path, content: memoryview) -> None:
+            with open(path, "wb") as file:
+                file.write(content[: len(content) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        if operation == "write_bytes":
+            Path.write_bytes = half
+        else:
+            setattr(os, operation, deadly)
+
+    common.run.save_checkpoint = armed
+
+
 def test_twenty_kills_end_in_the_same_weights_and_log(tmp_path: Path) -> None:
-    expected = train(tmp_path / "whole")
-    kills = 0
-    moments = random.Random(0)
-    while kills < 20:
-        # Every step writes a checkpoint, so most kills hit one being written. Slow steps keep the run going.
-        child = in_a_child(lambda: train(tmp_path / "killed", each_step=lambda step: time.sleep(0.01)))
-        time.sleep(moments.uniform(0.02, 0.12))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        kills += 1
-    assert same(train(tmp_path / "killed"), expected)
-    assert (tmp_path / "killed/stats.jsonl").read_bytes() == (tmp_path / "whole/stats.jsonl").read_bytes()
+    steps, moments, folder = 400, random.Random(0), tmp_path / "killed"
+    expected = train(tmp_path / "whole", steps, checkpoint_seconds=1000)
+    folder.mkdir()
+    deaths = [*DEATHS, *[None] * (20 - len(DEATHS))]
+    moments.shuffle(deaths)
+    done, lives_that_left_something = 0, 0
+    for death in deaths:
+
+        def live(death: tuple[str, int, bool] | None = death) -> None:
+            if death:
+                die_while_saving(moments.randint(2, 4), *death)
+            train(folder, steps, each_step=lambda step: time.sleep(0.005))
+
+        child = in_a_child(live)
+        if death is None:
+            rows = done + moments.randint(2, 4)
+            while not (folder / "stats.jsonl").exists() or (folder / "stats.jsonl").read_text().count("\n") < rows:
+                assert os.waitpid(child, os.WNOHANG) == (0, 0), "the training ended before it was killed"
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0.0, 0.01))
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, (death, status)
+
+        step = load_checkpoint(folder / "checkpoint.pt", KIND)["step"]
+        assert done < step < steps, death
+        done = step
+        left = [path.name for path in folder.glob(".*")]
+        assert all(name.endswith(f".{child}.tmp") for name in left), "something of an earlier life is still there"
+        lives_that_left_something += bool(left)
+    assert lives_that_left_something >= 7
+    assert same(train(folder, steps, checkpoint_seconds=1000), expected)
+    assert (folder / "stats.jsonl").read_bytes() == (tmp_path / "whole/stats.jsonl").read_bytes()
+    assert not list(folder.glob(".*"))
+
+
+def test_files_that_a_living_process_writes_are_not_taken_for_leftovers(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (tmp_path / "grids").mkdir()
+    alive = tmp_path / f".weights.{os.getppid()}.tmp"
+    gone = [tmp_path / f".weights.{dead.pid}.tmp", tmp_path / f"grids/.a.{os.getpid()}.tmp"]
+    for path in (alive, *gone, tmp_path / ".mine.tmp"):
+        path.touch()
+    remove_leftovers(tmp_path)
+    assert alive.exists() and (tmp_path / ".mine.tmp").exists() and not any(path.exists() for path in gone)
 
 
 def test_stopping_after_a_time_changes_nothing(tmp_path: Path) -> None:
@@ -132,16 +221,70 @@ def test_interrupt_ends_after_the_step_and_resumes(tmp_path: Path) -> None:
     assert same(train(tmp_path / "stopped"), expected)
 
 
-def test_a_truncated_checkpoint_falls_back_to_the_one_before(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def cut(content: bytes, _: random.Random) -> bytes:
+    return content[:-200]
+
+
+def zeros(content: bytes, _: random.Random) -> bytes:
+    return bytes(len(content))
+
+
+def zeros_at_the_end(content: bytes, _: random.Random) -> bytes:
+    return content[: len(content) // 2] + bytes(len(content) - len(content) // 2)
+
+
+def noise(content: bytes, draws: random.Random) -> bytes:
+    return draws.randbytes(len(content))
+
+
+def flipped_bit_of_a_tensor(content: bytes, draws: random.Random) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = [name for name in archive.namelist() if "/data/" in name]
+        tensor = archive.read(max(names, key=lambda name: archive.getinfo(name).file_size))
+    return flip(content, content.index(tensor) + draws.randrange(len(tensor)), draws)
+
+
+def flipped_bit_of_the_pickle(content: bytes, draws: random.Random) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        pickled = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
+    return flip(content, content.index(pickled) + draws.randrange(len(pickled)), draws)
+
+
+def flip(content: bytes, position: int, draws: random.Random) -> bytes:
+    changed = bytearray(content)
+    changed[position] ^= 1 << draws.randrange(8)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "damage", [cut, zeros, zeros_at_the_end, noise, flipped_bit_of_a_tensor, flipped_bit_of_the_pickle]
+)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[bytes, random.Random], bytes]
 ) -> None:
-    expected = train(tmp_path / "whole")
+    expected = train(tmp_path / "whole", checkpoint_seconds=1000)
     with pytest.raises(RuntimeError, match="stop here"):
-        train(tmp_path / "cut", each_step=stop_at(20))
-    newest = tmp_path / "cut/checkpoint.pt"
-    newest.write_bytes(newest.read_bytes()[:-200])
-    assert same(train(tmp_path / "cut"), expected)
-    assert "damaged" in capsys.readouterr().err
+        train(tmp_path / "hurt", each_step=stop_at(5))
+    newest, resumed_at = tmp_path / "hurt/checkpoint.pt", []
+    assert load_checkpoint(newest, KIND)["step"] == 5
+    newest.write_bytes(damage(newest.read_bytes(), random.Random(0)))
+    assert same(train(tmp_path / "hurt", checkpoint_seconds=1000, each_step=resumed_at.append), expected)
+    assert resumed_at[0] == 4
+    assert f"warning: {newest} is damaged, trying the checkpoint before it" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_does_not_take_the_place_of_the_whole_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    for step in (1, 2):
+        save_checkpoint(path, {"kind": KIND, "step": step})
+    path.write_bytes(b"damaged")
+
+    def die_before_the_new_one_stands() -> None:
+        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        save_checkpoint(path, {"kind": KIND, "step": 3})
+
+    os.waitpid(in_a_child(die_before_the_new_one_stands), 0)
+    assert load_checkpoint(path, KIND)["step"] == 1
 
 
 def stop_at(last: int) -> Callable[[int], None]:
@@ -156,8 +299,24 @@ def test_both_checkpoints_damaged_is_one_clear_error(tmp_path: Path) -> None:
     train(tmp_path)
     for path in (tmp_path / "checkpoint.pt", previous_path(tmp_path / "checkpoint.pt")):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"checkpoint\.pt: damaged"):
+    with pytest.raises(UserError, match=r"checkpoint\.pt: damaged, and so is the one before it"):
         train(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_checkpoint_too_large_for_the_memory_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    save_checkpoint(tmp_path / "checkpoint.pt", {"kind": KIND})
+
+    def load(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(type(error)):
+        load_checkpoint(tmp_path / "checkpoint.pt", KIND)
 
 
 class Payload:
@@ -175,8 +334,15 @@ def test_a_checkpoint_with_code_is_refused_and_never_run(tmp_path: Path) -> None
     torch.save({"kind": KIND, "state": Payload(witness)}, path)
     with pytest.raises(UserError, match="refused"):
         load_checkpoint(path, KIND)
-    path.write_bytes(pickle.dumps(Payload(witness)))
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="refused"):
+        train(tmp_path)
+    # Also beside a whole one that it could fall back to.
+    train(tmp_path / "run", steps=3)
+    shutil.copy(path, tmp_path / "run/checkpoint.pt")
+    with pytest.raises(UserError, match="refused"):
+        train(tmp_path / "run", steps=4)
+    path.write_bytes(pickle.dumps(Payload(witness), protocol=2))
+    with pytest.raises(UserError, match="damaged"):
         load_checkpoint(path, KIND)
     assert not witness.exists()
 
@@ -214,11 +380,12 @@ def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path) -> None:
 
 def test_starting_anew_leaves_nothing_of_the_old_run(tmp_path: Path) -> None:
     train(tmp_path, steps=3)
-    for name in ("weights.safetensors", "last_good.safetensors"):
-        (tmp_path / name).write_bytes(b"of the old run")
+    results = [tmp_path / name for name in ("weights.safetensors", "last_good.safetensors", "curves.png")]
+    for path in results:
+        path.write_bytes(b"of the old run")
     train(tmp_path, steps=5, fresh=True, max_seconds=1e-6)
     assert load_checkpoint(tmp_path / "checkpoint.pt", KIND)["step"] == 1
-    assert not list(tmp_path.glob("*.safetensors"))
+    assert not any(path.exists() for path in results)
 
 
 def test_other_settings_are_refused_with_their_names(tmp_path: Path) -> None:
@@ -266,8 +433,22 @@ run_main(lambda: save_checkpoint(path, {{"kind": "k", "tensor": torch.zeros(1_00
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert f"while writing {tmp_path / 'checkpoint.pt'}:" in done.stderr
     assert load_checkpoint(tmp_path / "checkpoint.pt", "k")["tensor"].shape == (10,)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a file that is always full")
+def test_a_log_on_a_full_disk_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "stats.jsonl"
+
+    def no_room_left(step: int) -> None:
+        log.unlink()
+        log.symlink_to("/dev/full")
+
+    with pytest.raises(OSError) as caught:
+        train(tmp_path, each_step=no_room_left)
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(log)
 
 
 def test_an_output_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path, data_root: Path, run_command) -> None:
@@ -294,6 +475,86 @@ def test_the_log_is_plain_json_lines(tmp_path: Path) -> None:
     train(tmp_path, steps=4)
     rows = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 1, 2, 3] and all(row["loss"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("end", ["finished", "diverged", "interrupted", "nothing logged"])
+def test_every_end_of_a_run_leaves_its_curves(tmp_path: Path, end: str) -> None:
+    layer = torch.nn.Linear(1, 1)
+    run = Run(
+        tmp_path, KIND, {}, {"layer": layer}, layer.state_dict, device=CPU, panels={"loss": ["loss"]}, title="of a test"
+    )
+    errors = {"diverged": UserError, "interrupted": KeyboardInterrupt}
+    with pytest.raises(errors[end]) if end in errors else nullcontext(), run:
+        for step in run.steps(4, 1):
+            if step == 2 and end == "diverged":
+                run.guard(torch.tensor(float("nan")))
+            if step == 2 and end == "interrupted":
+                os.kill(os.getpid(), signal.SIGINT)
+            if end != "nothing logged":
+                run.log(loss=1.0 / (1 + step))
+    assert (tmp_path / "curves.png").exists() == (end != "nothing logged")
+    if end != "nothing logged":
+        assert len(Image.open(tmp_path / "curves.png").convert("RGB").getcolors(1 << 24)) > 10
+
+
+def test_curves_that_cannot_be_drawn_do_not_hide_why_the_run_ended(tmp_path: Path) -> None:
+    layer = torch.nn.Linear(1, 1)
+    (tmp_path / "curves.png").mkdir()
+
+    def run(steps: int, poison: float) -> None:
+        with Run(tmp_path, KIND, {}, {"layer": layer}, layer.state_dict, device=CPU, panels={"loss": ["loss"]}) as this:
+            for _ in this.steps(steps, 1):
+                this.log(loss=1.0)
+                this.guard(torch.tensor(poison))
+
+    with pytest.raises(UserError, match="not finite since step 0"):
+        run(2, float("nan"))
+    with pytest.raises(IsADirectoryError, match=r"curves\.png"):
+        run(2, 1.0)
+
+
+class StubWriter:
+    """What TensorBoard's SummaryWriter is to a run."""
+
+    made: ClassVar[list[StubWriter]] = []
+
+    def __init__(self, folder: str, purge_step: int | None = None) -> None:
+        self.folder, self.purge_step, self.closed = folder, purge_step, False
+        self.scalars: list[tuple[str, float, int]] = []
+        self.made.append(self)
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.scalars.append((name, value, step))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_tensorboard_receives_every_row_of_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = StubWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    monkeypatch.setattr(StubWriter, "made", [])
+    with pytest.raises(RuntimeError, match="stop here"):
+        train(tmp_path, steps=6, each_step=stop_at(3), tensorboard=True)
+    train(tmp_path, steps=6, tensorboard=True)
+    first, second = StubWriter.made
+    assert (first.purge_step, second.purge_step) == (0, 3)  # step 3 was logged, and lost with what followed the save
+    rows = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    expected = [("loss", row["loss"], row["step"]) for row in rows]
+    shown = [scalar for scalar in first.scalars if scalar[2] < second.purge_step] + second.scalars
+    assert [scalar for scalar in shown if scalar[0] == "loss"] == expected and len(rows) == 6
+    assert {writer.folder for writer in StubWriter.made} == {str(tmp_path)} and first.closed and second.closed
+
+
+def test_tensorboard_without_its_package_is_one_clear_line_and_deletes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path, steps=3)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match="--tensorboard: the package is not installed; pip install tensorboard"):
+        train(tmp_path, steps=3, fresh=True, tensorboard=True)
+    assert load_checkpoint(tmp_path / "checkpoint.pt", KIND)["step"] == 3
 
 
 def test_weights_survive_a_round_trip_and_refuse_what_does_not_fit(tmp_path: Path) -> None:

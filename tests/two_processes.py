@@ -2,11 +2,13 @@
 
 torchrun --nproc_per_node 2 tests/two_processes.py gradients FILE
 torchrun --nproc_per_node 2 tests/two_processes.py train FOLDER [STEP_OF_DEATH [SIGNAL]]
+torchrun --nproc_per_node 2 tests/two_processes.py script STEP_OF_DEATH p1_gan/train.py ...
 """
 
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import sys
 from pathlib import Path
@@ -15,7 +17,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import common.run
 from common.distributed import World, join_world, leave_world
+from common.paths import ROOT
 from common.run import Run
 from common.seed import seed_everything
 from p2_diffusion.diffusion import Diffusion
@@ -68,10 +72,52 @@ def train(
     return model.state_dict()
 
 
+def run_script(death: int, script: str, *arguments: str) -> None:
+    """Run a train.py as its users do, with a checkpoint after every step, and compare the processes at the end.
+
+    Process 1 is killed in step ``death`` (-1: never).
+    """
+
+    class Watched(Run):
+        def guard(self, *losses: torch.Tensor) -> None:
+            super().guard(*losses)
+            self.checkpoint_seconds = -1.0
+            if self.step == death and not self.is_writer:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def __exit__(self, *exception: object) -> None:
+            if exception[0] is None:
+                print(f"{compare_with_process_0(self)} parameters alike", flush=True)
+            super().__exit__(*exception)
+
+    common.run.Run = Watched
+    sys.argv = [script, *arguments]
+    runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+def compare_with_process_0(run: Run) -> int:
+    """Return how many parameters, those of averaged models included, are the same bits here and in process 0."""
+    # Buffers are left out: on a CPU the statistics of BatchNorm are each process's own.
+    parameters = [
+        parameter.detach()
+        for thing in run.state.values()
+        if isinstance(module := getattr(thing, "model", thing), torch.nn.Module)
+        for parameter in module.parameters()
+    ]
+    for parameter in parameters:
+        first = parameter.clone()
+        torch.distributed.broadcast(first, 0)
+        assert torch.equal(parameter, first)
+    return len(parameters)
+
+
 def main() -> None:
     """Do what the command line says, in as many processes as there are."""
-    world = join_world("cpu")
     task, path, *death = sys.argv[1:]
+    if task == "script":
+        run_script(int(path), *death)
+        return
+    world = join_world("cpu")
     if task == "gradients":
         found = gradients(world)
         if world.is_writer:
