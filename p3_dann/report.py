@@ -394,8 +394,9 @@ def original_sentence(source: Sequence[float], dann: Sequence[float]) -> str:
     seeds = "the seeds of the two do not overlap" if apart else "the ranges of the seeds overlap"
     return (
         f"with the original recipe (plain pixels, no augmentation) DANN {verb} {abs(gain):.1f} points over "
-        f"source-only: {mean_std(dann)} against {mean_std(source)}; {seeds}. BatchNorm has statistics of both domains there and of "
-        "the source alone in source-only; how much of the difference that makes was not measured."
+        f"source-only: {mean_std(dann)} against {mean_std(source)}; {seeds}. BatchNorm has "
+        "statistics of both domains there and of the source alone in source-only; how much of the difference that "
+        "makes was not measured."
     )
 
 
