@@ -230,7 +230,7 @@ PARTS = {"speed": speed, "layout": layout, "loading": loading, "growth": growth,
 
 def main() -> None:
     """Parse the command line, measure, draw, and print the tables."""
-    parser = make_parser(__doc__.split("\n")[0], "\n".join(__doc__.split("\n\n")[1:2]))
+    parser = make_parser(__doc__)
     add_common_arguments(parser)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
     parser.add_argument("--trials", type=positive_int, default=3, help="how often; medians are kept")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import operator
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -51,12 +52,18 @@ def option(
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices} | limits)
 
 
-def make_parser(description: str, examples: str = "") -> argparse.ArgumentParser:
-    """Return a parser that shows defaults and keeps the line breaks of ``examples``."""
+def make_parser(text: str) -> argparse.ArgumentParser:
+    """Return a parser that shows defaults; ``text`` is a script's docstring.
 
-    epilog = f"examples:\n{examples}" if examples else None
+    Its first paragraph is the description; its second paragraph, if any, holds examples, whose line breaks stay.
+    """
+    head, *paragraphs = text.strip().split("\n\n")
+    examples = textwrap.indent(textwrap.dedent(paragraphs[0]), "    ") if paragraphs else None
     return argparse.ArgumentParser(
-        description=description, epilog=epilog, formatter_class=HelpFormatter, allow_abbrev=False
+        description=" ".join(head.split()),
+        epilog=examples and f"examples:\n{examples}",
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
     )
 
 

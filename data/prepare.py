@@ -52,7 +52,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     summary, examples, note = __doc__.strip().split("\n\n")
-    parser = make_parser(f"{summary} {note}", examples)
+    parser = make_parser(f"{summary} {note}\n\n{examples}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="SOURCE")
 
     sample = _subcommand(commands, "sample", "the built-in sample set: small, drawn here, no network")

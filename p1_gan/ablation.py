@@ -125,7 +125,7 @@ def evaluate_row(arguments: argparse.Namespace, row: str, fd_hog: FDHOG, device:
 
 def main() -> None:
     """Parse the command line, train the rows, measure and record them."""
-    parser = make_parser(__doc__.split("\n")[0], "\n".join(__doc__.split("\n\n")[1:2]))
+    parser = make_parser(__doc__)
     parser.add_argument("--preset", choices=sorted(PRESETS["B"]), default="cpu", help="where the settings come from")
     parser.add_argument("--rows", choices=ROWS, nargs="+", default=ROWS, metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--steps", type=positive_int, default=300, help="steps of every row")

@@ -112,7 +112,7 @@ def evaluate(arguments: argparse.Namespace, device: torch.device) -> dict[str, o
 
 def main() -> None:
     """Parse the command line, measure, and record."""
-    parser = make_parser(__doc__.split("\n")[0], "\n".join(__doc__.split("\n\n")[1:2]))
+    parser = make_parser(__doc__)
     parser.add_argument("folder", type=Path, help="folder of generated pictures")
     parser.add_argument("--method", choices=METHODS, default="B", help="which method made them")
     parser.add_argument("--preset", choices=sorted(PRESETS["A"]), default="cpu", help="which preset trained it")

@@ -91,7 +91,7 @@ def _ran_out_of_memory(error: Exception) -> bool:
 
 def main() -> None:
     """Parse the command line, sample, and write the pictures."""
-    parser = make_parser(__doc__.split("\n")[0], "\n".join(__doc__.split("\n\n")[1:2]))
+    parser = make_parser(__doc__)
     parser.add_argument("out_dir", type=Path, help="new or empty folder for the pictures")
     parser.add_argument("--method", choices=METHODS, default="B", help="A: DCGAN; B: the SN-GAN variant")
     parser.add_argument("--num", type=positive_int, default=1000, help="how many pictures")

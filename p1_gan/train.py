@@ -2,7 +2,7 @@
 
     python p1_gan/train.py --method A                     # preset cpu
     python p1_gan/train.py --method B --preset full       # a GPU
-    python p1_gan/train.py --method B --diff-augment --ema-decay 0   # an ingredient switched off
+    python p1_gan/train.py --method B --diff-augment --ema-decay 0   # two ingredients switched off
     torchrun --nproc_per_node 2 p1_gan/train.py --method B
 
 Stopped or killed, the same command goes on from the last checkpoint and ends with the same weights.
@@ -276,7 +276,7 @@ def progress_picture(space: Workspace, method: str) -> Path:
 
 def main() -> None:
     """Parse the command line, train, and write weights, curves and the record."""
-    parser = make_parser(__doc__.split("\n")[0], "\n".join(__doc__.split("\n\n")[1:2]))
+    parser = make_parser(__doc__)
     parser.add_argument("--method", choices=METHODS, required=True, help="A: DCGAN; B: spectral norm and what helps")
     add_common_arguments(parser)
     add_run_arguments(parser)

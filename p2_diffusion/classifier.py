@@ -178,7 +178,7 @@ def train(
 
 def main() -> None:
     """Parse the command line, train, measure on val.csv, and write weights, curves and the record."""
-    parser = make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    parser = make_parser(__doc__)
     add_common_arguments(parser)
     add_run_arguments(parser)
     add_preset_arguments(parser, JUDGE_PRESETS)

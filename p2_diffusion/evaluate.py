@@ -91,7 +91,7 @@ def load_generated(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 def main() -> None:
     """Parse the command line, measure, print and record."""
-    parser = make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    parser = make_parser(__doc__)
     parser.add_argument("folder", type=Path, help="pictures named {digit}_{number}.png")
     parser.add_argument("--judge", type=Path, default=JUDGE, help="weights of the judge")
     parser.add_argument("--name", default=None, help="recorded as evaluate/NAME (unset: the folder's name)")

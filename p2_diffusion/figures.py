@@ -82,7 +82,7 @@ def save_strip(frames: dict[int, torch.Tensor], path: Path) -> None:
 
 def main() -> None:
     """Parse the command line, sample, and write both pictures and their record."""
-    parser = make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    parser = make_parser(__doc__)
     parser.add_argument("--model", choices=sorted(PRESETS), default="cpu", help="which preset's weights")
     parser.add_argument("--checkpoint", type=Path, default=None, help="weights (unset: those shipped for --model)")
     parser.add_argument("--sampler", choices=SAMPLERS, default="ddpm", help="ancestral, or a faster one")

@@ -119,7 +119,7 @@ def sampler_config(arguments: argparse.Namespace, diffusion: Diffusion) -> Sampl
 
 def main() -> None:
     """Parse the command line, sample, and write the pictures."""
-    parser = make_parser(__doc__.split("\n")[0], "\n".join(__doc__.split("\n\n")[1:2]))
+    parser = make_parser(__doc__)
     parser.add_argument("out_dir", type=Path, help="new or empty folder for the pictures")
     parser.add_argument("--digits", type=int, nargs="+", default=list(range(10)), help="which digits")
     parser.add_argument("--num-per-digit", type=positive_int, default=100, help="pictures of each")

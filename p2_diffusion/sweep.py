@@ -129,7 +129,7 @@ def plot(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def main() -> None:
     """Parse the command line, measure what is missing, and draw the plot."""
-    parser = make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    parser = make_parser(__doc__)
     parser.add_argument("--checkpoint", type=Path, default=None, help="weights (unset: those shipped for the preset)")
     parser.add_argument("--judge", type=Path, default=JUDGE, help="weights of the judge")
     add_common_arguments(parser)

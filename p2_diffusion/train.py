@@ -201,7 +201,7 @@ def save_sample_grid(model: UNet, diffusion: Diffusion, config: TrainConfig, pat
 
 def main() -> None:
     """Parse the command line, train, and write weights, curves and the record."""
-    parser = make_parser(__doc__.split("\n")[0], "\n".join(__doc__.split("\n\n")[1:2]))
+    parser = make_parser(__doc__)
     add_common_arguments(parser)
     add_run_arguments(parser)
     add_preset_arguments(parser, PRESETS)

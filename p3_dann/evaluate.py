@@ -110,7 +110,7 @@ def compare(predictions: Path, labels: Path) -> tuple[Counter[int], Counter[int]
 
 
 def main() -> None:
-    parser = make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    parser = make_parser(__doc__)
     parser.add_argument("predictions", type=Path, help="what inference.py wrote")
     parser.add_argument("labels", type=Path, help="val.csv or test.csv of the domain")
     add_common_arguments(parser, data=False, output=False)

@@ -29,7 +29,7 @@ from p3_dann.presets import TARGETS
 
 
 def main() -> None:
-    parser = make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    parser = make_parser(__doc__)
     parser.add_argument("image_dir", type=Path, help="folder of 28x28 pictures, all RGB or all grey")
     parser.add_argument("pred_csv", type=Path, help="the file to write")
     parser.add_argument("--target", choices=TARGETS, help="domain of the pictures (unset: named by the path)")

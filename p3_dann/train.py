@@ -263,7 +263,7 @@ def report(key: str, measured: dict[str, Any], weights: Path) -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
-    parser = make_parser(__doc__.split("\n")[0], "\n".join(__doc__.split("\n\n")[1].splitlines()))
+    parser = make_parser(__doc__)
     parser.add_argument("--mode", choices=MODES, required=True, help="which data the digits are learned from")
     parser.add_argument("--target", choices=TARGETS, required=True, help="the domain to adapt to and to evaluate on")
     add_common_arguments(parser)

@@ -63,7 +63,7 @@ STATES = {"source": "trained on source", "dann": "after adaptation", "target": "
 
 
 def main() -> None:
-    parser = make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    parser = make_parser(__doc__)
     parser.add_argument("--preset", choices=sorted(PRESETS), help="draw this preset's runs (unset: weights/)")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=["dann"], help="which of the preset's runs")
     parser.add_argument("--checkpoint", type=Path, help="draw this one instead")

@@ -60,7 +60,7 @@ def export(source: Path, name: str, results: str, key: str, metric: str, folder:
 
 def main() -> None:
     """Parse the command line and export."""
-    parser = make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    parser = make_parser(__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("name", help="name of the file in weights/, without ending")
     parser.add_argument("--results", required=True, choices=("p1", "p2", "p3"), help="file in results/")

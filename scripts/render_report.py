@@ -170,7 +170,7 @@ def refresh_readme(text: str, space: Workspace) -> str:
 
 def main() -> None:
     """Parse the command line and write the report."""
-    parser = make_parser(__doc__.split("\n")[0], __doc__.split("\n\n")[1])
+    parser = make_parser(__doc__)
     parser.add_argument("--preset", default="cpu", help="sample: the workspace of the built-in sample set")
     parser.add_argument("--output", type=Path, default=None, help="folder with images/ and results/ (unset: by preset)")
     arguments = parser.parse_args()
