@@ -41,8 +41,8 @@ INGREDIENTS = {
     "adamw": ("optimizer", "weight_decay"),
     "learning-rates": ("generator_learning_rate", "discriminator_learning_rate"),
     "label-smoothing": ("real_label",),
-    "instance-noise": ("instance_noise", "instance_noise_share"),
-    "augmentation": ("diff_augment", "diff_augment_share"),
+    "instance-noise": ("instance_noise",),
+    "augmentation": ("diff_augment",),
     "ema": ("ema_decay",),
 }
 ROWS = ("B", "no-spectral-norm", *(f"no-{name}" for name in INGREDIENTS), "hinge", "A", "A-with-ema")

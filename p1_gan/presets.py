@@ -37,9 +37,6 @@ class TrainConfig:
     diff_augment: tuple[str, ...] = option(
         (), "differentiable augmentations of real and fake pictures", choices=tuple(AUGMENTATIONS)
     )
-    diff_augment_share: float = option(
-        1.0, "share of the steps after which they end, so that the last ones see true colours", minimum=0, maximum=1
-    )
 
     # Schedule
     steps: int = option(40_000, "optimiser steps of each network", minimum=1)
@@ -63,14 +60,12 @@ _B = TrainConfig(
     weight_decay=1e-4,
     real_label=0.9,
     instance_noise=0.1,
-    instance_noise_share=0.4,
     diff_augment=("color", "translation"),
-    diff_augment_share=0.8,
     ema_decay=0.999,
 )
 _SCHEDULES = {
     "full": {},
-    "cpu": {"steps": 9000, "batch_size": 32, "grid_every": 600, "log_every": 40},
+    "cpu": {"steps": 7200, "batch_size": 32, "grid_every": 600, "log_every": 40},
     "sample": {"channels": 16, "steps": 1500, "batch_size": 16, "grid_every": 150, "log_every": 25},
 }
 _AVERAGE = {"full": 0.999, "cpu": 0.999, "sample": 0.99}

@@ -387,12 +387,6 @@ def ablation(results: Results, preset: str) -> str:
         f"real pictures among themselves {one['fd_hog_floor']:.2f}. A positive number against B means that FD-HOG is "
         "worse without the ingredient. So short a budget favours what works early.\n"
     )
-    # The first rows were measured before their whole configuration was recorded.
-    if any("config" not in value for values in measured.values() for value in values):
-        text += (
-            "In these rows B's augmentation lasted to the end, and its instance noise for half of the steps: both have "
-            "ended earlier since.\n"
-        )
     return text + "".join(f"\n- {line}" for line in ablation_lines(distance, one["steps"])) + "\n"
 
 

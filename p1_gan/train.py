@@ -108,8 +108,7 @@ def train(
 
     def seen(images: torch.Tensor, step: int) -> torch.Tensor:
         """Return what the discriminator sees of real or generated pictures."""
-        if step < config.steps * config.diff_augment_share:
-            images = diff_augment(images, config.diff_augment)
+        images = diff_augment(images, config.diff_augment)
         level = noise_level(step, config)
         return images + level * torch.randn_like(images) if level else images
 
