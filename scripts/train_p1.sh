@@ -4,7 +4,7 @@
 #   bash scripts/train_p1.sh                                   # preset cpu
 #   bash scripts/train_p1.sh --preset full --device cuda
 #   bash scripts/train_p1.sh --preset sample --data-root sample_data
-#   bash scripts/train_p1.sh --ablation                        # also p1_gan/ablation.py: ten short trainings
+#   bash scripts/train_p1.sh --ablation                        # also p1_gan/ablation.py: eleven short trainings
 #   bash scripts/train_p1.sh --steps 4000                      # other options go to p1_gan/train.py
 #
 # Interrupted, it goes on where it stopped; parts that are finished are skipped.

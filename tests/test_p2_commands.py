@@ -400,4 +400,4 @@ def test_script_runs_every_part_once(tmp_path: Path) -> None:
     assert ["--steps" in line for line in lines] == [name == "train" for name in names(lines)]
     assert names(commands()) == ["classifier", "train", "sweep"]
     (runs / "p2_seed4" / "weights.safetensors").write_text("second")
-    assert names(commands()) == ["train", "inference", "evaluate", "figures", "sweep"]
+    assert names(commands()) == ["classifier", "train", "inference", "evaluate", "figures", "sweep"]

@@ -123,7 +123,9 @@ def test_training_script_runs_the_whole_table(preset: str, switches: tuple[str, 
     chosen = {
         tuple(line[line.index(key) + 1] for key in ("--preset", "--target", "--mode", "--seed")) for line in commands
     }
-    modes = [(preset, mode) for mode in ("source", "dann", "target")] + [("original", "dann")] * (preset != "sample")
+    modes = [(preset, mode) for mode in ("source", "dann", "target")] + [
+        ("original", mode) for mode in ("source", "dann")
+    ] * (preset != "sample")
     modes += [(part, "dann") for part in PARTS if switches]
     assert chosen == {
         (name, target, mode, seed) for name, mode in modes for target in ("svhn", "usps") for seed in ("0", "7")
