@@ -41,7 +41,7 @@ def _discriminator_layers(widths: Sequence[int]) -> nn.Sequential:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Draw convolutions from N(0, 0.02) and the scales of BatchNorm from N(1, 0.02) (Radford et al., section 4)."""
+    """Draw convolutions from N(0, 0.02) (Radford et al., section 4), BatchNorm scales from N(1, 0.02) (their code)."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):

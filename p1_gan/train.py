@@ -38,7 +38,7 @@ from common.ema import ExponentialMovingAverage
 from common.errors import run_main
 from common.paths import Workspace, workspace
 from common.pictures import save_grid, save_image, to_uint8
-from common.plots import new_figure, save_curves, save_figure
+from common.plots import new_figure, save_figure
 from common.results import read_results, record
 from common.run import Run
 from common.seed import generator, seed_everything
@@ -104,7 +104,8 @@ def train(
     optimizer_d = make_optimizer(d.parameters(), config.discriminator_learning_rate, config)
     batches = Batches(len(faces), batch_size, arguments.seed, "train", device)
     g_network = world.wrap(torch.compile(g) if config.compile else g)
-    d_network = world.wrap(torch.compile(d) if config.compile else d)
+    fast_d = torch.compile(d) if config.compile else d
+    d_network = world.wrap(fast_d)
 
     def seen(images: torch.Tensor, step: int) -> torch.Tensor:
         """Return what the discriminator sees of real or generated pictures."""
@@ -123,7 +124,10 @@ def train(
         is_writer=world.is_writer,
         tensorboard=arguments.tensorboard,
         defaults=asdict(TrainConfig()),
+        panels=PANELS,
+        title=f"P1 {arguments.method}, {run_config['preset']}, {run_config['dataset']}",
     )
+    grids = grid_steps(config)
     with run:
         for step in run.steps(config.steps, batch_size, f"p1 {arguments.method}", arguments.max_seconds):
             real = random_flip(to_network(faces[batches(step)]))
@@ -142,7 +146,8 @@ def train(
 
             d.requires_grad_(False)
             with autocast(device, config.precision):
-                loss_g = generator_loss(d(seen(fake, step), logits=True).float(), config.loss)
+                # Not d_network: its wrapper would wait for gradients of D, which this pass has none of.
+                loss_g = generator_loss(fast_d(seen(fake, step), logits=True).float(), config.loss)
             optimizer_g.zero_grad()
             loss_g.backward()
             optimizer_g.step()
@@ -150,7 +155,7 @@ def train(
             ema.update(g)
 
             run.guard(loss_d, loss_g)
-            due_grid = step + 1 in grid_steps(config)
+            due_grid = step + 1 in grids
             if (step + 1) % config.log_every == 0 or due_grid:
                 seen_in_grid = watch(ema.model, config, run, device) if due_grid else {}
                 d_real, d_fake = real_logits.detach().sigmoid().mean(), fake_logits.detach().sigmoid().mean()
@@ -251,11 +256,10 @@ def finish(
     key: str,
     device: torch.device,
 ) -> None:
-    """Write what a finished run leaves: weights, curves, and its record in results/p1.json."""
-    method, preset = run_config["method"], run_config["preset"]
+    """Write what a finished run leaves: weights, the strip, and its record in results/p1.json."""
+    method = run_config["method"]
     save_weights(run.folder / "weights.safetensors", run.weights(), kind_of(method), run_config)
     save_strip(run.folder, config, progress_picture(space, method))
-    save_curves(run.rows, PANELS, run.folder / "curves.png", title=f"P1 {method}, {preset}, {run_config['dataset']}")
     values = run_config | {
         "train_images": count,
         "epochs": round(config.steps * config.batch_size / count, 1),
