@@ -107,10 +107,11 @@ def began_with(run: Entry) -> str:
 
 
 def data_of(run: Entry | None) -> str:
-    """Return what a model was trained on, first and last."""
+    """Return what a model was trained on, first and last, in short names."""
     if run is None:
         return "–"
-    return f"{run['initial_dataset']}, then {run['dataset']}" if run.get("initial_weights") else str(run["dataset"])
+    data = brief(run["dataset"])
+    return f"{brief(run['initial_dataset'])}, then {data}" if run.get("initial_weights") else data
 
 
 def missing_full(results: Results) -> str:
@@ -139,7 +140,7 @@ def made_by(results: Results) -> str:
     run = training(results, drawn["preset"])
     how = f"{SAMPLER_NAMES[drawn['sampler']]}, {drawn['steps']} steps, w = {drawn['guidance_scale']:g}"
     data = (
-        f" of {run['parameters'] / 1e6:.1f} M parameters, trained on {brief(data_of(run))} "
+        f" of {run['parameters'] / 1e6:.1f} M parameters, trained on {data_of(run)} "
         f"(seed {run['seed']}, {duration(run['seconds'])} on {run['device']})"
         if run
         else ""
