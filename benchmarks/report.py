@@ -159,8 +159,8 @@ def loading(results: Results) -> str:
     if entry is None:
         return ""
     return (
-        f"Loading {entry['images']:,.0f} pictures ({entry['dataset']}): {entry['decode_seconds']:.1f} s from PNG files, "
-        f"{entry['cache_seconds']:.2f} s from the cache, **{entry['ratio']:.0f} times** faster "
+        f"Loading {entry['images']:,.0f} pictures ({entry['dataset']}): {entry['decode_seconds']:.1f} s from PNG "
+        f"files, {entry['cache_seconds']:.2f} s from the cache, **{entry['ratio']:.0f} times** faster "
         f"(aim: {CACHE_AIM}; medians of {entry['trials']}, {entry['device']}). A batch of 256 is then gathered in "
         f"{entry['gather_milliseconds']:.2f} ms.\n"
     )
