@@ -47,7 +47,7 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("can't allocate memory", "not enough memory")
+        words in str(error).lower() for words in ("can't allocate memory", "not enough memory", "out of memory")
     )
 
 

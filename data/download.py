@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import http.client
 import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import UserError
+from common.network import socket_timeout
 
 _TIMEOUT_SECONDS = 30
 
@@ -30,10 +30,11 @@ def download(raw: Path, name: str, missing: Path) -> None:
     """
     raw.mkdir(parents=True, exist_ok=True)
     print(f"{missing}: not there, downloading {name}")
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT_SECONDS)
     try:
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=raw) as temporary:
+        with (
+            socket_timeout(_TIMEOUT_SECONDS),
+            tempfile.TemporaryDirectory(prefix=".download-", dir=raw) as temporary,
+        ):
             DOWNLOADS[name].fetch(Path(temporary))
             for file in filter(Path.is_file, Path(temporary).rglob("*")):
                 target = raw / file.relative_to(temporary)
@@ -42,8 +43,6 @@ def download(raw: Path, name: str, missing: Path) -> None:
                     shutil.move(file, target)
     except (OSError, RuntimeError, ValueError, ImportError, http.client.HTTPException) as error:
         raise UserError(missing_message(missing, name, f", and downloading it failed ({error})")) from error
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def missing_message(missing: Path, name: str, remark: str = "") -> str:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from torch.nn import functional as F
 
 from common.errors import UserError
 from common.frechet import frechet_distance
+from common.network import socket_timeout
 from common.progress import progress_bar
 
 FEATURES = 2048  # pool3: with fewer it is no FID
@@ -43,7 +41,7 @@ def load_inception(weights: Path | None, device: torch.device) -> torch.nn.Modul
     try:
         if weights is not None:
             inception.load_state_dict_from_url = lambda *_, **__: _read(weights)
-        with _socket_timeout(DOWNLOAD_SECONDS):
+        with socket_timeout(DOWNLOAD_SECONDS):
             network = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[FEATURES]])
     except UserError:
         raise
@@ -83,13 +81,3 @@ def _read(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise nearly anything
         raise UserError(f"{path}: damaged, or not a file of weights; pass pytorch-fid's {FILE_NAME}") from error
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, make_parser, positive_int
 from common.device import autocast, memory_format, pick_device
-from common.errors import UserError, run_main
+from common.errors import UserError, is_out_of_memory, run_main
 from common.files import prepare_empty_folder
 from common.paths import WEIGHTS
 from common.pictures import save_image, to_uint8
@@ -26,7 +26,6 @@ from p1_gan.presets import METHODS
 from p1_gan.train import NETWORKS, kind_of
 
 FIRST_BATCH = 250
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 def load_generator(checkpoint: Path, method: str, device: torch.device) -> DCGAN_Generator:
@@ -76,17 +75,10 @@ def generate(
                 batches.append(to_uint8(model(latents[done : done + size].to(device))).cpu())
             done += size
         except (MemoryError, RuntimeError) as error:
-            if batch_size is not None or size == 1 or not _ran_out_of_memory(error):
+            if batch_size is not None or size == 1 or not is_out_of_memory(error):
                 raise
             size //= 2
     return torch.cat(batches)
-
-
-def _ran_out_of_memory(error: Exception) -> bool:
-    """Tell whether ``error`` is about memory: outside CUDA torch raises a RuntimeError like any other."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        words in str(error).lower() for words in OUT_OF_MEMORY
-    )
 
 
 def main() -> None:

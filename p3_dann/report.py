@@ -70,6 +70,11 @@ def render(space: Workspace) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def main_preset(results: Results) -> str:
+    """Return the largest preset that adapted to SVHN, whose figures stand on the first page."""
+    return next((name for name in PRESET_ORDER if runs_of(results, name, "svhn", "dann")), "cpu")
+
+
 def runs_of(results: Results, preset: str, target: str, mode: str) -> list[Mapping[str, Any]]:
     """Return the finished runs of one cell of the table, by seed."""
     return of_all_seeds(results, f"{preset}/{target}/{mode}")

@@ -60,7 +60,7 @@ def first_page(space: Workspace) -> str:
     rate = percent(measured["accuracy"]) if measured else "not run"
     rows.append(["P2: digits recognised", "–", "99.90 %", rate, p2.data_of(run)])
 
-    preset = next((name for name in p3.PRESET_ORDER if p3.runs_of(domains, name, "svhn", "dann")), "cpu")
+    preset = p3.main_preset(domains)
     usual = p3.usual_seeds(domains, preset)
     for target, column in p3.COLUMNS.items():
         runs = p3.runs_of(domains, preset, target, "dann")
@@ -103,7 +103,7 @@ def findings(faces: p1.Results, digits: p2.Results, domains: p3.Results) -> str:
         )
     if steps := p2.finding(digits):
         lines.append(f"**P2.** {steps}")
-    preset = next((name for name in p3.PRESET_ORDER if p3.runs_of(domains, name, "svhn", "dann")), "cpu")
+    preset = p3.main_preset(domains)
     if gains := p3.finding(domains, preset):
         lines.append(f"**P3.** {gains}")
     return "".join(f"- {line}\n" for line in lines)
