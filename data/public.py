@@ -102,18 +102,11 @@ def read_mnist(downloads: Downloads) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(images), np.concatenate(labels)
 
 
-def svhn_name(counts: Sequence[int], is_grey: bool) -> str:
-    """Return what to call SVHN files with so many digits in train and test: only the official ones are "SVHN"."""
-    if tuple(counts) == SVHN_OFFICIAL:
-        return "SVHN"
-    return "SVHN (grey, re-cropped)" if is_grey else "SVHN (unofficial files)"
-
-
-def usps_name(counts: Sequence[int]) -> str:
-    """Return what to call USPS files with so many digits in train and test."""
-    if tuple(counts) == USPS_OFFICIAL:
-        return "USPS"
-    return f"USPS ({sum(counts):,} of {sum(USPS_OFFICIAL):,} digits)"
+def set_name(name: str, counts: Sequence[int], official: Sequence[int]) -> str:
+    """Return what to call files with so many digits in train and test: only the official ones are the whole set."""
+    if tuple(counts) == tuple(official):
+        return name
+    return f"{name} ({sum(counts):,} of {sum(official):,} digits)"
 
 
 def _mnistm(folder: Path, downloads: Downloads, rng: np.random.Generator, pool: WriterPool) -> str:
@@ -147,7 +140,7 @@ def _svhn(folder: Path, downloads: Downloads, rng: np.random.Generator, pool: Wr
     pixels, labels = (np.concatenate(arrays) for arrays in zip(*halves, strict=True))
     pool.write_digits(folder, pixels, "svhn")
     write_splits(folder, labels, split_contiguous(len(labels)))
-    return svhn_name([len(half[1]) for half in halves], bool((pixels == pixels[..., :1]).all()))
+    return set_name("SVHN", [len(half[1]) for half in halves], SVHN_OFFICIAL)
 
 
 def _usps(folder: Path, downloads: Downloads, rng: np.random.Generator, pool: WriterPool) -> str:
@@ -156,7 +149,7 @@ def _usps(folder: Path, downloads: Downloads, rng: np.random.Generator, pool: Wr
     pixels, labels = (np.concatenate(arrays) for arrays in zip(*halves, strict=True))
     pool.write_digits(folder, pixels, "usps")
     write_splits(folder, labels, split_shuffled(len(labels), rng))
-    return usps_name([len(half[1]) for half in halves])
+    return set_name("USPS", [len(half[1]) for half in halves], USPS_OFFICIAL)
 
 
 def _face(

@@ -41,6 +41,9 @@ class TrainConfig:
     # Schedule
     steps: int = option(40_000, "optimiser steps of each network", minimum=1)
     batch_size: int = option(128, "pictures a step, over all processes", minimum=2)
+    decay_share: float = option(
+        0.0, "share of the steps, at the end, over which both learning rates fall linearly to 0", minimum=0, maximum=1
+    )
     ema_decay: float = option(
         0.0, "decay of the averaged generator that samples, 0 for the generator itself", minimum=0, below=1
     )
@@ -60,12 +63,13 @@ _B = TrainConfig(
     weight_decay=1e-4,
     real_label=0.9,
     instance_noise=0.1,
-    diff_augment=("color", "translation"),
+    diff_augment=("translation",),
+    decay_share=0.25,
     ema_decay=0.999,
 )
 _SCHEDULES = {
     "full": {},
-    "cpu": {"steps": 7200, "batch_size": 32, "grid_every": 600, "log_every": 40},
+    "cpu": {"steps": 20_000, "batch_size": 32},
     "sample": {"channels": 16, "steps": 1500, "batch_size": 16, "grid_every": 150, "log_every": 25},
 }
 

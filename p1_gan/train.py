@@ -80,6 +80,12 @@ def make_optimizer(parameters: Any, learning_rate: float, config: TrainConfig) -
     return torch.optim.Adam(parameters, learning_rate, betas, fused=True)
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Let every parameter of ``optimizer`` move at ``learning_rate`` from the next step on."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
 def noise_level(step: int, config: TrainConfig) -> float:
     """Return the standard deviation of the instance noise, falling linearly to zero.
 
@@ -87,6 +93,12 @@ def noise_level(step: int, config: TrainConfig) -> float:
     """
     last = config.steps * config.instance_noise_share
     return config.instance_noise * max(0.0, 1 - step / last) if last else 0.0
+
+
+def learning_rate_factor(step: int, config: TrainConfig) -> float:
+    """Return the share of the learning rates at ``step``: 1, then linearly down to 0 at the end."""
+    last = config.steps * config.decay_share
+    return min(1.0, (config.steps - step) / last) if last else 1.0
 
 
 def train(
@@ -130,6 +142,10 @@ def train(
     grids = grid_steps(config)
     with run:
         for step in run.steps(config.steps, batch_size, f"p1 {arguments.method}", arguments.max_seconds):
+            factor = learning_rate_factor(step, config)
+            set_learning_rate(optimizer_g, config.generator_learning_rate * factor)
+            set_learning_rate(optimizer_d, config.discriminator_learning_rate * factor)
+
             real = random_flip(to_network(faces[batches(step)]))
             latents = torch.randn(batch_size, LATENT_SIZE, 1, 1, device=device)
             real = world.part(real).contiguous(memory_format=memory_format(device))
