@@ -11,7 +11,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
@@ -221,3 +221,18 @@ def _cut(order: np.ndarray) -> Splits:
     val = math.ceil((len(order) - test) / 5)
     train = len(order) - test - val
     return Splits(*(np.sort(piece) for piece in np.split(order, [train, train + val])))
+
+
+def for_each(job, items, total, description, workers=None):
+    workers = workers or usable_cores()
+    running, results = deque(), []
+    with ThreadPoolExecutor(workers) as pool, progress_bar(total=total, desc=description, unit="img") as bar:
+        for item in items:
+            running.append(pool.submit(job, item))
+            if len(running) > 16 * workers:
+                results.append(running.popleft().result())
+                bar.update()
+        while running:
+            results.append(running.popleft().result())
+            bar.update()
+    return results
