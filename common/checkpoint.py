@@ -7,14 +7,13 @@ import os
 import pickle
 import sys
 import zipfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from common.errors import UserError, is_out_of_memory
-from common.files import atomic_path, write_atomic
+from common.files import atomic_path
 
 
 def previous_path(path: Path) -> Path:
@@ -25,31 +24,28 @@ def previous_path(path: Path) -> Path:
 def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     """Write ``payload`` to ``path``; the checkpoint that stood there becomes the previous one.
 
-    At every moment of a crash ``path`` or :func:`previous_path` names a whole checkpoint.
+    At every moment of a crash ``path`` or :func:`previous_path` names a whole checkpoint. Renaming alone does it: many
+    mounted drives have no hard links.
     """
-
-    def write(temporary: Path) -> None:
-        # Through memory: writing bytes reports a full disk as what it is, torch's own writer does not.
-        content = io.BytesIO()
-        torch.save(payload, content)
+    # Through memory: writing bytes reports a full disk as what it is, torch's own writer does not.
+    content = io.BytesIO()
+    torch.save(payload, content)
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content.getbuffer())
-
-    with ExitStack() as after:
         if path.exists():
-            # Renamed only when the new one stands: it may be damaged, and the one before it all there is until then.
-            older = after.enter_context(atomic_path(previous_path(path)))
-            older.unlink(missing_ok=True)
-            os.link(path, older)
-        write_atomic(path, write)
+            os.replace(path, previous_path(path))
 
 
-def load_checkpoint(path: Path, kind: str, map_location: torch.device | str = "cpu") -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, kind: str, map_location: torch.device | str = "cpu", repair: bool = False
+) -> dict[str, Any]:
     """Read a checkpoint, falling back to the previous one where the newest is damaged.
 
     Args:
         path: a ``.pt`` file written by :func:`save_checkpoint`.
         kind: what it must hold, for example ``p1_gan/B``.
         map_location: where its tensors go.
+        repair: delete a damaged newest one, so that the next save does not put it in the place of the whole one.
 
     Raises:
         UserError: no such file; of another model; with content that would execute code; all damaged.
@@ -66,6 +62,8 @@ def load_checkpoint(path: Path, kind: str, map_location: torch.device | str = "c
         found = payload.get("kind") if isinstance(payload, dict) else None
         if found != kind:
             raise UserError(f"{candidate}: holds {found or 'something else'}, not {kind}; pass a checkpoint of {kind}")
+        if repair and candidate != candidates[0]:
+            candidates[0].unlink()
         return payload
     others = ", and so is the one before it" if len(candidates) > 1 else ""
     raise UserError(f"{path}: damaged{others}; train anew with --fresh, or pass another --checkpoint")

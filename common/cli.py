@@ -16,6 +16,7 @@ from common.errors import UserError
 from common.paths import DEFAULT_DATA_ROOT
 
 Config = TypeVar("Config")
+LARGEST_SEED = 2**64 - 1
 
 # What a field of a preset may be, by the argument of option(): the check, and its words.
 LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
@@ -69,7 +70,7 @@ def make_parser(text: str) -> argparse.ArgumentParser:
 
 def add_common_arguments(parser: argparse.ArgumentParser, data: bool = True, output: bool = True) -> None:
     """Add --seed and --device, and where they apply --data-root and --output."""
-    parser.add_argument("--seed", type=non_negative_int, default=0, help="everything random follows from it")
+    parser.add_argument("--seed", type=seed_value, default=0, help="everything random follows from it")
     parser.add_argument("--device", default="auto", help="auto (cuda, else mps, else cpu), or a device's name")
     if data:
         parser.add_argument("--data-root", type=Path, default=DEFAULT_DATA_ROOT, help="folder with face/ and digits/")
@@ -84,9 +85,10 @@ def add_common_arguments(parser: argparse.ArgumentParser, data: bool = True, out
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every training command takes: --run-dir, --fresh and --tensorboard."""
+    """Add what every training command takes: --run-dir, --fresh, --max-seconds and --tensorboard."""
     parser.add_argument("--run-dir", type=Path, default=None, help="folder of checkpoints and logs (unset: in runs/)")
     parser.add_argument("--fresh", action="store_true", help="start anew instead of going on from the checkpoint")
+    parser.add_argument("--max-seconds", type=positive_int, default=None, help="save and leave after so long")
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard event files")
 
 
@@ -132,11 +134,11 @@ def resolve_config(arguments: argparse.Namespace, presets: Mapping[str, Config])
     return config
 
 
-def non_negative_int(text: str) -> int:
-    """Parse an integer of at least 0 (an argparse type)."""
+def seed_value(text: str) -> int:
+    """Parse a seed, an integer from 0 to the largest that torch takes (an argparse type)."""
     value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text}: must not be negative")
+    if not 0 <= value <= LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text}: must lie between 0 and {LARGEST_SEED}")
     return value
 
 

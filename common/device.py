@@ -5,10 +5,14 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from common.errors import UserError
+
+Placeable = TypeVar("Placeable", nn.Module, torch.Tensor)
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -76,14 +80,18 @@ def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
-def prefers_channels_last(device: torch.device) -> bool:
-    """Tell whether convolutions run faster in NHWC memory order (measured on cuda and on cpu)."""
-    return device.type in ("cuda", "cpu")
+def place(thing: Placeable, device: torch.device, channels_last: bool | None = None) -> Placeable:
+    """Move a network, or a batch of pictures (N, C, H, W), to ``device`` in its memory order.
 
-
-def memory_format(device: torch.device) -> torch.memory_format:
-    """Return the memory format for convolution weights and images on ``device``."""
-    return torch.channels_last if prefers_channels_last(device) else torch.contiguous_format
+    Args:
+        thing: a module, changed in place, or a tensor.
+        device: where it goes.
+        channels_last: the order (N, H, W, C), in which convolutions run faster on cuda and cpu (measured by
+            benchmarks/run.py); None takes it there and torch's usual order elsewhere.
+    """
+    if channels_last is None:
+        channels_last = device.type in ("cuda", "cpu")
+    return thing.to(device, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def describe(device: torch.device) -> str:

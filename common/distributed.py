@@ -1,15 +1,14 @@
 """One process or several: the same training loop under ``python`` and under ``torchrun``.
 
-Every process draws data, noise and latents of the *global* batch from the same seed and keeps its own slice of
-the samples. For a network whose samples do not meet (the diffusion U-Net without dropout) the gradients that
-DistributedDataParallel averages are then those of one process with the whole batch, up to the order of summation.
-What a process draws for its slice alone, dropout and P1's augmentation, is the same in all of them: the generators
-must stay in step, since the next global batch comes from them.
+Every process takes its own share of each global batch, and draws noise, dropout and augmentation from a stream of its
+own (``Run.steps`` seeds it anew for every step). DistributedDataParallel averages the gradients.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -50,32 +49,37 @@ class World:
             return nn.parallel.DistributedDataParallel(model, device_ids=[self.device.index], broadcast_buffers=False)
         return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
 
-    def check_batch(self, batch_size: int) -> None:
-        """Raise a UserError where a global batch cannot be shared out evenly."""
-        if batch_size % self.size:
-            raise UserError(f"--batch-size {batch_size}: must be a multiple of the {self.size} processes")
+    def check_batch(self, batch_size: int, least: int = 1) -> None:
+        """Raise a UserError where a global batch cannot be shared out evenly, or leaves fewer than ``least`` each."""
+        if batch_size % self.size or batch_size < least * self.size:
+            multiple = f"a multiple of the {self.size} processes, " if self.size > 1 else ""
+            raise UserError(f"--batch-size {batch_size}: must be {multiple}at least {least * self.size}")
 
 
-def join_world(device: str = "auto") -> World:
-    """Return the world this process belongs to; under ``torchrun`` this starts the process group.
+@contextmanager
+def join_world(device: str = "auto") -> Iterator[World]:
+    """Yield the world this process belongs to; under ``torchrun`` the process group lives as long as the block.
 
     gloo connects CPU processes and nccl GPUs, one process a GPU.
+
+    Raises:
+        UserError: more processes on this machine than it has GPUs.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return World(0, 1, pick_device(device))
-    if (
-        device != "cpu" and torch.cuda.is_available()
-    ):  # before anything touches a GPU, or every process would open one on the first
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        yield World(0, 1, pick_device(device))
+        return
+    if device != "cpu" and torch.cuda.is_available():
+        # Before anything touches a GPU, or every process would open one on the first.
+        local_rank, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local_rank >= gpus:
+            raise UserError(f"torchrun: process {local_rank + 1} finds {gpus} GPU here; start one process a GPU")
+        torch.cuda.set_device(local_rank)
     chosen = pick_device(device)
     if chosen.type == "cuda":
         chosen = torch.device("cuda", torch.cuda.current_device())
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    return World(dist.get_rank(), size, chosen)
-
-
-def leave_world(world: World) -> None:
-    """End the process group, if there is one."""
-    if world.size > 1:
+    try:
+        yield World(dist.get_rank(), size, chosen)
+    finally:
         dist.destroy_process_group()

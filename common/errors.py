@@ -31,6 +31,8 @@ def run_main(main: Callable[[], None]) -> None:
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
             _fail("the machine ran out of memory: choose a smaller --batch-size")
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            _fail(f"torch.compile failed ({str(error).splitlines()[0]}): run again with --no-compile")
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

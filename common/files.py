@@ -5,13 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+
+# What file managers, git and notebooks leave in folders that a person calls empty.
+LEFT_BY_SYSTEMS = frozenset(
+    {
+        ".DS_Store",
+        ".Spotlight-V100",
+        ".Trashes",
+        ".gitignore",
+        ".gitkeep",
+        ".ipynb_checkpoints",
+        "Thumbs.db",
+        "desktop.ini",
+    }
+)
 
 
 @contextmanager
@@ -34,11 +47,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what killed processes left half written in ``folder`` and the folders directly in it."""
-    for path in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):
-        match = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
-        if match and not _is_another_process(int(match[1])):
-            path.unlink(missing_ok=True)
+    """Delete what killed processes left half written in ``folder`` and below; nobody else may be writing there."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -64,14 +75,20 @@ def append_text(path: Path, text: str) -> None:
 
 
 def prepare_empty_folder(folder: Path) -> None:
-    """Make ``folder`` for the pictures of one command; raise a UserError where it holds anything or is a file."""
+    """Make ``folder`` for the pictures of one command.
+
+    What LEFT_BY_SYSTEMS names does not count.
+
+    Raises:
+        UserError: it holds anything else, or is a file.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        occupied = any(folder.iterdir())
+        others = sorted({entry.name for entry in folder.iterdir()} - LEFT_BY_SYSTEMS)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{folder}: is a file; name a folder for the pictures") from error
-    if occupied:
-        raise UserError(f"{folder}: is not empty; choose a new folder for the pictures")
+    if others:
+        raise UserError(f"{folder}: is not empty, it holds {others[0]}; choose a new folder for the pictures")
 
 
 def leads_outside(path: Path) -> bool:
@@ -96,14 +113,3 @@ def _errors_naming(path: Path, alias: Path | None = None) -> Iterator[None]:
         if error.filename is None or str(error.filename) == str(alias):
             error.filename = str(path)
         raise
-
-
-def _is_another_process(number: int) -> bool:
-    """Return whether a process other than this one has ``number``."""
-    try:
-        os.kill(number, 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
-    return number != os.getpid()

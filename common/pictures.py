@@ -10,6 +10,11 @@ from PIL import Image
 from common.files import write_atomic
 
 
+def to_network(images: torch.Tensor) -> torch.Tensor:
+    """Map uint8 0..255 to float32 [-1, 1], the range of a tanh, any shape."""
+    return images.float().div(127.5).sub(1)
+
+
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
     """Map a network's output from [-1, 1] to uint8 0..255, rounding to nearest, any shape."""
     return images.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,9 @@ from common.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# A notebook names its own backend to every process it starts, which matplotlib refuses to be imported with elsewhere.
+os.environ["MPLBACKEND"] = "agg"
 
 # Okabe and Ito, "Color universal design", 2008: told apart by every common type of colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -30,26 +33,22 @@ STYLE = {
 }
 
 
-def pyplot() -> ModuleType:
-    """Return matplotlib.pyplot in the repository's style; imported here, as training should not wait for it."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update(STYLE | {"axes.prop_cycle": matplotlib.cycler(color=PALETTE)})
-    return plt
-
-
 def new_figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 4.0)) -> tuple[Figure, np.ndarray]:
-    """Return a figure in the repository's style and its axes, always as a (rows, columns) array."""
-    return pyplot().subplots(rows, columns, figsize=size, squeeze=False)
+    """Return a figure in the repository's style and its axes, always as a (rows, columns) array.
+
+    matplotlib is imported here, as training should not wait for it.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams.update(STYLE | {"axes.prop_cycle": matplotlib.cycler(color=PALETTE)})
+    figure = Figure(figsize=size)
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, atomically and with the same bytes for the same content, and close it."""
+    """Write a figure as PNG, atomically and with the same bytes for the same content."""
     write_atomic(path, lambda temporary: figure.savefig(temporary, format="png", metadata={"Software": None}))
-    pyplot().close(figure)
 
 
 def save_curves(

@@ -1,22 +1,95 @@
-"""Markdown pieces of report.md: tables, folded sections, architectures, pictures."""
+"""report.md: words from templates that a person writes, values, tables and pictures from what was measured.
+
+Each problem has ``report.md``, Markdown with Jinja2 places, beside a ``report.py`` whose :func:`parts` fills them. A
+paragraph that interprets results stands in a block that names the results it was written for::
+
+    {% call written_for("4f1c09ab", "evaluate/*/cpu/*") %}
+    B's faces are whole more often than A's.
+    {% endcall %}
+
+The figures are a digest of those results. When they change, the paragraph is left out and named, until a person has
+read it again and put in the new digest, which ``scripts/render_report.py`` prints.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fnmatch
+import hashlib
 import io
+import json
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from common.paths import Workspace
+from common.paths import ROOT, Workspace
 
-LONGEST_BRACKET = 24
+Results = Mapping[str, Mapping[str, Any]]
+# What a measurement's circumstances are, not its result: it may change without a new look at the words.
+CIRCUMSTANCES = ("device", "versions", "seconds", "images_per_second")
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+@dataclass
+class Page:
+    """One template filled for one workspace, and the paragraphs that no longer fit its results."""
+
+    template: Path
+    results: Results
+    space: Workspace
+    stale: list[str] = field(default_factory=list)
+
+    def render(self, parts: Mapping[str, Any]) -> str:
+        """Return the page as Markdown; ``parts`` are the template's names, beside those every page has."""
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+        environment = Environment(
+            loader=FileSystemLoader(self.template.parent),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        shared = {name: globals()[name] for name in ("details", "duration", "percent", "table")}
+        page = environment.get_template(self.template.name)
+        text = page.render(shared | {"written_for": self.written_for, "picture": self.picture} | dict(parts))
+        return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+    def written_for(self, digest: str, *patterns: str, caller: Any) -> str:
+        """Return a paragraph that interprets the results whose keys match ``patterns``, if they are still the same.
+
+        Only the committed report has such paragraphs: they were written for no other results.
+        """
+        if self.space.results.parent != ROOT:
+            return ""
+        found = self.digest(*patterns)
+        if found == digest:
+            return caller()
+        place = self.template.relative_to(ROOT)
+        self.stale.append(f'{place}: written_for("{digest}", {", ".join(patterns)}): these results are now "{found}"')
+        return ""
+
+    def digest(self, *patterns: str) -> str:
+        """Return eight figures that stand for the measurements whose keys match, whatever machine made them."""
+        chosen = {
+            key: {name: value for name, value in entry.items() if name not in CIRCUMSTANCES}
+            for key, entry in self.results.items()
+            if any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
+        }
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
+
+    def picture(self, path: str, caption: str) -> str:
+        """Return the picture ``images/<path>`` with its caption, or a line that says it was not made."""
+        if not (self.space.images / path).is_file():
+            return f"*images/{path}: not made yet.*\n"
+        return f"![{caption}](images/{path})\n"
+
+
+def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
     """Return a Markdown table; cells are shown with ``str``."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
@@ -27,41 +100,23 @@ def details(summary: str, body: str) -> str:
     return f"<details>\n<summary>{summary}</summary>\n\n{body.rstrip()}\n\n</details>\n"
 
 
-def code(text: str) -> str:
-    """Return ``text`` as a code block."""
-    return f"```text\n{text.rstrip()}\n```\n"
-
-
 def architecture(model: nn.Module) -> str:
-    """Return ``print(model)`` as the original report shows it.
+    """Return ``print(model)`` as the original report shows it, as a code block.
 
     Newer torch prints ``bias=True`` in norm layers; it is taken out so that the text does not depend on
     the installed version.
     """
-    return re.sub(r"((?:Batch|Group)Norm[^\n]*?), bias=True", r"\1", str(model))
+    return _code(re.sub(r"((?:Batch|Group)Norm[^\n]*?), bias=True", r"\1", str(model)))
 
 
 def summary_table(model: nn.Module, input_size: tuple[int, ...]) -> str:
-    """Return torchsummary's table for one input of ``input_size`` (no batch dimension), computed on the CPU."""
+    """Return torchsummary's table for one input of ``input_size`` (no batch dimension), as a code block."""
     from torchsummary import summary
 
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         summary(model.cpu().eval(), input_size, device="cpu")
-    return text.getvalue().strip("\n")
-
-
-def picture(space: Workspace, path: str, caption: str) -> str:
-    """Return the picture ``images/<path>`` with its caption, or a line that says it was not made."""
-    if not (space.images / path).is_file():
-        return f"*{path}: not made in this run.*\n"
-    return f"![{caption}](images/{path})\n\n*{caption}*\n"
-
-
-def brief(dataset: str) -> str:
-    """Return the name of a data set without a bracket that is too long for a caption; sections spell it out once."""
-    name, bracket, rest = dataset.partition(" (")
-    return name if bracket and len(rest) > LONGEST_BRACKET else dataset
+    return _code(text.getvalue().strip("\n"))
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -69,14 +124,11 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def mean_std(shares: Sequence[float], digits: int = 1, count: bool = True) -> str:
-    """Return mean ± sample standard deviation of shares as percentages, with their number if ``count``."""
-    mean = 100 * statistics.fmean(shares)
-    text, seeds = f"{mean:.{digits}f} %", "1 seed"
-    if len(shares) > 1:
-        text = f"{mean:.{digits}f} ± {100 * statistics.stdev(shares):.{digits}f} %"
-        seeds = f"{len(shares)} seeds"
-    return f"{text} ({seeds})" if count else text
+def mean_range(values: Sequence[float], show: Any = "{:.2f}".format) -> str:
+    """Return the mean of several measurements and how far they reach, e.g. ``2.6 (2.5 to 2.8)``."""
+    if len(values) < 2:
+        return show(values[0]) if values else "not run"
+    return f"{show(statistics.fmean(values))} ({show(min(values))} to {show(max(values))})"
 
 
 def duration(seconds: float) -> str:
@@ -88,3 +140,13 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(math.floor(minutes), 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def measured_on(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Return machines and torch versions of several measurements, in words."""
+    machines = sorted({f"{entry['device']} (torch {entry['versions']['torch']})" for entry in entries})
+    return "; ".join(machines) or "nothing yet"
+
+
+def _code(text: str) -> str:
+    return f"```text\n{text.rstrip()}\n```\n"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import torch
 from common.device import describe
 from common.errors import UserError
 from common.files import write_json
+from common.locks import hold
 
 
 def record(results: Path, problem: str, key: str, values: dict[str, Any], device: torch.device) -> None:
@@ -31,15 +29,16 @@ def record(results: Path, problem: str, key: str, values: dict[str, Any], device
     """
     # Importing torchvision only to ask for its version would cost every command a second.
     versions = {"torch": torch.__version__, "torchvision": version("torchvision"), "numpy": version("numpy")}
-    with _locked(Path(results)):
+    results.mkdir(parents=True, exist_ok=True)
+    with hold(results / ".lock"):  # trainings side by side must not lose each other's records
         entries = read_results(results, problem)
         entries[key] = values | {"device": describe(device), "versions": versions}
-        write_json(Path(results) / f"{problem}.json", entries)
+        write_json(results / f"{problem}.json", entries)
 
 
 def read_results(results: Path, problem: str) -> dict[str, dict[str, Any]]:
     """Return all measurements of ``problem`` by key; empty where nothing was measured."""
-    path = Path(results) / f"{problem}.json"
+    path = results / f"{problem}.json"
     if not path.exists():
         return {}
     try:
@@ -57,15 +56,3 @@ def of_all_seeds(results: Mapping[str, Mapping[str, Any]], prefix: str) -> list[
     """Return the measurements under ``<prefix>/seedN``, by rising N."""
     seeds = [int(match[1]) for key in results if (match := re.fullmatch(rf"{re.escape(prefix)}/seed(\d+)", key))]
     return [results[f"{prefix}/seed{seed}"] for seed in sorted(seeds)]
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process: trainings side by side must not lose each other's records."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

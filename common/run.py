@@ -1,25 +1,32 @@
-"""A training run: its folder, lock, checkpoints, logs, progress bar, and polite end.
+"""One training: what it is called, whether it is done, its checkpoints, logs, progress bar, and polite end.
 
-A training loop reads::
+Every train.py reads::
 
-    with Run(folder, kind, config, state={"model": model, "optimizer": optimizer}, weights=...) as run:
-        for step in run.steps(total_steps, images_per_step=batch_size):
-            loss = ...
-            run.guard(loss)                  # stops at the first step whose loss is not finite
-            if step % 50 == 0:
-                run.log(loss=loss)           # one line of stats.jsonl
+    job = Job.of(arguments, config, "p1", kind="p1_gan/A", name="p1_A", key="train/A/cpu", dataset=...)
+    if not job.is_finished(world):
+        run = Run(job, world, state={"model": model, "optimizer": optimizer}, weights=ema.model.state_dict)
+        with run:
+            for step in run.steps(config.steps, config.batch_size):
+                loss = ...
+                run.guard(loss)              # stops at the first step whose loss is not finite
+                if (step + 1) % config.log_every == 0:
+                    run.log(loss=loss)       # one line of stats.jsonl
+        if run.is_complete:
+            job.finish(run, final_loss=...)  # weights and record
 
 Killed at any moment and started again, it ends with the same weights and logs as if never killed.
 """
 
 from __future__ import annotations
 
-import fcntl
+import argparse
 import json
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -27,14 +34,104 @@ import torch
 from tqdm import tqdm
 
 from common.checkpoint import load_checkpoint, previous_path, save_checkpoint
+from common.distributed import World
 from common.errors import UserError
 from common.files import append_text, remove_leftovers, write_json, write_text
+from common.locks import hold
+from common.paths import Workspace, workspace
 from common.plots import save_curves
 from common.progress import progress_bar
-from common.seed import random_state, set_random_state
+from common.results import read_results, record
+from common.seed import derive_seed, random_state, set_random_state
+from common.weights import load_weights, save_weights
 
 GO_ON, TIME_IS_OVER, ASKED_TO_STOP = range(3)  # the largest one of several processes counts for all
 AGREEMENT_STEPS = 10  # several processes ask each other so rarely, since asking waits for the device
+CHECKPOINT_SECONDS = 60.0  # the result does not depend on it
+WEIGHTS_NAME = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training as a command line asks for it: what decides its weights, and where everything goes.
+
+    Attributes:
+        problem: ``p1``, ``p2`` or ``p3``, whose results file takes the record.
+        key: of the record.
+        kind: of the weights, for example ``p1_gan/B``; whoever loads them checks it.
+        config: everything that decides the weights, plain JSON values; saved with them.
+        space: where pictures and results go.
+        folder: where checkpoints, logs and weights go.
+        fresh: start anew instead of going on from the checkpoint.
+        tensorboard: also write event files.
+        max_seconds: save and leave after so long.
+    """
+
+    problem: str
+    key: str
+    kind: str
+    config: dict[str, Any]
+    space: Workspace
+    folder: Path
+    fresh: bool = False
+    tensorboard: bool = False
+    max_seconds: float | None = None
+
+    @classmethod
+    def of(
+        cls, arguments: argparse.Namespace, config: Any, problem: str, kind: str, name: str, key: str, **data: Any
+    ) -> Self:
+        """Return the job of a command line with the options of :mod:`common.cli`.
+
+        Args:
+            arguments: parsed.
+            config: the dataclass of the preset in force.
+            problem: see the class.
+            kind: see the class.
+            name: of the run's folder, the seed left out.
+            key: of the record, the seed left out.
+            data: what else decides the weights, such as the data set's name.
+        """
+        space = workspace(arguments.preset, arguments.output)
+        described = asdict(config) | {"preset": arguments.preset, "seed": arguments.seed} | data
+        return cls(
+            problem,
+            f"{key}/seed{arguments.seed}",
+            kind,
+            json.loads(json.dumps(described)),
+            space,
+            arguments.run_dir or space.runs / f"{name}_seed{arguments.seed}",
+            arguments.fresh,
+            arguments.tensorboard,
+            arguments.max_seconds,
+        )
+
+    @property
+    def weights(self) -> Path:
+        """The file of the finished training's weights."""
+        return self.folder / WEIGHTS_NAME
+
+    def is_finished(self, world: World) -> bool:
+        """Tell whether exactly this training was finished and recorded before, and say so.
+
+        Raises:
+            UserError: what stands in its place is damaged, or of another model.
+        """
+        if self.fresh or not self.weights.exists() or self.key not in read_results(self.space.results, self.problem):
+            return False
+        if load_weights(self.weights, self.kind)[1] != self.config:
+            return False
+        # Not recorded again: the record would name the machine of now with the time of then.
+        if world.is_writer:
+            print(f"finished before: {self.weights}")
+        return True
+
+    def finish(self, run: Run, **measured: Any) -> None:
+        """Write the weights of a complete run, and its record: ``measured`` with the circumstances."""
+        save_weights(self.weights, run.weights(), self.kind, self.config)
+        speed = {"seconds": round(run.total_seconds, 1), "images_per_second": round(run.images_per_second, 1)}
+        record(self.space.results, self.problem, self.key, self.config | measured | speed, run.world.device)
+        print(f"wrote {self.weights}")
 
 
 class Stateful(Protocol):
@@ -50,7 +147,7 @@ class Stateful(Protocol):
 
 
 class Run:
-    """The folder of one training run and everything in it that is not the algorithm.
+    """The folder of one training and everything in it that is not the algorithm.
 
     ======================  ==========================================================
     config.json             the configuration in force
@@ -63,51 +160,40 @@ class Run:
 
     def __init__(
         self,
-        folder: Path,
-        kind: str,
-        config: dict[str, Any],
-        state: dict[str, Stateful],
+        job: Job,
+        world: World,
+        state: Mapping[str, Stateful],
         weights: Callable[[], dict[str, torch.Tensor]],
-        *,
-        device: torch.device,
-        fresh: bool = False,
-        is_writer: bool = True,
-        tensorboard: bool = False,
-        checkpoint_seconds: float = 60.0,
-        defaults: dict[str, Any] | None = None,
         panels: Mapping[str, Sequence[str]] | None = None,
-        title: str = "",
     ) -> None:
-        """Open the folder, refusing one that another run holds.
+        """Prepare a run; entering it opens the folder.
 
         Args:
-            folder: where everything goes; made if missing.
-            kind: which model this trains, for example ``p1_gan/B``; other commands check it.
-            config: the configuration, plain JSON values; a run resumes only with the same one.
+            job: what is trained; a run resumes only with the same configuration.
+            world: the processes that train; only its writer writes.
             state: what a checkpoint must restore, by name.
             weights: returns the weights that inference uses (the EMA's, say).
-            device: where the state lives.
-            fresh: delete what an earlier run left and start anew.
-            is_writer: False in the processes of a distributed run that write nothing.
-            tensorboard: also write TensorBoard event files.
-            checkpoint_seconds: how often to save; the result does not depend on it.
-            defaults: what options had before they were options, for runs begun by older code.
             panels: what curves.png shows, as for :func:`common.plots.save_curves`; None draws none.
-            title: its title.
         """
-        self.folder, self.kind, self.config = Path(folder), kind, json.loads(json.dumps(config))
-        self.state, self.weights, self.device = state, weights, device
-        self.is_writer, self.checkpoint_seconds = is_writer, checkpoint_seconds
+        self.job, self.world, self.state, self.weights = job, world, state, weights
         self.rows: list[dict[str, Any]] = []
         self.step = 0  # the step in progress; every step below it is complete
-        self.seconds = 0.0
+        self.is_complete = False
+        self._images = 0
+        self._seconds_before = 0.0
         self._started: float | None = None
-        self._first_bad_step = torch.full((), -1, dtype=torch.int64, device=device)
+        self._saved_at, self._saved_step = 0.0, -1
+        self._first_bad_step = torch.full((), -1, dtype=torch.int64, device=world.device)
         self._stop_signal: int | None = None
-        self._tensorboard_requested, self._events = tensorboard, None
-        self._panels, self._title = panels, title
-        self._fresh, self._defaults = fresh, json.loads(json.dumps(defaults or {}))
+        self._events: Any = None
+        self._panels = panels
         self._bar: tqdm | None = None
+        self._held = ExitStack()
+
+    @property
+    def folder(self) -> Path:
+        """Where everything goes."""
+        return self.job.folder
 
     @property
     def checkpoint(self) -> Path:
@@ -116,90 +202,82 @@ class Run:
 
     def __enter__(self) -> Self:
         # Before --fresh deletes anything: the package may be missing.
-        open_tensorboard = _import_tensorboard() if self.is_writer and self._tensorboard_requested else None
-        if self.is_writer:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.folder / "lock", "w")
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UserError(
-                    f"{self.folder}: another run is using this folder; wait for it, or choose --run-dir"
-                ) from error
-            remove_leftovers(self.folder)
-            if self._fresh:
-                # The old weights too: they would pass for the result of this run as soon as it is interrupted.
-                results = [
-                    self.folder / name for name in ("weights.safetensors", "last_good.safetensors", "curves.png")
-                ]
-                for path in (self.checkpoint, previous_path(self.checkpoint), self._stats, self._timing, *results):
-                    path.unlink(missing_ok=True)
-        if _several_processes():
-            torch.distributed.barrier()  # no process reads a checkpoint that --fresh is about to delete
-        if self.checkpoint.exists() or previous_path(self.checkpoint).exists():
-            self._resume()
-        if self.is_writer:
-            write_json(self.folder / "config.json", self.config)
-            write_text(self._stats, "".join(_line(row) for row in self.rows))
-            if open_tensorboard:
-                # Hides what an earlier start logged after its last checkpoint, or all of it where this one is fresh.
-                self._events = open_tensorboard(str(self.folder), purge_step=self.step)
-        self._old_handlers = {name: signal.signal(name, self._on_signal) for name in (signal.SIGINT, signal.SIGTERM)}
+        open_tensorboard = _import_tensorboard() if self.world.is_writer and self.job.tensorboard else None
+        with ExitStack() as held:
+            if self.world.is_writer:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                busy = f"{self.folder}: another run is using this folder; wait for it, or choose --run-dir"
+                held.enter_context(hold(self.folder / "lock", busy))
+                remove_leftovers(self.folder)
+                if self.job.fresh:
+                    # The old weights too: they would pass for the result of this run as soon as it is interrupted.
+                    results = [self.folder / name for name in (WEIGHTS_NAME, "last_good.safetensors", "curves.png")]
+                    for path in (self.checkpoint, previous_path(self.checkpoint), self._stats, self._timing, *results):
+                        path.unlink(missing_ok=True)
+            if self.world.size > 1:
+                torch.distributed.barrier()  # no process reads a checkpoint that --fresh is about to delete
+            if self.checkpoint.exists() or previous_path(self.checkpoint).exists():
+                self._resume()
+            if self.world.is_writer:
+                write_json(self.folder / "config.json", self.job.config)
+                write_text(self._stats, "".join(_line(row) for row in self.rows))
+                if open_tensorboard:
+                    # Hides what an earlier start logged after its last checkpoint, or all of it where this is fresh.
+                    self._events = open_tensorboard(str(self.folder), purge_step=self.step)
+            for name in (signal.SIGINT, signal.SIGTERM):
+                held.callback(signal.signal, name, signal.signal(name, self._on_signal))
+            self._held = held.pop_all()
         self._started = self._saved_at = time.perf_counter()
         return self
 
     def __exit__(self, reason: type[BaseException] | None, *_: object) -> None:
-        self.seconds, self._started = self.total_seconds, None
+        self._seconds_before, self._started = self.total_seconds, None
         if self._bar is not None:
             self._bar.close()  # or the line that says why the run ended would follow it in the same line
-        try:
-            if self._events:
-                self._events.close()
-            if self.is_writer and self._panels and self.rows:
-                save_curves(self.rows, self._panels, self.folder / "curves.png", title=self._title)
-        except Exception:
-            # What ended the run says more: the disk that had no room for a checkpoint has none for curves.
-            if reason is None:
-                raise
-        finally:
-            if self.is_writer:
-                self._lock.close()
-            for name, handler in self._old_handlers.items():
-                signal.signal(name, handler)
+        with self._held:
+            try:
+                if self._events:
+                    self._events.close()
+                if self.world.is_writer and self._panels and self.rows:
+                    save_curves(self.rows, self._panels, self.folder / "curves.png", title=self.job.key)
+            except Exception:
+                # What ended the run says more: the disk that had no room for a checkpoint has none for curves.
+                if reason is None:
+                    raise
 
-    def steps(
-        self, total: int, images_per_step: int, description: str = "training", max_seconds: float | None = None
-    ) -> Iterator[int]:
+    def steps(self, total: int, images_per_step: int) -> Iterator[int]:
         """Yield the steps still to do, saving in time, at the end, and when asked to stop.
-
-        With ``max_seconds`` this start ends after so long, complete and saved, wherever it is.
 
         Raises:
             KeyboardInterrupt: after SIGINT or SIGTERM, once the step in progress is complete and saved.
         """
+        self._images = total * images_per_step
         self._bar = progress_bar(
-            total=total * images_per_step,
+            total=self._images,
             initial=self.step * images_per_step,
-            desc=description,
+            desc=self.job.key,
             unit="img",
             unit_scale=True,
-            disable=not self.is_writer,
+            disable=not self.world.is_writer,
         )
         why = GO_ON
         with self._bar:
             while self.step < total:
+                if self.world.size > 1:
+                    torch.manual_seed(derive_seed(self.job.config["seed"], "process", self.world.rank, self.step))
                 yield self.step
                 self.step += 1
                 self._bar.update(images_per_step)
-                why = self._reason_to_stop(max_seconds)
+                why = self._reason_to_stop()
                 if why != GO_ON:
                     break
-                if time.perf_counter() - self._saved_at > self.checkpoint_seconds and self.step < total:
+                if time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS and self.step < total:
                     self.save()
             if self._saved_step != self.step:
                 self.save()
-        if self.step < total and self.is_writer:
-            command = "the same command without --fresh" if self._fresh else "the same command"
+        self.is_complete = self.step >= total
+        if not self.is_complete and self.world.is_writer:
+            command = "the same command without --fresh" if self.job.fresh else "the same command"
             print(f"stopped after step {self.step} of {total}; {command} goes on from here", file=sys.stderr)
         if why == ASKED_TO_STOP:
             raise KeyboardInterrupt
@@ -216,7 +294,7 @@ class Run:
         row: dict[str, Any] = {"step": self.step}
         row |= {key: _rounded(value) for key, value in values.items() if value is not None}
         self.rows.append(row)
-        if not self.is_writer:
+        if not self.world.is_writer:
             return
         append_text(self._stats, _line(row))
         if self._bar is not None:
@@ -227,27 +305,29 @@ class Run:
 
     def say(self, message: str) -> None:
         """Show a remark above the progress bar, in the writing process only."""
-        if self.is_writer:
+        if self.world.is_writer:
             tqdm.write(f"step {self.step}: {message}", file=sys.stderr)
+
+    def late_mean(self, key: str) -> float:
+        """Return the mean of a logged value over the last quarter of the rows; one row alone is chance."""
+        values = [row[key] for row in self.rows[-max(1, len(self.rows) // 4) :]]
+        return sum(values) / len(values)
 
     def save(self) -> None:
         """Write a checkpoint, unless the state is no longer finite."""
         self._stop_if_not_finite()
         self._saved_at, self._saved_step = time.perf_counter(), self.step
-        if not self.is_writer:
+        if not self.world.is_writer:
             return
         state, weights = {name: thing.state_dict() for name, thing in self.state.items()}, self.weights()
         # A finite loss can have a gradient that is not, or lie in one process of several.
         if not _is_finite([state, weights]):
-            raise UserError(
-                f"{self.folder}: the weights are not finite after step {self.step - 1}; the checkpoint before it is "
-                "kept. Lower the learning rate, or resume with --precision fp32"
-            )
+            self._stop(f"the weights are not finite after step {self.step - 1}")
         save_checkpoint(
             self.checkpoint,
             {
-                "kind": self.kind,
-                "config": self.config,
+                "kind": self.job.kind,
+                "config": self.job.config,
                 "step": self.step,
                 "state": state,
                 "weights": weights,
@@ -257,27 +337,15 @@ class Run:
         )
         write_json(self._timing, {"seconds": round(self.total_seconds, 1), "step": self.step})
 
-    def _reason_to_stop(self, max_seconds: float | None) -> int:
-        """Return why to stop after the step just done; several processes stop after the same one."""
-        why = GO_ON
-        if max_seconds and time.perf_counter() - self._started > max_seconds:
-            why = TIME_IS_OVER
-        if self._stop_signal is not None:
-            why = ASKED_TO_STOP
-        if not _several_processes():
-            return why
-        if self.step % AGREEMENT_STEPS:
-            return GO_ON
-        agreed = torch.tensor(why, device=self.device)
-        torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX)
-        return int(agreed)
-
     @property
     def total_seconds(self) -> float:
         """Seconds of training so far, earlier starts included."""
-        return self.seconds + (time.perf_counter() - self._started if self._started is not None else 0.0)
+        return self._seconds_before + (time.perf_counter() - self._started if self._started is not None else 0.0)
 
-    _saved_step = -1
+    @property
+    def images_per_second(self) -> float:
+        """Pictures a second over the whole training."""
+        return self._images / max(self.total_seconds, 1e-9)
 
     @property
     def _stats(self) -> Path:
@@ -287,31 +355,48 @@ class Run:
     def _timing(self) -> Path:
         return self.folder / "timing.json"
 
+    def _reason_to_stop(self) -> int:
+        """Return why to stop after the step just done; several processes stop after the same one."""
+        why = GO_ON
+        if self.job.max_seconds and time.perf_counter() - self._started > self.job.max_seconds:
+            why = TIME_IS_OVER
+        if self._stop_signal is not None:
+            why = ASKED_TO_STOP
+        if self.world.size == 1:
+            return why
+        if self.step % AGREEMENT_STEPS:
+            return GO_ON
+        agreed = torch.tensor(why, device=self.world.device)
+        torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX)
+        return int(agreed)
+
     def _resume(self) -> None:
-        payload = load_checkpoint(self.checkpoint, self.kind, self.device)
-        saved = self._defaults | payload["config"]
-        different = sorted(key for key in saved.keys() | self.config.keys() if saved.get(key) != self.config.get(key))
-        if different:
-            key = different[0]
-            raise UserError(
-                f"{self.folder}: trained with {key} {saved.get(key)}, asked for {self.config.get(key)}; "
-                "pass the same options, --fresh to start anew, or another --run-dir"
-            )
+        payload = load_checkpoint(self.checkpoint, self.job.kind, self.world.device, repair=self.world.is_writer)
+        saved, asked = payload["config"], self.job.config
+        for key in sorted(saved.keys() | asked.keys()):
+            if saved.get(key) != asked.get(key):
+                raise UserError(
+                    f"{self.folder}: trained with {key} {saved.get(key)}, asked for {asked.get(key)}; "
+                    "pass the same options, --fresh to start anew, or another --run-dir"
+                )
         for name, thing in self.state.items():
             thing.load_state_dict(payload["state"][name])
         set_random_state(payload["random"])
         self.rows, self.step = payload["rows"], payload["step"]
         self._saved_step = self.step
         if self._timing.exists():
-            self.seconds = json.loads(self._timing.read_text())["seconds"]
+            self._seconds_before = json.loads(self._timing.read_text())["seconds"]
 
     def _stop_if_not_finite(self) -> None:
         bad_step = int(self._first_bad_step)
         if bad_step >= 0:
-            raise UserError(
-                f"{self.folder}: the loss is not finite since step {bad_step}; the checkpoint before it is kept. "
-                "Lower the learning rate, or resume with --precision fp32"
-            )
+            self._stop(f"the loss is not finite since step {bad_step}")
+
+    def _stop(self, what: str) -> None:
+        raise UserError(
+            f"{self.folder}: {what}; the checkpoint before it is kept. Lower the learning rate, or resume with "
+            "--precision fp32"
+        )
 
     def _on_signal(self, number: int, _frame: object) -> None:
         # Under torchrun one Ctrl-C arrives twice, from the terminal and from the launcher; a person needs longer.
@@ -319,10 +404,6 @@ class Run:
         if insists:
             raise KeyboardInterrupt
         self._stop_signal, self._signalled_at = number, time.perf_counter()
-
-
-def _several_processes() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _is_finite(thing: Any) -> bool:

@@ -71,21 +71,6 @@ def load_weights(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[s
     return state, json.loads(metadata["config"])
 
 
-def is_finished(path: Path, kind: str, config: dict[str, Any], defaults: dict[str, Any] | None = None) -> bool:
-    """Tell whether ``path`` holds the result of exactly the training ``config`` describes.
-
-    Args:
-        path: where that training leaves its weights.
-        kind: as of :func:`save_weights`.
-        config: the same.
-        defaults: what options had before they were options, for files of older code.
-    """
-    if not path.exists():
-        return False
-    asked, defaults = json.loads(json.dumps((config, defaults or {})))
-    return defaults | load_weights(path, kind)[1] == asked
-
-
 def load_into(model: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
     """Load ``state`` into ``model``; raise a UserError naming ``path`` where the architecture differs."""
     try:

@@ -14,11 +14,6 @@ def load_train_faces(data_root: Path, device: torch.device | str = "cpu") -> tor
     return load_faces(data_root, "train").to(device)
 
 
-def to_network(images: torch.Tensor) -> torch.Tensor:
-    """Map uint8 0..255 to float32 [-1, 1], the range of the generator's tanh; any shape."""
-    return images.float().div(127.5).sub(1)
-
-
 def random_flip(images: torch.Tensor) -> torch.Tensor:
     """Mirror each picture (N, C, H, W) left to right with probability one half."""
     flip = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
+from functools import cache
+from typing import Any
 
 import torch
 
 from common.progress import progress_bar
 
 
-def detector_available() -> bool:
-    """Tell whether dlib is installed."""
-    return find_spec("dlib") is not None
+@cache
+def detector() -> Any | None:
+    """Return dlib's frontal-face detector; None, said once, where dlib is missing or cannot be imported."""
+    try:
+        import dlib
+    except ImportError as error:
+        print(f"face rate: not run (dlib: {error}); pip install dlib-bin", file=sys.stderr)
+        return None
+    return dlib.get_frontal_face_detector()
 
 
-def find_faces(images: torch.Tensor, progress: bool = False) -> list[list[int]]:
+def find_faces(images: torch.Tensor, progress: bool = False) -> list[list[int]] | None:
     """Return for each picture the widths of the faces the detector finds, in pixels of the picture.
 
     The detector (Dalal and Triggs, "Histograms of Oriented Gradients for Human Detection", 2005, trained by
@@ -24,10 +32,13 @@ def find_faces(images: torch.Tensor, progress: bool = False) -> list[list[int]]:
     Args:
         images: uint8 (N, 3, H, W).
         progress: show a bar.
-    """
-    import dlib
 
-    detect = dlib.get_frontal_face_detector()
+    Returns:
+        None where there is no detector.
+    """
+    detect = detector()
+    if detect is None:
+        return None
     bar = progress_bar(images.permute(0, 2, 3, 1), desc="looking for faces", unit="img", disable=not progress)
     return [[box.width() for box in detect(image.contiguous().numpy(), 1)] for image in bar]
 
@@ -37,6 +48,7 @@ def share_with_one(faces: Sequence[Sequence[int]]) -> float:
     return sum(len(widths) == 1 for widths in faces) / len(faces)
 
 
-def face_rate(images: torch.Tensor, progress: bool = False) -> float:
-    """Return the share of pictures, uint8 (N, 3, H, W), in which the detector finds exactly one face."""
-    return share_with_one(find_faces(images, progress))
+def face_rate(images: torch.Tensor, progress: bool = False) -> float | None:
+    """Return the share of pictures, uint8 (N, 3, H, W), with exactly one face; None where there is no detector."""
+    faces = find_faces(images, progress)
+    return None if faces is None else share_with_one(faces)

@@ -109,3 +109,7 @@ class My_Discriminator(DCGAN_Discriminator):
         for layer in self.feature_extract:
             if isinstance(layer, nn.Conv2d):
                 nn.utils.spectral_norm(layer)
+                # Its power iteration writes into buffers in every forward pass, also in a second one before the
+                # backward pass of the first. What torch.compile keeps of them would be overwritten, so it stays out.
+                for key, hook in layer._forward_pre_hooks.items():
+                    layer._forward_pre_hooks[key] = torch.compiler.disable(hook)

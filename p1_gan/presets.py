@@ -1,4 +1,4 @@
-"""Every setting of P1, in one place: a table of presets for each method. Each field is an option of train.py."""
+"""Every setting of P1, in one place: the presets of each method. Each field is an option of train.py."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from common.cli import option
 from p1_gan.augment import AUGMENTATIONS
 from p1_gan.model import CHANNELS
-
-METHODS = ("A", "B")
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,7 @@ _SCHEDULES = {
     "sample": {"channels": 16, "steps": 1500, "batch_size": 16, "grid_every": 150, "log_every": 25},
 }
 
-PRESETS = {
-    "A": {name: replace(TrainConfig(), **schedule) for name, schedule in _SCHEDULES.items()},
-    "B": {name: replace(_B, **schedule) for name, schedule in _SCHEDULES.items()}
-    | {"sample": replace(_B, **_SCHEDULES["sample"], ema_decay=0.99)},  # so few steps need a shorter memory
+PRESETS_A = {name: replace(TrainConfig(), **schedule) for name, schedule in _SCHEDULES.items()}
+PRESETS_B = {name: replace(_B, **schedule) for name, schedule in _SCHEDULES.items()} | {
+    "sample": replace(_B, **_SCHEDULES["sample"], ema_decay=0.99)  # so few steps need a shorter memory
 }
