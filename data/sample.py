@@ -6,12 +6,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 from PIL import Image
 
+from common.progress import progress_bar
 from common.seed import derive_seed
 from data.drawing import draw_face, draw_mnistm, draw_svhn, draw_usps
-from data.layout import Splits, WriterPool, building, picture_name, save_png, split_shuffled, write_source, write_splits
+from data.layout import (  # fmt: skip
+    Splits,
+    building,
+    picture_name,
+    save_png,
+    split_shuffled,
+    usable_cores,
+    write_source,
+    write_splits,
+)
 
 SOURCE = {
     "face": "drawn faces (sample)",
@@ -50,21 +61,17 @@ def make_sample(
         counts: how many pictures each part has in train, val and test.
         workers: processes (None: one a core); they change no byte.
     """
-    with WriterPool(workers) as pool:
-        for part in parts:
-            with building(data_root, part) as folder:
-                if part == "face":
-                    for split, count in zip(("train", "val"), counts[part], strict=True):
-                        (folder / split).mkdir()
-                        _draw(pool, part, folder / split, [None] * count, derive_seed(seed, part, split))
-                else:
-                    items, labels = _digits(part, counts[part], np.random.default_rng(derive_seed(seed, part)))
-                    (folder / "data").mkdir()
-                    _draw(pool, part, folder / "data", items, derive_seed(seed, part, "drawing"))
-                    bounds = np.cumsum((0, *counts[part]))
-                    splits = Splits(*map(np.arange, bounds[:-1], bounds[1:]))
-                    write_splits(folder, labels, splits)
-                write_source(folder, SOURCE[part])
+    for part in parts:
+        with building(data_root, part) as folder:
+            if part == "face":
+                for split, count in zip(("train", "val"), counts[part], strict=True):
+                    _draw(part, folder / split, [None] * count, derive_seed(seed, part, split), workers)
+            else:
+                items, labels = _digits(part, counts[part], np.random.default_rng(derive_seed(seed, part)))
+                _draw(part, folder / "data", items, derive_seed(seed, part, "drawing"), workers)
+                bounds = np.cumsum((0, *counts[part]))
+                write_splits(folder, labels, Splits(*map(np.arange, bounds[:-1], bounds[1:])))
+            write_source(folder, SOURCE[part])
 
 
 def _digits(part: str, counts: tuple[int, ...], rng: np.random.Generator) -> tuple[list[Any], np.ndarray]:
@@ -84,9 +91,15 @@ def _digits(part: str, counts: tuple[int, ...], rng: np.random.Generator) -> tup
     return list(digits.images[chosen]), digits.target[chosen]
 
 
-def _draw(pool: WriterPool, part: str, folder: Path, items: list[Any], seed: int) -> None:
-    chunks = ((part, folder, first, items[first : first + 100], seed) for first in range(0, len(items), 100))
-    pool.run(_draw_chunk, chunks, len(items), f"{part}/{folder.name}" if part == "face" else part)
+def _draw(part: str, folder: Path, items: list[Any], seed: int, workers: int | None) -> None:
+    folder.mkdir()
+    # Processes, unlike threads, draw on several cores: Pillow lets nobody else run while it draws a shape.
+    parallel = joblib.Parallel(workers or usable_cores(), return_as="generator")
+    firsts = range(0, len(items), 50)
+    chunks = (joblib.delayed(_draw_chunk)(part, folder, first, items[first : first + 50], seed) for first in firsts)
+    with progress_bar(total=len(items), desc=f"{part}/{folder.name}", unit="img") as bar:
+        for written in parallel(chunks):
+            bar.update(written)
 
 
 def _draw_chunk(part: str, folder: Path, first: int, items: list[Any], seed: int) -> int:
