@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 from PIL import Image
 
@@ -61,17 +63,21 @@ def make_sample(
         counts: how many pictures each part has in train, val and test.
         workers: processes (None: one a core); they change no byte.
     """
-    for part in parts:
-        with building(data_root, part) as folder:
-            if part == "face":
-                for split, count in zip(("train", "val"), counts[part], strict=True):
-                    _draw(part, folder / split, [None] * count, derive_seed(seed, part, split), workers)
-            else:
-                items, labels = _digits(part, counts[part], np.random.default_rng(derive_seed(seed, part)))
-                _draw(part, folder / "data", items, derive_seed(seed, part, "drawing"), workers)
-                bounds = np.cumsum((0, *counts[part]))
-                write_splits(folder, labels, Splits(*map(np.arange, bounds[:-1], bounds[1:])))
-            write_source(folder, SOURCE[part])
+    # Processes, unlike threads, draw on several cores: Pillow lets nobody else run while it draws a shape. An interrupt
+    # from the keyboard reaches them all, and this one is to act on it; where it is killed, they end by themselves.
+    ignore_interrupts = (signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    with multiprocessing.Pool(workers or usable_cores(), *ignore_interrupts) as pool:
+        for part in parts:
+            with building(data_root, part) as folder:
+                if part == "face":
+                    for split, count in zip(("train", "val"), counts[part], strict=True):
+                        _draw(pool, part, folder / split, [None] * count, derive_seed(seed, part, split))
+                else:
+                    items, labels = _digits(part, counts[part], np.random.default_rng(derive_seed(seed, part)))
+                    _draw(pool, part, folder / "data", items, derive_seed(seed, part, "drawing"))
+                    bounds = np.cumsum((0, *counts[part]))
+                    write_splits(folder, labels, Splits(*map(np.arange, bounds[:-1], bounds[1:])))
+                write_source(folder, SOURCE[part])
 
 
 def _digits(part: str, counts: tuple[int, ...], rng: np.random.Generator) -> tuple[list[Any], np.ndarray]:
@@ -91,18 +97,17 @@ def _digits(part: str, counts: tuple[int, ...], rng: np.random.Generator) -> tup
     return list(digits.images[chosen]), digits.target[chosen]
 
 
-def _draw(part: str, folder: Path, items: list[Any], seed: int, workers: int | None) -> None:
+def _draw(pool: Pool, part: str, folder: Path, items: list[Any], seed: int) -> None:
     folder.mkdir()
-    # Processes, unlike threads, draw on several cores: Pillow lets nobody else run while it draws a shape.
-    parallel = joblib.Parallel(workers or usable_cores(), return_as="generator")
     firsts = range(0, len(items), 50)
-    chunks = (joblib.delayed(_draw_chunk)(part, folder, first, items[first : first + 50], seed) for first in firsts)
+    chunks = ((part, folder, first, items[first : first + 50], seed) for first in firsts)
     with progress_bar(total=len(items), desc=f"{part}/{folder.name}", unit="img") as bar:
-        for written in parallel(chunks):
+        for written in pool.imap_unordered(_draw_chunk, chunks):
             bar.update(written)
 
 
-def _draw_chunk(part: str, folder: Path, first: int, items: list[Any], seed: int) -> int:
+def _draw_chunk(chunk: tuple[str, Path, int, list[Any], int]) -> int:
+    part, folder, first, items, seed = chunk
     for number, item in enumerate(items, start=first):
         save_png(_DRAW[part](item, np.random.default_rng([seed, number])), folder / picture_name(number))
     return len(items)
