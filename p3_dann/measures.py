@@ -67,3 +67,26 @@ def domain_features(model: DANN_model, images: torch.Tensor, config: TrainConfig
         for layer in layers:
             layer.eval()
     return features
+
+
+def other_domain_share(source: torch.Tensor, target: torch.Tensor, neighbours: int) -> float:
+    """Return how many of a feature's nearest ``neighbours`` are of the other domain (0: apart, 0.5: mixed).
+
+    Args:
+        source: features (N, 768).
+        target: as many features (N, 768), or the share of perfectly mixed domains is another.
+        neighbours: how many count, by Euclidean distance.
+    """
+    features = torch.cat([source, target])
+    is_target = torch.arange(len(features)) >= len(source)
+    distances = torch.cdist(features, features).fill_diagonal_(torch.inf)
+    nearest = distances.topk(min(neighbours, len(features) - 1), largest=False).indices
+    return round((is_target[nearest] != is_target[:, None]).double().mean().item(), 4)
+
+
+def vote_accuracy(
+    source: torch.Tensor, source_labels: torch.Tensor, target: torch.Tensor, labels: torch.Tensor, neighbours: int
+) -> float:
+    """Return how often the nearest ``neighbours`` among source features, by vote, name the digit of a target feature."""
+    nearest = torch.cdist(target, source).topk(min(neighbours, len(source)), largest=False).indices
+    return round((source_labels[nearest].mode(1).values == labels).double().mean().item(), 4)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.device import place
+from common.paths import WEIGHTS
 from common.seed import generator
 from common.weights import load_into, load_weights
 from p3_dann.presets import TrainConfig
@@ -175,3 +176,8 @@ def load_model(path: Path, device: torch.device) -> tuple[DANN_model, TrainConfi
     known = [field.name for field in dataclasses.fields(TrainConfig) if field.name in trained]
     values = {name: tuple(trained[name]) if isinstance(trained[name], list) else trained[name] for name in known}
     return place(model, device).eval(), TrainConfig(**values), trained
+
+
+def shipped_targets() -> list[str]:
+    """Return the targets that have weights in ``weights/``, sorted."""
+    return sorted(path.stem.removeprefix("p3_") for path in WEIGHTS.glob("p3_*.safetensors"))

@@ -1,4 +1,4 @@
-"""What common/ will offer once the data helper's work is merged; then this file goes and its users import from there."""
+"""What common/ will offer once the data helper's work is merged; then this file goes."""
 
 from __future__ import annotations
 
