@@ -87,6 +87,6 @@ def other_domain_share(source: torch.Tensor, target: torch.Tensor, neighbours: i
 def vote_accuracy(
     source: torch.Tensor, source_labels: torch.Tensor, target: torch.Tensor, labels: torch.Tensor, neighbours: int
 ) -> float:
-    """Return how often the nearest ``neighbours`` among source features, by vote, name the digit of a target feature."""
+    """Return how often a vote of the nearest ``neighbours`` among source features names a target feature's digit."""
     nearest = torch.cdist(target, source).topk(min(neighbours, len(source)), largest=False).indices
     return round((source_labels[nearest].mode(1).values == labels).double().mean().item(), 4)
