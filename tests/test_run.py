@@ -169,12 +169,12 @@ def test_twenty_kills_end_in_the_same_weights_and_log(tmp_path: Path) -> None:
 
         def live(death: tuple[str, int, bool] | None = death) -> None:
             if death:
-                die_while_saving(moments.randint(2, 4), *death)
+                die_while_saving(moments.randint(2, 3), *death)
             train(folder, steps, each_step=lambda step: time.sleep(0.005))
 
         child = in_a_child(live)
         if death is None:
-            rows = done + moments.randint(2, 4)
+            rows = done + moments.randint(2, 3)
             while not (folder / "stats.jsonl").exists() or (folder / "stats.jsonl").read_text().count("\n") < rows:
                 assert os.waitpid(child, os.WNOHANG) == (0, 0), "the training ended before it was killed"
                 time.sleep(0.001)
