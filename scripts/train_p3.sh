@@ -1,35 +1,34 @@
 #!/usr/bin/env bash
-# Train everything P3's report needs: {source, dann, target} x {svhn, usps}, and the recipe of the original report.
+# Make everything P3's report needs: {source, dann, target} x {svhn, usps}, the original report's recipe, the plots.
 #
 #   bash scripts/train_p3.sh                                   # preset cpu, seed 0
-#   bash scripts/train_p3.sh --preset full --seeds "0 1 2"
-#   bash scripts/train_p3.sh --preset sample --data-root sample_data
-#   bash scripts/train_p3.sh --seeds "0 1 2" --parts           # also DANN with only some of its parts (preset cpu)
-#   bash scripts/train_p3.sh --no-original --steps 2000        # every other option goes to p3_dann/train.py
+#   for seed in 2 1 0; do bash scripts/train_p3.sh --seed $seed --parts; done   # also parts of the adaptation alone
+#   bash scripts/train_p3.sh --preset full --device cuda
+#   bash scripts/train_p3.sh --ladder                          # also p3_dann/ladder.py
+#   bash scripts/train_p3.sh --no-original --steps 2000        # other options go to p3_dann/train.py
 #
-# Interrupted, it goes on where it stopped; finished trainings are only reported.
-set -euo pipefail
+# Also --data-root and --output. Stopped, the same command goes on.
+source "$(dirname "${BASH_SOURCE[0]}")/python.sh"
 
-problem=p3_dann usage=2,10 switches="--no-original --parts" refused="--run-dir --mode --target"
-source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
-[[ $chosen != *--parts* || $preset == cpu ]] || fail "--parts: these runs have the schedule of preset cpu, not of $preset"
+commands() { # of one target
+    cat <<COMMANDS
+p3_dann/train.py --target $1 --mode source
+p3_dann/train.py --target $1 --mode dann
+p3_dann/train.py --target $1 --mode target
+unless sample unless --no-original: p3_dann/train.py --target $1 --mode source --preset original
+unless sample unless --no-original: p3_dann/train.py --target $1 --mode dann --preset original
+if --parts unless sample: p3_dann/train.py --target $1 --mode dann --preset adversarial
+if --parts unless sample: p3_dann/train.py --target $1 --mode dann --preset adversarial_weak
+if --parts unless sample: p3_dann/train.py --target $1 --mode dann --preset self_ensembling
+if --parts unless sample: p3_dann/train.py --target $1 --mode dann --preset joint_batchnorm
 
-train() { # target mode preset
-    places train.py --target "$1" --mode "$2" --preset "$3" ${options[@]+"${options[@]}"}
+COMMANDS
 }
-
-lane() { # everything of one target
-    local target=$1 mode part
-    for seed in ${seeds:-$seed}; do
-        for mode in source dann target; do train "$target" "$mode" "$preset"; done
-        if [[ $chosen != *--no-original* && $preset != sample && $preset != original ]]; then
-            for mode in source dann; do train "$target" "$mode" original; done
-        fi
-        if [[ $chosen == *--parts* ]]; then
-            for part in adversarial adversarial_weak self_ensembling joint_batchnorm; do train "$target" dann "$part"; done
-        fi
-    done
+more() {
+    cat <<COMMANDS
+wait
+p3_dann/tsne.py --modes dann source
+if --ladder: p3_dann/ladder.py
+COMMANDS
 }
-
-side_by_side svhn usps
-echo "done: accuracies in results/p3.json (preset sample: runs/sample/results/p3.json); next: python p3_dann/tsne.py"
+exec "$python" "$root/scripts/launch.py" "$0" cpu "$@" < <(commands svhn && commands usps && more)
