@@ -123,9 +123,9 @@ def runs_of(results: Results, preset: str, target: str, mode: str) -> list[Run]:
 
 
 def cell(runs: Sequence[Run], measure: str = "accuracy") -> str:
-    """Return mean and range of an accuracy over seeds."""
+    """Return mean and range of an accuracy over seeds; a dash where the pictures have no labels."""
     values = [run[measure] for run in runs if measure in run]
-    return "no labels" if runs and not values else mean_range(values, percent)
+    return "–" if runs and not values else mean_range(values, percent)
 
 
 def rows_of(results: Results, preset: str) -> list[tuple[str, str, str]]:
