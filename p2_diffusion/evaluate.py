@@ -28,8 +28,8 @@ from common.paths import WEIGHTS, workspace
 from common.report import percent
 from common.results import record
 from common.seed import generator
-from p2_diffusion.classifier import DigitClassifier, judge_images, load_judge, share_per_digit
 from p2_diffusion.dataset import DOMAIN, load_mnistm
+from p2_diffusion.judge import DigitClassifier, judge_images, load_judge, share_per_digit
 from p2_diffusion.presets import PRESETS
 
 JUDGE = WEIGHTS / "p2_classifier.safetensors"
@@ -43,11 +43,12 @@ class Evaluator:
         """Read mnistm's val and train pictures and keep the features of val.
 
         Raises:
-            UserError: the data root lacks them.
+            UserError: the data root lacks them, or has only one.
         """
         self.judge = judge
-        self.train_images, _ = load_mnistm(data_root, "train")
-        self.val_images, _ = load_mnistm(data_root, "val")
+        self.train_images, self.val_images = (load_mnistm(data_root, split)[0] for split in ("train", "val"))
+        for split, images in (("train", self.train_images), ("val", self.val_images)):
+            check_count(len(images), f"{data_root}: {DOMAIN}'s {split}.csv")
         self.val_features = judge_images(judge, self.val_images)[1]
 
     def measure(self, images: torch.Tensor, digits: torch.Tensor) -> dict[str, Any]:
@@ -72,6 +73,12 @@ class Evaluator:
         return frechet_distance(judge_images(self.judge, self.train_images[chosen])[1], self.val_features)
 
 
+def check_count(count: int, place: str) -> None:
+    """Raise a UserError where ``place`` has too few pictures for a covariance."""
+    if count < 2:
+        raise UserError(f"{place}: holds one picture; a Fréchet distance needs at least two")
+
+
 def load_generated(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the pictures of ``folder``, uint8 (N, 3, 28, 28), and the digits their names say, int64 (N,).
 
@@ -83,8 +90,7 @@ def load_generated(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     for name, match in zip(names, matches, strict=True):
         if match is None:
             raise UserError(f"{folder / name}: the name must tell the digit, like 7_001.png")
-    if len(names) < 2:
-        raise UserError(f"{folder}: holds one picture; a Fréchet distance needs at least two")
+    check_count(len(names), str(folder))
     images = load_images(folder, names, DIGIT_SIZE, "RGB", cache=False)
     return images, torch.tensor([int(match[1]) for match in matches])
 

@@ -15,24 +15,16 @@ def conditional_entropy(logits: torch.Tensor) -> torch.Tensor:
     return -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
 
 
-def consistency(
-    student: torch.Tensor, teacher: torch.Tensor, source: torch.Tensor, confidence: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the cross-entropy of the student against the teacher's confident digits, and their share.
+def consistency(student: torch.Tensor, digits: torch.Tensor, followed: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of the student against those of its teacher's digits that are followed.
 
     The teacher is the moving average of the weights and sees the unchanged picture, the student a randomly
     changed one (French et al., "Self-ensembling for visual domain adaptation", 2018, sections 3.1 and 3.2;
-    hard labels as in Sohn et al., "FixMatch", 2020, equation 4). The threshold is relative to the mean
-    confidence on the source (Berthelot et al., "AdaMatch", 2022, equation for c_tau), so it keeps its
-    meaning under label smoothing.
+    hard labels as in Sohn et al., "FixMatch", 2020, equation 4).
 
     Args:
         student: logits (N, 10) of changed target pictures.
-        teacher: logits (N, 10) of the same pictures unchanged.
-        source: logits (M, 10) of source pictures in the same step.
-        confidence: the share of the source's mean confidence from which a prediction is followed.
+        digits: what the teacher sees in them unchanged (N,).
+        followed: 1 where it is followed, else 0 (N,).
     """
-    threshold = confidence * source.detach().softmax(1).amax(1).mean()
-    highest, digits = teacher.softmax(1).max(1)
-    confident = (highest >= threshold).float()
-    return (F.cross_entropy(student, digits, reduction="none") * confident).mean(), confident.mean()
+    return (F.cross_entropy(student, digits, reduction="none") * followed).mean()

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from common.device import place
+from common.paths import WEIGHTS
+from common.seed import generator
+from common.weights import load_into, load_weights
+from p3_dann.presets import TrainConfig
+
+KIND = "p3_dann"
 CLASSES = 10
 FEATURES = 48 * 4 * 4
+Condition = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class GradientReversal(torch.autograd.Function):
@@ -40,6 +51,26 @@ def grl_lambda_at(progress: float, maximum: float = 1.0) -> float:
     Source: Ganin et al. 2016, section 5.2.2, lambda_p = 2 / (1 + exp(-gamma p)) - 1 with gamma = 10.
     """
     return maximum * (2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0)
+
+
+class MultilinearMap:
+    """The product of features and predictions, projected at random to as many numbers as there are features.
+
+    It lets the domain classifier compare the domains digit by digit, and stay the network it is.
+
+    Source: Long et al., "Conditional Adversarial Domain Adaptation", 2018, the randomised multilinear map.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        """Draw both projections; they follow from ``seed`` and are never trained."""
+        stream = generator(seed, "multilinear map")
+        self.of_features = torch.randn(FEATURES, FEATURES, generator=stream).to(device)
+        self.of_classes = torch.randn(CLASSES, FEATURES, generator=stream).to(device)
+
+    def __call__(self, features: torch.Tensor, class_logits: torch.Tensor) -> torch.Tensor:
+        """Return (N, 768) from features (N, 768) and digit logits (N, 10), which get no gradient from it."""
+        probabilities = class_logits.detach().softmax(1)
+        return (features @ self.of_features) * (probabilities @ self.of_classes) / math.sqrt(FEATURES)
 
 
 class DANN_model(nn.Module):
@@ -86,7 +117,11 @@ class DANN_model(nn.Module):
         return self.class_classifier(self.features(images))
 
     def forward(
-        self, images: torch.Tensor, grl_lambda: float = 0.0, separate_domains: bool = False
+        self,
+        images: torch.Tensor,
+        grl_lambda: float = 0.0,
+        separate_domains: bool = False,
+        condition: Condition | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return digit logits (N, 10) and domain logits (N, 2; 0 is source, 1 is target).
 
@@ -97,6 +132,7 @@ class DANN_model(nn.Module):
                 normalised by its own BatchNorm statistics; the running ones follow the target alone. The
                 domain classifier still sees both at once: statistics of its own for each domain would hide
                 from it the very difference it is to find.
+            condition: what the domain classifier sees in place of the features, made from them and the digit logits.
         """
         if not separate_domains:
             features = self.features(images)
@@ -109,6 +145,8 @@ class DANN_model(nn.Module):
             target_features = self.features(target_images)
             features = torch.cat([source_features, target_features])
             classes = torch.cat([source_classes, self.class_classifier(target_features)])
+        if condition is not None:
+            features = condition(features, classes)
         return classes, self.domain_classifier(GradientReversal.apply(features, grl_lambda))
 
 
@@ -124,3 +162,22 @@ def running_statistics_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
+
+
+def load_model(path: Path, device: torch.device) -> tuple[DANN_model, TrainConfig, dict[str, Any]]:
+    """Return the network of a weights file in evaluation mode, its recipe, and how it was trained.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another model.
+    """
+    state, trained = load_weights(path, KIND)
+    model = DANN_model()
+    load_into(model, state, path)
+    known = [field.name for field in dataclasses.fields(TrainConfig) if field.name in trained]
+    values = {name: tuple(trained[name]) if isinstance(trained[name], list) else trained[name] for name in known}
+    return place(model, device).eval(), TrainConfig(**values), trained
+
+
+def shipped_targets() -> list[str]:
+    """Return the targets that have weights in ``weights/``, sorted."""
+    return sorted(path.stem.removeprefix("p3_") for path in WEIGHTS.glob("p3_*.safetensors"))

@@ -1,129 +1,98 @@
-"""Draw the features of DANN in two dimensions, coloured by digit and by domain, for each target.
+"""Draw the features of trained networks in two dimensions, coloured by digit and by domain.
 
-    python p3_dann/tsne.py
+    python p3_dann/tsne.py                                                   # the shipped models
     python p3_dann/tsne.py --preset cpu --modes dann source                  # and before adaptation
-    python p3_dann/tsne.py --preset sample --data-root sample_data
+    python p3_dann/tsne.py --preset original                                 # DANN as in the original report
     python p3_dann/tsne.py --checkpoint runs/cpu/p3_svhn_dann_seed0/weights.safetensors
 
-Writes images/P3/DANN_{class,domain}_TSNE_{SVHN,USPS}.png (SOURCE_... and TARGET_... for those modes), and how well the
-domains mix to results/p3.json.
+Writes images/P3/DANN_{class,domain}_TSNE_{SVHN,USPS}.png (SOURCE_... and TARGET_... for those modes, ORIGINAL_DANN_...
+for that preset), and how well the domains mix to results/p3.json. Digits of a target without labels are predicted.
 """
 
 from __future__ import annotations
 
+import argparse
+import glob
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from matplotlib import patheffects
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
-from sklearn.model_selection import cross_val_score
-from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+from sklearn.neighbors import NearestNeighbors
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, make_parser, positive_int
-from common.dataset import dataset_name, load_digits
+from common.dataset import dataset_name, load_digit_images, load_digits
 from common.device import pick_device
 from common.errors import UserError, run_main
-from common.paths import WEIGHTS, Workspace, workspace
+from common.paths import WEIGHTS, workspace
 from common.plots import PALETTE, new_figure, save_figure
-from common.report import brief
 from common.results import record
 from common.seed import generator, seed_everything
-from p3_dann.dataset import SOURCE
-from p3_dann.evaluate import domain_features, load_model
-from p3_dann.presets import MODES, PRESETS, TARGETS
+from p3_dann.dataset import REPORTED_TARGETS, SOURCE
+from p3_dann.measures import domain_features, other_domain_share, predict, vote_accuracy
+from p3_dann.model import DANN_model, load_model
+from p3_dann.presets import MODES, PARTS, PRESETS, TrainConfig
+from p3_dann.until_merged import digit_domains, domain_title, has_labels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 # Paul Tol, "Colour schemes", 2021, scheme muted with a dark grey: ten colours that colour-blind readers tell apart.
+# fmt: off
 DIGIT_COLOURS = (
-    "#332288",
-    "#88CCEE",
-    "#CC6677",
-    "#117733",
-    "#DDCC77",
-    "#882255",
-    "#44AA99",
-    "#AA4499",
-    "#999933",
-    "#555555",
+    "#332288", "#88CCEE", "#CC6677", "#117733", "#DDCC77", "#882255", "#44AA99", "#AA4499", "#999933", "#555555",
 )
-DOMAIN_COLOURS = PALETTE[:2]
+# fmt: on
 MARKERS = ("o", "^")
 # Text and outline of the digits written over the points of source and target.
 LABEL_COLOURS = (("black", "white"), ("white", "black"))
-LEGEND = {"loc": "outside lower center", "fontsize": 12, "handletextpad": 0.1, "columnspacing": 1.0}
 NEIGHBOURS = 15
 STATES = {"source": "trained on source", "dann": "after adaptation", "target": "trained on target"}
 
 
-def main() -> None:
-    parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=sorted(PRESETS), help="draw this preset's runs (unset: weights/)")
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=["dann"], help="which of the preset's runs")
-    parser.add_argument("--checkpoint", type=Path, help="draw this one instead")
-    parser.add_argument("--points", type=positive_int, default=2000, help="pictures of each domain")
-    add_common_arguments(parser)
-    arguments = parser.parse_args()
-    device = pick_device(arguments.device)
+def find_weights(arguments: argparse.Namespace) -> list[Path]:
+    """Return the weights to draw; those that are missing are named on standard error.
+
+    Raises:
+        UserError: there are none at all.
+    """
     if arguments.checkpoint:
-        paths = [arguments.checkpoint]
-    elif arguments.preset:
-        runs = workspace(arguments.preset, arguments.output).runs
-        names = [f"p3_{target}_{mode}_seed{arguments.seed}" for mode in arguments.modes for target in TARGETS]
-        paths = [runs / name / "weights.safetensors" for name in names]
+        return [arguments.checkpoint]
+    root, patterns = WEIGHTS, ["p3_{}.safetensors"]
+    if arguments.preset:
+        root = workspace(arguments.preset, arguments.output).runs
+        patterns = [f"p3_{{}}_{mode}_seed{arguments.seed}/weights.safetensors" for mode in arguments.modes]
     elif arguments.modes != ["dann"]:
         raise UserError(
             f"--modes {' '.join(arguments.modes)}: weights/ has dann only; name a --preset you have trained"
         )
+    found: list[Path] = []
+    for pattern in patterns:
+        paths = sorted(root.glob(pattern.format(glob.escape(arguments.target) if arguments.target else "*")))
+        expected = [arguments.target] if arguments.target else REPORTED_TARGETS
+        for path in (root / pattern.format(target) for target in expected):
+            if path not in paths:
+                print(f"note: {path}: not there, so it is not drawn", file=sys.stderr)
+        found += paths
+    if not found:
+        raise UserError(f"{root}: holds nothing to draw; train first, or pass --preset or --checkpoint")
+    return found
+
+
+def load(data_root: Path, domain: str, seed: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return a domain's validation pictures in a random order, and their labels if it has them."""
+    labels = None
+    if has_labels(data_root, domain, "val"):
+        images, labels = load_digits(data_root, domain, "val")
     else:
-        paths = [WEIGHTS / f"p3_{target}.safetensors" for target in TARGETS]
-    models = [load_model(path, device) for path in paths]
-    for path, (model, config, trained) in zip(paths, models, strict=True):
-        seed_everything(arguments.seed)
-        target, mode = trained["target"], trained["mode"]
-        domains = (SOURCE, target)
-        pictures, labels = sample(arguments.data_root, domains, arguments.points, arguments.seed)
-        features = torch.cat([domain_features(model, pictures[i], config, is_source=i == 0) for i in range(2)])
-        features, digits = features.cpu().numpy(), torch.cat(labels).numpy()
-        is_target = np.arange(len(digits)) >= len(labels[0])
-        plane = embed(features, arguments.seed)
-        names = [dataset_name(arguments.data_root, domain) for domain in domains]
-        title = f"{brief(names[0])} → {brief(names[1])}, {STATES[mode]}"
-        space = workspace(trained["preset"], arguments.output)
-        drawn = [picture_path(space, mode, colouring, target) for colouring in ("class", "domain")]
-        for draw, picture in zip((draw_classes, draw_domains), drawn, strict=True):
-            save_figure(draw(plane, digits, is_target, tuple(name.split(" (")[0] for name in names), title), picture)
-        values = separation(features, digits, is_target) | {
-            "source_data": names[0],
-            "target_data": names[1],
-            "preset": trained["preset"],
-            "mode": mode,
-            "seed": trained["seed"],
-            "points_per_domain": len(labels[0]),
-            "neighbours": NEIGHBOURS,
-        }
-        record(space.results, "p3", f"tsne/{target}/{mode}", values, device)
-        print(f"{path}: drawn to {drawn[0]} and {drawn[1]}")
-
-
-def sample(
-    data_root: Path, domains: tuple[str, str], points: int, seed: int
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return equally many random validation pictures and labels of each domain, at most ``points``."""
-    sets = [load_digits(data_root, domain, "val") for domain in domains]
-    count = min(points, *(len(labels) for _, labels in sets))
-    chosen = [
-        torch.randperm(len(labels), generator=generator(seed, "tsne", domain))[:count]
-        for domain, (_, labels) in zip(domains, sets, strict=True)
-    ]
-    pairs = [(images[index], labels[index]) for (images, labels), index in zip(sets, chosen, strict=True)]
-    return [images for images, _ in pairs], [labels for _, labels in pairs]
+        images = load_digit_images(data_root, domain, "val")
+    order = torch.randperm(len(images), generator=generator(seed, "tsne", domain))
+    return images[order], None if labels is None else labels[order]
 
 
 def embed(features: np.ndarray, seed: int) -> np.ndarray:
@@ -132,55 +101,38 @@ def embed(features: np.ndarray, seed: int) -> np.ndarray:
     Source: van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008; the start after Kobak and
     Berens, "The art of using t-SNE for single-cell transcriptomics", 2019.
     """
+    seed %= 2**32  # the largest that scikit-learn takes
     reduced = PCA(min(50, *features.shape), random_state=seed).fit_transform(features)
     perplexity = min(30.0, (len(features) - 1) / 3)
     return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
 
 
-def separation(features: np.ndarray, digits: np.ndarray, is_target: np.ndarray) -> dict[str, float]:
-    """Return how far apart domains and digits are among the features, by nearest neighbours.
-
-    ``knn_domain_accuracy`` is that of telling the domains apart (0.5: perfectly mixed), five-fold;
-    ``knn_transfer_accuracy`` that of naming a target digit by its source neighbours.
-    """
-    neighbours = KNeighborsClassifier(min(NEIGHBOURS, len(digits) // 4))
-    transfer = neighbours.fit(features[~is_target], digits[~is_target]).score(features[is_target], digits[is_target])
-    domain = cross_val_score(neighbours, features, is_target, cv=5).mean()
-    return {"knn_domain_accuracy": round(float(domain), 4), "knn_transfer_accuracy": round(float(transfer), 4)}
-
-
-def picture_path(space: Workspace, mode: str, colouring: str, target: str) -> Path:
-    """Return where the plot coloured by ``colouring`` (class or domain) is written."""
-    return space.images / "P3" / f"{mode.upper()}_{colouring}_TSNE_{target.upper()}.png"
-
-
-def draw_classes(
-    plane: np.ndarray, digits: np.ndarray, is_target: np.ndarray, domains: tuple[str, str], title: str
+def draw(
+    plane: np.ndarray, digits: np.ndarray, is_target: np.ndarray, domains: list[str], title: str, by_digit: bool
 ) -> Figure:
-    """Return the plot with a colour for each digit, and a marker for each domain."""
-    figure, axis = _axes(plane, digits, is_target, title)
-    for domain, marker in enumerate(MARKERS):
-        chosen = is_target == bool(domain)
-        colours = np.array(DIGIT_COLOURS)[digits[chosen]]
-        axis.scatter(*plane[chosen].T, s=14, c=colours, marker=marker, alpha=0.75, linewidths=0)
-    handles = [_handle("s", colour, str(digit)) for digit, colour in enumerate(DIGIT_COLOURS)]
-    handles += [_handle(marker, "#777777", name) for marker, name in zip(MARKERS, domains, strict=True)]
-    handles += _label_handles(domains)
-    figure.legend(handles=handles, ncols=7, **LEGEND)
-    return figure
+    """Return the plot of both domains' points, with every digit of each written where most of its points are."""
+    from matplotlib import patheffects
 
-
-def draw_domains(
-    plane: np.ndarray, digits: np.ndarray, is_target: np.ndarray, domains: tuple[str, str], title: str
-) -> Figure:
-    """Return the plot with a colour and a marker for each domain."""
-    figure, axis = _axes(plane, digits, is_target, title)
-    for domain, (marker, colour) in enumerate(zip(MARKERS, DOMAIN_COLOURS, strict=True)):
+    figure, axes = new_figure(size=(7.0, 7.4))
+    axis = axes[0, 0]
+    axis.set(xticks=[], yticks=[], aspect="equal")
+    axis.set_title(title, fontsize=11)
+    axis.spines[:].set_visible(False)
+    handles = [_handle("s", colour, str(digit)) for digit, colour in enumerate(DIGIT_COLOURS)] if by_digit else []
+    for domain, (marker, (colour, outline), name) in enumerate(zip(MARKERS, LABEL_COLOURS, domains, strict=True)):
         chosen = is_target == bool(domain)
-        axis.scatter(*plane[chosen].T, s=14, c=colour, marker=marker, alpha=0.45, linewidths=0)
-    handles = [_handle(*design) for design in zip(MARKERS, DOMAIN_COLOURS, domains, strict=True)]
-    handles += _label_handles(domains)
-    figure.legend(handles=handles, ncols=4, **LEGEND)
+        colours = np.array(DIGIT_COLOURS)[digits[chosen]] if by_digit else PALETTE[domain]
+        axis.scatter(*plane[chosen].T, s=14, c=colours, marker=marker, alpha=0.75 if by_digit else 0.45, linewidths=0)
+        stroke = [patheffects.withStroke(linewidth=3.5, foreground=outline)]
+        for digit in np.unique(digits[chosen]):
+            text = axis.text(*densest(plane[chosen & (digits == digit)]), str(digit), color=colour, fontsize=19)
+            text.set(weight="bold", ha="center", va="center", zorder=10, path_effects=stroke)
+        handles += [_handle(marker, "#777777" if by_digit else PALETTE[domain], name)]
+        handles += [_handle("$3$", colour, f"digit of {name}", path_effects=stroke)]
+    columns = 7 if by_digit else 4
+    figure.legend(
+        handles=handles, ncols=columns, loc="outside lower center", fontsize=12, handletextpad=0.1, columnspacing=1.0
+    )
     return figure
 
 
@@ -190,34 +142,73 @@ def densest(points: np.ndarray) -> np.ndarray:
     return points[neighbours.kneighbors(points)[0].mean(axis=1).argmin()]
 
 
-def _axes(plane: np.ndarray, digits: np.ndarray, is_target: np.ndarray, title: str) -> tuple[Figure, object]:
-    """Return a figure with every digit of each domain written where most of its points are."""
-    figure, axes = new_figure(size=(7.0, 7.4))
-    axis = axes[0, 0]
-    axis.set(xticks=[], yticks=[], aspect="equal")
-    axis.set_title(title, fontsize=11)
-    axis.spines[:].set_visible(False)
-    for domain, (colour, outline) in enumerate(LABEL_COLOURS):
-        chosen = is_target == bool(domain)
-        for digit in np.unique(digits[chosen]):
-            place = densest(plane[chosen & (digits == digit)])
-            text = axis.text(*place, str(digit), color=colour, fontsize=19, weight="bold")
-            text.set(ha="center", va="center", zorder=10)
-            text.set_path_effects([patheffects.withStroke(linewidth=3.5, foreground=outline)])
-    return figure, axis
+def _handle(marker: str, colour: str, label: str, **style: Any) -> Line2D:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], linestyle="none", marker=marker, color=colour, markersize=10, label=label, **style)
 
 
-def _handle(marker: str, colour: str, label: str) -> Line2D:
-    return Line2D([], [], linestyle="none", marker=marker, color=colour, markersize=10, label=label)
+def draw_model(
+    model: DANN_model, config: TrainConfig, trained: dict[str, Any], shipped: bool, arguments: argparse.Namespace
+) -> None:
+    """Draw both plots of one network, and record what its features are like."""
+    data_root, seed = arguments.data_root, arguments.seed
+    target, mode, preset = arguments.target or trained["target"], trained["mode"], trained["preset"]
+    seed_everything(seed)
+    (source, source_digits), (pictures, digits) = (load(data_root, domain, seed) for domain in (SOURCE, target))
+    count = min(arguments.points, len(source), len(pictures))
+    has_digits = digits is not None
+    digits = digits[:count] if has_digits else predict(model, pictures[:count], config).cpu()
+    source_features = domain_features(model, source[:count], config, is_source=True).cpu()
+    target_features = domain_features(model, pictures[:count], config, is_source=False).cpu()
+    plane = embed(torch.cat([source_features, target_features]).numpy(), seed)
+    shown, is_target = torch.cat([source_digits[:count], digits]).numpy(), np.arange(2 * count) >= count
+
+    titles = [domain_title(domain) for domain in (SOURCE, target)]
+    title = f"{titles[0]} → {titles[1]}, {STATES[mode]}"
+    if not has_digits:
+        title += f" (digits of {titles[1]} as predicted)"
+    space = workspace(preset, arguments.output)
+    recipe = "" if shipped or preset not in PARTS.keys() | {"original"} else f"{preset.upper()}_"
+    drawn = {way: f"P3/{recipe}{mode.upper()}_{way}_TSNE_{target.upper()}.png" for way in ("class", "domain")}
+    for way, name in drawn.items():
+        save_figure(draw(plane, shown, is_target, titles, title, by_digit=way == "class"), space.images / name)
+    values = {
+        "source_data": dataset_name(data_root, SOURCE),
+        "target_data": dataset_name(data_root, target),
+        "preset": preset,
+        "mode": mode,
+        "seed": trained["seed"],
+        "points_per_domain": count,
+        "neighbours": NEIGHBOURS,
+        "other_domain_share": other_domain_share(source_features, target_features, NEIGHBOURS),
+        "pictures": drawn,
+    }
+    if has_digits:
+        transfer = vote_accuracy(source_features, source_digits[:count], target_features, digits, NEIGHBOURS)
+        values["knn_transfer_accuracy"] = transfer
+    record(space.results, "p3", f"tsne/{preset}/{target}/{mode}", values, next(model.parameters()).device)
+    print(" and ".join(str(space.images / name) for name in drawn.values()))
 
 
-def _label_handles(domains: tuple[str, str]) -> list[Line2D]:
-    handles = []
-    for (colour, outline), name in zip(LABEL_COLOURS, domains, strict=True):
-        handle = _handle("$3$", colour, f"digit of {name}")
-        handle.set_path_effects([patheffects.withStroke(linewidth=3, foreground=outline)])
-        handles.append(handle)
-    return handles
+def main() -> None:
+    """Parse the command line and draw every network it names."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--target", help="draw this domain alone (unset: every one there is)")
+    parser.add_argument("--preset", choices=sorted(PRESETS | PARTS), help="draw this preset's runs (unset: weights/)")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=["dann"], help="which of the preset's runs")
+    parser.add_argument("--checkpoint", type=Path, help="draw this one instead")
+    parser.add_argument("--points", type=positive_int, default=2000, help="pictures of each domain")
+    add_common_arguments(parser)
+    arguments = parser.parse_args()
+    device = pick_device(arguments.device)
+    models = [(path, *load_model(path, device)) for path in find_weights(arguments)]
+    for path, model, config, trained in models:
+        target, there = arguments.target or trained["target"], digit_domains(arguments.data_root)
+        if target in there or len(models) == 1:
+            draw_model(model, config, trained, path.parent == WEIGHTS, arguments)
+        else:
+            print(f"note: {arguments.data_root}/digits: has no {target}, so {path} is not drawn", file=sys.stderr)
 
 
 if __name__ == "__main__":

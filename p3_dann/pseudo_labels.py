@@ -1,0 +1,83 @@
+"""Which digits the student is to see in target pictures: those of its averaged teacher, where that is sure enough."""
+
+from __future__ import annotations
+
+import torch
+
+from p3_dann.model import CLASSES
+from p3_dann.presets import TrainConfig
+
+MOMENTUM = 0.99  # of the running share of each digit: it remembers about the last hundred batches
+
+
+class PseudoLabels:
+    """Digits of unlabelled pictures, and what must be remembered from step to step to choose them."""
+
+    def __init__(self, config: TrainConfig, source_labels: torch.Tensor, count: int) -> None:
+        """Follow a teacher on ``count`` target pictures; ``source_labels`` (N,) are those of the source."""
+        self.config = config
+        self.source_share = source_labels.bincount(minlength=CLASSES) / len(source_labels)
+        self.target_share = self.source_share.clone()
+        self.latest = torch.full((count,), CLASSES, device=source_labels.device)  # CLASSES: none was confident yet
+
+    def __call__(
+        self, teacher: torch.Tensor, source: torch.Tensor, samples: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the teacher's digits, int64 (N,), and which of them are followed, float 0 or 1 (N,).
+
+        The threshold is relative to the mean confidence on the source (Berthelot et al., "AdaMatch", 2022, equation
+        for c_tau), so it keeps its meaning under label smoothing.
+
+        Args:
+            teacher: logits (N, 10) of unchanged target pictures.
+            source: logits (M, 10) of source pictures in the same step.
+            samples: numbers (N,) of those target pictures in the data set.
+        """
+        threshold = self.config.confidence * source.detach().softmax(1).amax(1).mean()
+        probabilities = teacher.softmax(1)
+        if self.config.distribution_alignment:
+            self.target_share.lerp_(probabilities.mean(0), 1.0 - MOMENTUM)
+            probabilities = align(probabilities, self.source_share, self.target_share)
+        highest, digits = probabilities.max(1)
+        if self.config.class_thresholds:
+            confident = highest >= threshold
+            threshold = threshold * threshold_factors(self.latest)[digits]
+            self.latest[samples] = torch.where(confident, digits, self.latest[samples])
+        return digits, (highest >= threshold).float()
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return what a checkpoint must hold."""
+        return {"target_share": self.target_share, "latest": self.latest}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Put back what :meth:`state_dict` returned."""
+        self.target_share.copy_(state["target_share"])
+        self.latest.copy_(state["latest"])
+
+
+def align(probabilities: torch.Tensor, wanted: torch.Tensor, running: torch.Tensor) -> torch.Tensor:
+    """Return probabilities (N, 10) whose mean comes to the shares ``wanted`` (10,) where it was ``running`` (10,).
+
+    Distribution alignment: a digit that the teacher names too rarely gains in every picture. It assumes that the
+    target has each digit about as often as the source.
+
+    Source: Berthelot et al., "AdaMatch: A Unified Approach to Semi-Supervised Learning and Domain Adaptation", 2022
+    (there with the source's predictions in place of its labels), after theirs of "ReMixMatch", 2020, section 3.1.
+    """
+    raised = probabilities * (wanted / running.clamp(min=1e-6))
+    return raised / raised.sum(1, keepdim=True)
+
+
+def threshold_factors(latest: torch.Tensor) -> torch.Tensor:
+    """Return for each digit the factor (10,), 0..1, of the threshold from which the teacher is followed.
+
+    Args:
+        latest: the last confident digit (N,) of every target picture; 10 where there was none yet. While these
+            outnumber every digit all factors are lower.
+
+    Source: Zhang et al., "FlexMatch: Boosting Semi-Supervised Learning with Curriculum Pseudo Labeling", 2021,
+    section 3, with its threshold warm-up and convex mapping x / (2 - x).
+    """
+    learned = latest.bincount(minlength=CLASSES + 1)
+    share = learned[:CLASSES] / learned.max()
+    return share / (2.0 - share)
