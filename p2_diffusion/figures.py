@@ -24,7 +24,7 @@ from common.cli import add_common_arguments, make_parser
 from common.dataset import DIGIT_SIZE
 from common.device import autocast, pick_device
 from common.errors import run_main
-from common.files import write_atomic
+from common.files import sha256, write_atomic
 from common.paths import workspace
 from common.pictures import make_grid, save_grid, to_uint8
 from common.progress import progress_bar
@@ -124,7 +124,8 @@ def main() -> None:
     parser.set_defaults(sampler="ddpm")
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
-    model, diffusion, trained = load_model(arguments.checkpoint or shipped_weights(arguments.model), device)
+    checkpoint = arguments.checkpoint or shipped_weights(arguments.model)
+    model, diffusion, trained = load_model(checkpoint, device)
     config = sampler_config(arguments, trained)
     space = workspace(arguments.model, arguments.output)
     folder = space.images / "P2"
@@ -133,7 +134,8 @@ def main() -> None:
     save_grid(images, folder / "diffusion_grid.png", COLUMNS, scale=GRID_SCALE)
     save_strip(moments, folder / "diffusion_grid_time.png")
     save_animation(moments, folder / "reverse.gif")
-    record(space.results, "p2", "figures", {"preset": arguments.model, "seed": arguments.seed} | asdict(config), device)
+    made_with = {"preset": arguments.model, "weights": sha256(checkpoint)[:16], "seed": arguments.seed}
+    record(space.results, "p2", "figures", made_with | asdict(config), device)
     print(f"wrote {folder}/diffusion_grid.png, diffusion_grid_time.png and reverse.gif")
 
 

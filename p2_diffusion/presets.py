@@ -147,12 +147,10 @@ SWEEP_PRESETS = {
     ),
 }
 
-# How each network is sampled from unless told otherwise; sweep.py names the setting that its rule chooses.
+# How each network is sampled from unless told otherwise: what the rule of sweep.py takes. Others take DEFAULT_MODEL's.
 SAMPLING = {
-    "full": SamplerConfig("dpmpp", steps=20, guidance_scale=2.0),
-    "full_cpu": SamplerConfig("dpmpp", steps=20, guidance_scale=2.0),
     "cpu": SamplerConfig("dpmpp", steps=20, guidance_scale=2.0),
-    "sample": SamplerConfig("dpmpp", steps=20, guidance_scale=2.0),
+    "full_cpu": SamplerConfig("dpmpp", steps=20, guidance_scale=2.0),
 }
 DEFAULT_MODEL = "cpu"  # whose shipped weights inference.py takes
 
@@ -163,6 +161,6 @@ def default_sampling(trained: Mapping[str, Any]) -> SamplerConfig:
     Args:
         trained: how it was trained, as its weights file says. One that never saw the null label has no guidance.
     """
-    chosen = SAMPLING[trained["preset"]]
+    chosen = SAMPLING.get(trained["preset"], SAMPLING[DEFAULT_MODEL])
     scale = chosen.guidance_scale if trained["label_dropout"] else 1.0
     return replace(chosen, steps=min(chosen.steps, trained["timesteps"]), guidance_scale=scale)
