@@ -1,0 +1,139 @@
+"""What adaptation is worth the better the inputs are: every method on every rung of a ladder of input treatments.
+
+    python p3_dann/ladder.py                                    # every target of the report, preset cpu, seed 0
+    python p3_dann/ladder.py --seed 1                           # once more: the figure then has their mean and range
+    python p3_dann/ladder.py --targets usps --methods source adversarial
+    python p3_dann/ladder.py --figure-only
+
+Stopped or killed, the same command goes on; finished runs are not trained again. All runs of a rung differ in their
+adaptation alone, and all have the same short schedule. Writes images/P3/ladder.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.cli import add_common_arguments, add_run_arguments, make_parser, positive_int
+from common.distributed import join_world
+from common.errors import UserError, run_main
+from common.paths import workspace
+from common.plots import new_figure, save_figure
+from common.results import of_all_seeds, read_results
+from common.run import Job
+from p3_dann.dataset import REPORTED_TARGETS, SOURCE
+from p3_dann.model import KIND
+from p3_dann.presets import ADAPTATIONS, PRESETS, TrainConfig, presets_for
+from p3_dann.train import data_names, train_and_record
+from p3_dann.until_merged import domain_title
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIGURE = "P3/ladder.png"
+# Each rung has what is below it, and these fields of the preset in place of those of preset `original`.
+RUNGS: dict[str, tuple[str, ...]] = {
+    "plain": (),
+    "normalised": ("instance_norm", "grey"),
+    "intensity": ("invert_probability", "intensity_scale", "intensity_shift", "noise", "blur"),
+    "geometry": (
+        *("affine_degrees", "affine_shear", "affine_shift", "neighbour_probability"),
+        *("source_zoom", "source_width", "target_zoom", "target_width"),
+    ),
+}
+# Mode of training, and its adaptation. Source-only has BatchNorm statistics of the source alone, all others of both.
+METHODS = {"source": "source"} | dict.fromkeys(("joint_batchnorm", "adversarial", "self_ensembling", "both"), "dann")
+RUNG_TITLES = {"plain": "plain pixels", "normalised": "+ normalised, grey"}
+RUNG_TITLES |= {"intensity": "+ intensity, blur", "geometry": "+ geometry, neighbours"}
+METHOD_TITLES = {
+    "source": "source only",
+    "joint_batchnorm": "source only, BatchNorm of both domains",
+    "adversarial": "DANN",
+    "self_ensembling": "self-ensembling",
+    "both": "DANN and self-ensembling",
+}
+
+
+def recipe(rung: str, method: str, target: str, preset: str, steps: int) -> TrainConfig:
+    """Return the configuration of one run of the ladder."""
+    config = replace(presets_for(target)[preset], steps=steps, **ADAPTATIONS.get(method, {}))
+    names = list(RUNGS)
+    above = [field for name in names[names.index(rung) + 1 :] for field in RUNGS[name]]
+    return replace(config, **{field: getattr(PRESETS["original"], field) for field in above})
+
+
+def accuracies(results: Mapping[str, Mapping[str, Any]], rung: str, method: str, target: str) -> list[float]:
+    """Return the validation accuracy of every seed of one run of the ladder."""
+    runs = of_all_seeds(results, f"ladder/{rung}/{method}/{target}")
+    return [run["accuracy"] for run in runs if "accuracy" in run]
+
+
+def draw(results: Mapping[str, Mapping[str, Any]], targets: list[str]) -> Figure:
+    """Return the figure: accuracy over the rungs, a panel for each target, a line with all seeds for each method."""
+    figure, axes = new_figure(1, len(targets), (5.4 * len(targets), 4.6))
+    for axis, target in zip(axes[0], targets, strict=True):
+        for method, title in METHOD_TITLES.items():
+            found = [(number, accuracies(results, rung, method, target)) for number, rung in enumerate(RUNGS)]
+            points = [(number, [100 * value for value in values]) for number, values in found if values]
+            means = [statistics.fmean(values) for _, values in points]
+            (line,) = axis.plot([number for number, _ in points], means, label=title, linewidth=1.6)
+            for number, values in points:
+                axis.plot([number] * len(values), values, ".", color=line.get_color())
+        axis.set_title(f"{domain_title(SOURCE)} → {domain_title(target)}")
+        axis.set_xticks(range(len(RUNGS)), [RUNG_TITLES[rung].replace(", ", ",\n") for rung in RUNGS], fontsize=9)
+        axis.set_ylabel("accuracy on validation pictures, %")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=10)
+    return figure
+
+
+def run_job(arguments: argparse.Namespace, rung: str, method: str, target: str) -> bool:
+    """Train and record one run, unless it is; return whether it is finished."""
+    config = recipe(rung, method, target, arguments.preset, arguments.steps)
+    name = f"p3_ladder/{rung}_{method}_{target}"
+    data = {"mode": METHODS[method], "target": target, "rung": rung, "method": method}
+    data |= data_names(arguments.data_root, target)
+    with join_world(arguments.device) as world:
+        world.check_batch(config.batch_size, least=2)
+        job = Job.of(arguments, config, "p3", KIND, name, f"ladder/{rung}/{method}/{target}", **data)
+        return train_and_record(job, config, world, arguments.data_root)
+
+
+def main() -> None:
+    """Parse the command line, train what is missing, and draw the figure."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--targets", nargs="+", default=list(REPORTED_TARGETS), help="domains to adapt to")
+    parser.add_argument("--rungs", nargs="+", choices=RUNGS, default=list(RUNGS), help="which treatments of the inputs")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="which adaptations")
+    parser.add_argument("--steps", type=positive_int, default=1500, help="of every run")
+    parser.add_argument("--preset", choices=sorted(PRESETS.keys() - {"original"}), default="cpu", help="all the rest")
+    parser.add_argument("--figure-only", action="store_true", help="draw what is recorded")
+    add_common_arguments(parser)
+    add_run_arguments(parser)
+    arguments = parser.parse_args()
+    if arguments.run_dir:
+        raise UserError(f"--run-dir {arguments.run_dir}: is for one training; --output moves all of the ladder")
+    runs = [
+        (rung, method, target)
+        for target in arguments.targets
+        for rung in arguments.rungs
+        for method in arguments.methods
+    ]
+    if not arguments.figure_only and not all(run_job(arguments, *run) for run in runs):
+        return  # --max-seconds
+    space = workspace(arguments.preset, arguments.output)
+    results = read_results(space.results, "p3")
+    drawn = [target for target in arguments.targets if any(accuracies(results, *run[:2], target) for run in runs)]
+    if drawn:
+        save_figure(draw(results, drawn), space.images / FIGURE)
+        print(f"wrote {space.images / FIGURE}")
+
+
+if __name__ == "__main__":
+    run_main(main)
