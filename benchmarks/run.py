@@ -29,7 +29,7 @@ from common.device import bfloat16_is_fast, pick_device
 from common.errors import UserError, run_main
 from common.paths import ROOT, Workspace, workspace
 from common.progress import progress_bar
-from common.report import Results, duration, table
+from common.report import Results, duration, measured_on, table
 from common.results import read_results, record
 
 # The same work as that of the plain loops: no augmentation but theirs. Batches that two CPU cores can bear.
@@ -149,29 +149,27 @@ def rounded(thing: Any) -> Any:
 
 def speed_table(results: Results) -> str:
     """Return the comparison with the plain loops; a ratio is bold where no trial says otherwise."""
+    entries = {problem: entry for problem in TRAININGS if (entry := results.get(f"speed/{problem}"))}
     rows = []
-    for problem, (name, batch_size, _) in TRAININGS.items():
-        if entry := results.get(f"speed/{problem}"):
-            low, high = entry["ratio_range"]
-            ratio = f"{entry['ratio']:.2f}"
-            ratio = f"{f'**{ratio}**' if low > 1 else ratio} ({low:.2f} to {high:.2f})"
-            figures = [f"{entry['ours']:.1f}", f"{entry['plain']:.1f}", ratio]
-            rows.append([name, batch_size, *figures, entry["precision"], entry["device"]])
-    header = ["training", "batch", "images/s", "plain loop", "ratio (range)", "ours in", "device"]
-    return table(header, rows) if rows else "*Not measured yet.*\n"
+    for problem, entry in entries.items():
+        low, high = entry["ratio_range"]
+        ratio = f"**{entry['ratio']:.2f}**" if low > 1 else f"{entry['ratio']:.2f}"
+        figures = [f"{entry['ours']:.1f}", f"{entry['plain']:.1f}", f"{ratio} ({low:.2f} to {high:.2f})"]
+        rows.append([TRAININGS[problem][0], entry["batch_size"], *figures, entry["precision"]])
+    header = ["training", "batch", "images/s", "plain loop", "ratio (range)", "ours in"]
+    return f"{table(header, rows)}\n*{measured_on([*entries.values()])}*\n" if rows else "*Not measured yet.*\n"
 
 
 def times_table(results: Results) -> str:
     """Return what loading and the inference commands take; empty where neither was measured."""
+    entries = [results[name] for name in ("loading", "inference") if name in results]
     rows = []
     if entry := results.get("loading"):
-        for way, name in (("decode_seconds", "from PNG files"), ("cache_seconds", "from the cache")):
-            rows.append([f"MNIST-M, {name}", f"{entry['images']:,}", f"{entry[way]:.2f} s", entry["device"]])
+        for way, name in (("decode_seconds", "PNG files"), ("cache_seconds", "the cache")):
+            rows.append([f"loading MNIST-M from {name}", f"{entry['images']:,}", f"{entry[way]:.2f} s"])
     if entry := results.get("inference"):
-        for one in entry["commands"]:
-            taken = [f"{one['pictures']:,}", duration(one["seconds"]), entry["device"]]
-            rows.append([f"`python {one['command']}`", *taken])
-    return table(["", "pictures", "time", "device"], rows) if rows else ""
+        rows += [[f"`{one['command']}`", f"{one['pictures']:,}", duration(one["seconds"])] for one in entry["commands"]]
+    return f"{table(['', 'pictures', 'time'], rows)}\n*{measured_on(entries)}*\n" if rows else ""
 
 
 PARTS = {"speed": speed, "loading": loading, "inference": inference}

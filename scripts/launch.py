@@ -153,8 +153,13 @@ def main() -> None:
         header = re.match(r"#!.*\n((?:#.*\n)+)", Path(script).read_text(encoding="utf-8"))
         print(re.sub(r"(?m)^# ?", "", header[1]), end="")
         return
+    stages = read_commands(sys.stdin.read(), [word for word in options if word != "--list"], preset)
+    if "--list" in options:
+        for command in (command for paragraphs in stages for commands in paragraphs for command in commands):
+            print(shlex.join(command))
+        return
     launcher = Launcher()
-    for paragraphs in read_commands(sys.stdin.read(), options, preset):
+    for paragraphs in stages:
         if not launcher.status:
             launcher.run_stage(paragraphs)
     sys.exit(launcher.status)

@@ -77,7 +77,7 @@ def comparison_table(results: Results) -> str:
         for preset in PRESETS[:-1]:
             found = [entry for key, entry in results.items() if re.fullmatch(keys.format(preset), key)]
             values = [entry[value] for entry in found if isinstance(entry.get(value), float)]
-            if values and all(is_most_of(entry[data], others_data) for entry in found):
+            if values and all(is_most_of(entry.get(data, ""), others_data) for entry in found):
                 mean = statistics.fmean(values)
                 rows.append([name, original, best, percent(mean) if mean <= 1 else f"{mean:.2f}"])
                 break

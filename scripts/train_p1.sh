@@ -6,7 +6,7 @@
 #   bash scripts/train_p1.sh --ablation                        # also B without each of its ingredients
 #   bash scripts/train_p1.sh --steps 4000                      # other options go to p1_gan/train.py
 #
-# Also --data-root, --output and --seed. Stopped, the same command goes on.
+# Also --data-root, --output and --seed; --list only shows the commands. Stopped, the same command goes on.
 source "$(dirname "${BASH_SOURCE[0]}")/python.sh"
 
 a="--method A --checkpoint {runs}/p1_A_seed{seed}/weights.safetensors"
