@@ -24,11 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.paths import ROOT, workspace
 
 SHARED = ("--preset", "--data-root", "--output", "--seed", "--device")
-TAKEN = {  # by the commands that do not take all of them
-    "prepare.py": ("--data-root",),
-    "inference.py": ("--seed", "--device"),
-    "figures.py": ("--output", "--seed", "--device"),
-    "render_report.py": ("--preset", "--output"),
+TAKEN = {  # by commands that do not take all of them
+    "data/prepare.py": ("--data-root",),
+    "p1_gan/evaluate.py": ("--data-root", "--output", "--seed", "--device"),
+    "p1_gan/figures.py": ("--output", "--seed", "--device"),
+    "p2_diffusion/inference.py": ("--seed", "--device"),
+    "p2_diffusion/figures.py": ("--output", "--seed", "--device"),
+    "scripts/render_report.py": ("--preset", "--output"),
 }
 CONDITION = re.compile(r"((?:if|unless) (?:[\w-]+ )*[\w-]+): ")
 
@@ -66,7 +68,7 @@ def read_commands(text: str, options: Sequence[str], preset: str) -> list[list[l
         script = Path(words[0])
         if script.suffix not in (".py", ".sh"):
             return words
-        taken = TAKEN.get(script.name, SHARED)
+        taken = TAKEN.get(words[0], SHARED)
         words += [
             word for option in taken if option in shared and option not in words for word in (option, shared[option])
         ]
@@ -151,8 +153,13 @@ def main() -> None:
         header = re.match(r"#!.*\n((?:#.*\n)+)", Path(script).read_text(encoding="utf-8"))
         print(re.sub(r"(?m)^# ?", "", header[1]), end="")
         return
+    stages = read_commands(sys.stdin.read(), [word for word in options if word != "--list"], preset)
+    if "--list" in options:
+        for command in (command for paragraphs in stages for commands in paragraphs for command in commands):
+            print(shlex.join(command))
+        return
     launcher = Launcher()
-    for paragraphs in read_commands(sys.stdin.read(), options, preset):
+    for paragraphs in stages:
         if not launcher.status:
             launcher.run_stage(paragraphs)
     sys.exit(launcher.status)

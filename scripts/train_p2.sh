@@ -5,7 +5,7 @@
 #   bash scripts/train_p2.sh --preset full --device cuda
 #   bash scripts/train_p2.sh --no-sweep --steps 4000           # other options go to p2_diffusion/train.py
 #
-# Also --data-root, --output and --seed. Stopped, the same command goes on.
+# Also --data-root, --output and --seed; --list only shows the commands. Stopped, the same command goes on.
 source "$(dirname "${BASH_SOURCE[0]}")/python.sh"
 
 judge="{runs}/p2_judge_seed{seed}/weights.safetensors"

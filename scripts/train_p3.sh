@@ -7,8 +7,10 @@
 #   bash scripts/train_p3.sh --ladder                          # also p3_dann/ladder.py
 #   bash scripts/train_p3.sh --no-original --steps 2000        # other options go to p3_dann/train.py
 #
-# Also --data-root and --output. Stopped, the same command goes on.
+# Also --data-root and --output; --list only shows the commands. Stopped, the same command goes on.
 source "$(dirname "${BASH_SOURCE[0]}")/python.sh"
+
+parts="joint_batchnorm adversarial adversarial_weak conditional both both_shared_augmentation unaligned refined"
 
 commands() { # of one target
     cat <<COMMANDS
@@ -17,18 +19,15 @@ p3_dann/train.py --target $1 --mode dann
 p3_dann/train.py --target $1 --mode target
 unless sample unless --no-original: p3_dann/train.py --target $1 --mode source --preset original
 unless sample unless --no-original: p3_dann/train.py --target $1 --mode dann --preset original
-if --parts unless sample: p3_dann/train.py --target $1 --mode dann --preset adversarial
-if --parts unless sample: p3_dann/train.py --target $1 --mode dann --preset adversarial_weak
-if --parts unless sample: p3_dann/train.py --target $1 --mode dann --preset self_ensembling
-if --parts unless sample: p3_dann/train.py --target $1 --mode dann --preset joint_batchnorm
+$(printf "if --parts unless sample: p3_dann/train.py --target $1 --mode dann --preset %s\n" $parts)
 
 COMMANDS
 }
-more() {
+last() {
     cat <<COMMANDS
 wait
 p3_dann/tsne.py --modes dann source
 if --ladder: p3_dann/ladder.py
 COMMANDS
 }
-exec "$python" "$root/scripts/launch.py" "$0" cpu "$@" < <(commands svhn && commands usps && more)
+exec "$python" "$root/scripts/launch.py" "$0" cpu "$@" < <(commands svhn && commands usps && last)

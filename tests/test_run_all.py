@@ -72,7 +72,7 @@ def test_a_signal_reaches_every_command_and_starts_no_other(tmp_path: Path, numb
 
 def test_options_go_where_they_belong(tmp_path: Path) -> None:
     listed = """if sample: a/train.py --mode dann
-unless sample unless --quick: a/inference.py {runs}/x --checkpoint {runs}/weights.safetensors --seed {second_seed}
+unless sample unless --quick: p2_diffusion/inference.py {runs}/x --checkpoint {runs}/weights.safetensors --seed {second_seed}
 if --more unless sample: a/evaluate.py --preset other
 b/train_judge.py"""
 
@@ -87,7 +87,7 @@ b/train_judge.py"""
         [f"{b}/train_judge.py", "--preset", "cpu", "--seed", "3"],
     ]
     assert read("--output", out, "--seed", "3", "--device", "cpu")[0] == [
-        f"{a}/inference.py",
+        str(ROOT / "p2_diffusion/inference.py"),
         f"{out}/runs/cpu/x",
         "--checkpoint",
         f"{out}/runs/cpu/weights.safetensors",
