@@ -44,16 +44,16 @@ TINY = replace(
     initial_weights="",
     channel_mults=(1, 1),
     attention_levels=(),
-    timesteps=TIMESTEPS,
-    steps=4,
+    timesteps=3,
+    steps=3,
     batch_size=8,
     warmup_steps=1,
-    log_every=2,
-    sample_every=4,
+    log_every=1,
+    sample_every=3,
     dropout=0.1,
 )
 SIZE = ("--channel-mults", 1, 1, "--attention-levels", "--timesteps", TIMESTEPS, "--batch-size", 8)
-SCHEDULE = ("--initial-weights", "", *SIZE, "--steps", 4, "--log-every", 2, "--sample-every", 4)
+SCHEDULE = ("--initial-weights", "", *SIZE, "--steps", 4, "--log-every", 2)
 CPU = torch.device("cpu")
 
 
@@ -85,7 +85,8 @@ def trained(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     call(train_judge.main, *places(data_root, output), "--epochs", 2, "--batch-size", 16, "--log-every", 1)
     call(train.main, *places(data_root, output), *SCHEDULE)
     call(sweep.main, *places(data_root, output), *sweep_arguments(output))
-    call(figures.main, "--model", "sample", "--output", output, "--device", "cpu", "--checkpoint", weights_of(output))
+    drawn = ("--model", "sample", "--checkpoint", weights_of(output), "--guidance-scale", 1)
+    call(figures.main, *drawn, "--output", output, "--device", "cpu")
     return output
 
 
@@ -432,7 +433,7 @@ def test_drawing_alone_or_in_a_batch_is_the_same(trained: Path) -> None:
 
 def test_figures_show_one_run_of_the_sampler(trained: Path, tmp_path: Path) -> None:
     model, diffusion, _ = load_model(weights_of(trained), CPU)
-    images, moments = figures.draw_grid(model, diffusion, SamplerConfig("ddpm", TIMESTEPS, 2.0), seed=0)
+    images, moments = figures.draw_grid(model, diffusion, SamplerConfig("ddpm", TIMESTEPS), seed=0)
     assert sorted(moments) == [*range(TIMESTEPS + 1)]
     assert torch.equal(moments[TIMESTEPS], images[::10])
     folder = trained / "images" / "P2"
@@ -461,7 +462,7 @@ def test_an_animation_of_noise_stays_small(tmp_path: Path) -> None:
 
 def test_moments_of_a_fast_sampler_count_time_steps(trained: Path) -> None:
     model, diffusion, _ = load_model(weights_of(trained), CPU)
-    images, moments = figures.draw_grid(model, diffusion, SamplerConfig("ddim", 3, 2.0), seed=0)
+    images, moments = figures.draw_grid(model, diffusion, SamplerConfig("ddim", 3), seed=0)
     assert sorted(moments) == [0, 3, 5, 6]  # T - 1 less the time steps 5, 2 and 0, and T
     assert torch.equal(moments[TIMESTEPS], images[::10])
     assert sorted(figures.evenly(dict.fromkeys(range(201)), 6)) == [0, 40, 80, 120, 160, 200]
