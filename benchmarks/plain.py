@@ -1,5 +1,7 @@
 """The loops that ours are compared with: same networks, batches and losses, written as tutorials write them.
 
+    python benchmarks/plain.py p1 --batch-size 32      # prints pictures a second
+
 float32, torch's default memory layout, and a DataLoader whose workers decode every PNG anew in every epoch. Each
 function yields after every finished step, without end.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import csv
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from common.cli import add_common_arguments, make_parser, positive_int
+from common.errors import run_main
 from p1_gan.model import LATENT_SIZE, DCGAN_Discriminator, DCGAN_Generator
 from p2_diffusion.model import UNet
 from p3_dann.model import DANN_model, grl_lambda_at
@@ -119,3 +123,31 @@ def p3(data_root: Path, batch_size: int, device: torch.device) -> Iterator[None]
 
 
 LOOPS = {"p1": p1, "p2": p2, "p3": p3}
+WARM_UP_STEPS, LEAST_STEPS = 3, 3
+
+
+def main() -> None:
+    """Parse the command line and time a loop."""
+    parser = make_parser(__doc__)
+    parser.add_argument("problem", choices=LOOPS)
+    parser.add_argument("--batch-size", type=positive_int, default=32, help="pictures a step")
+    parser.add_argument("--seconds", type=float, default=15.0, help="how long steps are timed")
+    add_common_arguments(parser, output=False)
+    parser.set_defaults(device="cpu")  # without the settings of common.device
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    torch.manual_seed(arguments.seed)
+    begun = 0.0
+    for step, _ in enumerate(LOOPS[arguments.problem](arguments.data_root, arguments.batch_size, device), 1):
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if step == WARM_UP_STEPS:
+            begun = now
+        elif step >= WARM_UP_STEPS + LEAST_STEPS and now - begun >= arguments.seconds:
+            break
+    print(arguments.batch_size * (step - WARM_UP_STEPS) / (now - begun))
+
+
+if __name__ == "__main__":
+    run_main(main)

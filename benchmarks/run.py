@@ -1,67 +1,52 @@
-"""Measure the speed of this repository on this machine, side by side with plain loops.
+"""Measure the speed of this repository on this machine, training side by side with plain loops.
 
-    python benchmarks/run.py                        # everything: about 20 minutes on two cores
-    python benchmarks/run.py --only speed loading --trials 1
+    python benchmarks/run.py                        # about 15 minutes on two cores
+    python benchmarks/run.py --only speed --trials 1
     python benchmarks/run.py --only inference       # the commands that use the shipped weights
 
-Every measurement runs in a process of its own; ours and the plain loop take turns, so that a machine that slows
-down slows both. Results go to results/benchmarks.json, plots to images/benchmarks/, tables to the terminal.
+Training and inference run as commands of their own, ours and the plain loop in turns, so that a machine that slows down
+slows both. Results go to results/benchmarks.json, tables to the terminal.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import report
-from common.cache import list_images
+from common.cache import list_images, load_images
 from common.cli import add_common_arguments, make_parser, positive_int
-from common.dataset import dataset_name
+from common.dataset import DIGIT_SIZE, dataset_name
 from common.device import bfloat16_is_fast, pick_device
 from common.errors import UserError, run_main
 from common.paths import ROOT, Workspace, workspace
-from common.plots import new_figure, save_figure
 from common.progress import progress_bar
+from common.report import Results, duration, measured_on, table
 from common.results import read_results, record
 
-BATCH_SIZES = {"p1": 32, "p2": 8, "p3": 64}  # what two CPU cores can bear with the networks of the report
-LAYOUTS = {"p1": (32, 15), "p2": (8, 5), "p2-cpu": (32, 20), "p3": (64, 100)}  # batch, passes of each order
-GROWING_BATCHES = (32, 64, 128, 256, 512)
-GROWING_SETS = (10_000, 50_000, 200_000)
-DIFFERENT_FILES = 1000  # a growing data set repeats so many files under new names
-
-
-@dataclass(frozen=True)
-class Inference:
-    """An inference command as README.md has it, and how long it may take on two CPU cores."""
-
-    command: str
-    limit_seconds: int  # the course's
-    aim_seconds: int | None = None  # our own
-    count_option: str = ""
-    pictures_per_count: int = 1
-
-
+# The same work as that of the plain loops: no augmentation but theirs. Batches that two CPU cores can bear.
+TRAININGS = {
+    "p1": ("P1, DCGAN", 32, "p1_gan/train.py --method A"),
+    "p2": ("P2, the U-Net of the original report", 8, "p2_diffusion/train.py --preset full --no-compile"),
+    "p3": ("P3, DANN as in the original report", 64, "p3_dann/train.py --mode dann --target svhn --preset original"),
+}
+# Commands as README.md has them, the option that says how many pictures, and how many one of its units are.
 INFERENCES = (
-    Inference("p1_gan/inference.py faces --method A", 600, 30, "--num"),
-    Inference("p1_gan/inference.py faces --method B", 600, 30, "--num"),
-    Inference("p2_diffusion/inference.py digits", 900, None, "--num-per-digit", 10),
-    Inference("p3_dann/inference.py hw2_data/digits/svhn/data pred.csv", 600),
-    Inference("p3_dann/inference.py hw2_data/digits/usps/data pred.csv", 600),
+    ("p1_gan/inference.py faces --method A", "--num", 1),
+    ("p1_gan/inference.py faces --method B", "--num", 1),
+    ("p2_diffusion/inference.py digits", "--num-per-digit", 10),
+    ("p3_dann/inference.py hw2_data/digits/svhn/data pred.csv", "", 0),
+    ("p3_dann/inference.py hw2_data/digits/usps/data pred.csv", "", 0),
 )
+WARM_UP_SECONDS = 5
 
 
 def printed_by(script: str, *options: object, folder: Path | None = None) -> str:
@@ -78,141 +63,78 @@ def printed_by(script: str, *options: object, folder: Path | None = None) -> str
     return done.stdout
 
 
-def measure(*command: object) -> dict[str, Any]:
-    """Run ``one.py`` and return what it measured."""
-    return json.loads(printed_by("benchmarks/one.py", *command).splitlines()[-1])
+def ours(problem: str, arguments: argparse.Namespace) -> float:
+    """Return the pictures a second of train.py: of what a long run does beyond a short one, both from the start."""
+    _, batch_size, command = TRAININGS[problem]
+    script, *options = command.split()
+    options += ["--batch-size", str(batch_size), "--data-root", arguments.data_root, "--device", arguments.device]
+    done = []
+    for seconds in (WARM_UP_SECONDS, WARM_UP_SECONDS + arguments.seconds):
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder) / "run"
+            printed_by(script, *options, "--max-seconds", seconds, "--output", folder, "--run-dir", run)
+            done.append(json.loads((run / "timing.json").read_text()))
+    short, long = done
+    return batch_size * (long["step"] - short["step"]) / (long["seconds"] - short["seconds"])
 
 
-def measure_training(
-    problem: str, way: str, batch_size: int, seconds: float, arguments: argparse.Namespace
-) -> dict[str, Any]:
-    """Time training steps for so many seconds."""
-    options = ["--batch-size", batch_size, "--seconds", seconds, "--data-root", arguments.data_root]
-    options += ["--device", arguments.device, "--started", time.time()]
-    return measure("train", problem, way, *options)
-
-
-def median_of(trials: Sequence[dict[str, Any]], key: str) -> float:
-    """Return the median of a measured value."""
-    return statistics.median(trial[key] for trial in trials)
+def plain(problem: str, arguments: argparse.Namespace) -> float:
+    """Return the pictures a second of the plain loop."""
+    options = ["--batch-size", TRAININGS[problem][1], "--seconds", arguments.seconds, "--device", arguments.device]
+    return float(printed_by("benchmarks/plain.py", problem, *options, "--data-root", arguments.data_root))
 
 
 def speed(arguments: argparse.Namespace, space: Workspace) -> None:
-    """Compare our training steps with the plain loops, and see where the time of ours goes."""
-    for problem, batch_size in BATCH_SIZES.items():
-        ways = {"ours": (problem, "ours"), "plain": (problem, "plain")}
-        if problem == "p3":
-            ways["best"] = ("p3-best", "ours")
-        trials: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
-        turns = [way for _ in range(arguments.trials) for way in ways]
-        for way in progress_bar(turns, desc=f"speed of {problem}", unit="run"):
-            trials[way].append(measure_training(*ways[way], batch_size, arguments.seconds, arguments))
-        ratios = [
-            ours["images_per_second"] / plain["images_per_second"]
-            for ours, plain in zip(trials["ours"], trials["plain"], strict=True)
-        ]
-        values = {"batch_size": batch_size, "trials": arguments.trials, "ratio": statistics.median(ratios)}
-        values |= {"ratio_range": [min(ratios), max(ratios)]}
-        values["precision"] = "bfloat16" if bfloat16_is_fast(pick_device(arguments.device)) else "float32"
-        for way, measured in trials.items():
-            values[way] = {key: median_of(measured, key) for key in measured[0] if key not in ("steps", "shares")}
-            if way != "plain":
-                parts = measured[0]["shares"]
-                values[way]["shares"] = {part: statistics.fmean(m["shares"][part] for m in measured) for part in parts}
-        record(space.results, "benchmarks", f"speed/{problem}", rounded(values), pick_device(arguments.device))
-
-
-def layout(arguments: argparse.Namespace, space: Workspace) -> None:
-    """Compare the two memory orders of images, which each problem's ``memory_format`` was chosen by."""
-    values: dict[str, Any] = {}
-    for problem, (batch_size, passes) in progress_bar(LAYOUTS.items(), desc="memory order", unit="network"):
-        options = ["--batch-size", batch_size, "--trials", passes, "--device", arguments.device]
-        values[problem] = measure("layout", problem, *options) | {"batch_size": batch_size}
-    record(space.results, "benchmarks", "layout", rounded(values), pick_device(arguments.device))
-
-
-def copies(source: Path, count: int, folder: Path) -> Path:
-    """Fill ``folder`` with ``count`` pictures: links to files of ``source``, copied once, in turn."""
-    originals = []
-    (folder / "originals").mkdir(parents=True)
-    (folder / "data").mkdir()
-    for name in list_images(source)[:DIFFERENT_FILES]:
-        originals.append(folder / "originals" / name)
-        originals[-1].write_bytes((source / name).read_bytes())
-    for index in range(count):
-        os.link(originals[index % len(originals)], folder / "data" / f"{index:06d}.png")
-    return folder / "data"
+    """Compare our training steps with those of the plain loops."""
+    device = pick_device(arguments.device)
+    for problem, (_, batch_size, _) in TRAININGS.items():
+        trials = progress_bar(range(arguments.trials), desc=f"speed of {problem}", unit="trial")
+        pairs = [(ours(problem, arguments), plain(problem, arguments)) for _ in trials]
+        ratios = [fast / slow for fast, slow in pairs]
+        values = {
+            "batch_size": batch_size,
+            "trials": arguments.trials,
+            "precision": "bfloat16" if bfloat16_is_fast(device) else "float32",
+            "ours": statistics.median(pair[0] for pair in pairs),
+            "plain": statistics.median(pair[1] for pair in pairs),
+            "ratio": statistics.median(ratios),
+            "ratio_range": [min(ratios), max(ratios)],
+        }
+        record(space.results, "benchmarks", f"speed/{problem}", rounded(values), device)
 
 
 def loading(arguments: argparse.Namespace, space: Workspace) -> None:
-    """Time the first and the second start on the training pictures of MNIST-M."""
-    source = arguments.data_root / "digits" / "mnistm" / "data"
-    trials = []
-    for _ in progress_bar(range(arguments.trials), desc="loading", unit="run"):
-        with tempfile.TemporaryDirectory() as folder:
-            trials.append(measure("load", copies(source, len(list_images(source)), Path(folder))))
-    values = {key: median_of(trials, key) for key in trials[0]} | {"trials": arguments.trials}
+    """Time the decoding of MNIST-M's pictures, and reading them from the cache that training makes."""
+    folder = arguments.data_root / "digits" / "mnistm" / "data"
+    names = list_images(folder)
+    load_images(folder, names, DIGIT_SIZE)  # makes the cache
+    ways = {"decode_seconds": False, "cache_seconds": True}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in progress_bar(range(arguments.trials), desc="loading", unit="trial"):
+        for way, cache in ways.items():
+            begun = time.perf_counter()
+            load_images(folder, names, DIGIT_SIZE, cache=cache)
+            seconds[way].append(time.perf_counter() - begun)
+    values: dict[str, Any] = {way: statistics.median(trials) for way, trials in seconds.items()}
     values["ratio"] = values["decode_seconds"] / values["cache_seconds"]
-    values["dataset"] = dataset_name(arguments.data_root, "mnistm")
+    values |= {"images": len(names), "dataset": dataset_name(arguments.data_root, "mnistm"), "trials": arguments.trials}
     record(space.results, "benchmarks", "loading", rounded(values), pick_device(arguments.device))
-
-
-def growth(arguments: argparse.Namespace, space: Workspace) -> None:
-    """See how time and memory grow with the data set and with the batch."""
-    device = pick_device(arguments.device)
-    source = arguments.data_root / "digits" / "mnistm" / "data"
-    sets, batches = [], []
-    for count in progress_bar(GROWING_SETS, desc="growing data", unit="run"):
-        with tempfile.TemporaryDirectory() as folder:
-            sets.append(measure("load", copies(source, count, Path(folder))))
-    for batch_size in progress_bar(GROWING_BATCHES, desc="growing batch", unit="run"):
-        # A third of the time, as nothing is divided by a noisy second measurement.
-        measured = measure_training("p3-best", "ours", batch_size, arguments.seconds / 3, arguments)
-        batches.append({"batch_size": batch_size} | {k: v for k, v in measured.items() if k != "shares"})
-    record(space.results, "benchmarks", "growth", rounded({"data": sets, "batch": batches}), device)
-    draw_growth(space)
-
-
-def draw_growth(space: Workspace) -> None:
-    """Draw the plot of ``growth``, on logarithmic axes: what is proportional to the count follows its dotted line."""
-    entry = read_results(space.results, "benchmarks")["growth"]
-    figure, axes = new_figure(1, 4, (15.0, 3.6))
-    panels = [
-        ("loading", "images", "seconds", {"decode_seconds": "PNG files", "cache_seconds": "cache"}),
-        ("memory of the data", "images", "MiB", {"tensor_mib": "pictures", "peak_memory_mib": "process, peak"}),
-        ("one step (P3)", "batch_size", "seconds", {"seconds_per_step": "step"}),
-        ("peak memory (P3)", "batch_size", "MiB", {"peak_memory_mib": "process, peak"}),
-    ]
-    for axis, (title, x, unit, lines) in zip(axes[0], panels, strict=True):
-        points = entry["data" if x == "images" else "batch"]
-        xs = [point[x] for point in points]
-        for key, label in lines.items():
-            ys = [point[key] for point in points]
-            (line,) = axis.plot(xs, ys, marker="o", label=label)
-            if key != "peak_memory_mib":  # of which torch itself is a part that does not grow
-                axis.plot(xs, [ys[0] * count / xs[0] for count in xs], ":", color=line.get_color(), alpha=0.6)
-        axis.set(title=title, xlabel=x.replace("_", " "), ylabel=unit, xscale="log", yscale="log")
-        axis.set_xticks(xs, [f"{count:,}" for count in xs])
-        axis.set_xticks([], minor=True)
-        axis.legend()
-    save_figure(figure, space.images / "benchmarks" / "growth.png")
 
 
 def inference(arguments: argparse.Namespace, space: Workspace) -> None:
     """Time the inference commands from the start of Python to the last file, with the shipped weights."""
     commands = []
-    for one in progress_bar(INFERENCES, desc="inference", unit="command"):
-        script, *options = one.command.split()
-        if one.count_option:
-            options += [one.count_option, str(-(-arguments.pictures // one.pictures_per_count))]
+    for command, count_option, unit in progress_bar(INFERENCES, desc="inference", unit="command"):
+        script, *options = command.split()
+        if count_option:
+            options += [count_option, str(-(-arguments.pictures // unit))]
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "hw2_data").symlink_to(arguments.data_root)
             begun = time.perf_counter()
             printed = printed_by(script, *options, "--device", arguments.device, folder=Path(folder))
             seconds = time.perf_counter() - begun
-        values = {"command": one.command, "pictures": int(re.search(r"(\d+) pictures", printed)[1])}
-        values |= {"seconds": seconds, "limit_seconds": one.limit_seconds, "aim_seconds": one.aim_seconds}
-        commands.append(values)
+        pictures = int(re.search(r"(\d+) pictures", printed)[1])
+        commands.append({"command": command, "pictures": pictures, "seconds": seconds})
     record(space.results, "benchmarks", "inference", rounded({"commands": commands}), pick_device(arguments.device))
 
 
@@ -225,25 +147,50 @@ def rounded(thing: Any) -> Any:
     return float(f"{thing:.4g}") if isinstance(thing, float) else thing
 
 
-PARTS = {"speed": speed, "layout": layout, "loading": loading, "growth": growth, "inference": inference}
+def speed_table(results: Results) -> str:
+    """Return the comparison with the plain loops; a ratio is bold where no trial says otherwise."""
+    entries = {problem: entry for problem in TRAININGS if (entry := results.get(f"speed/{problem}"))}
+    rows = []
+    for problem, entry in entries.items():
+        low, high = entry["ratio_range"]
+        ratio = f"**{entry['ratio']:.2f}**" if low > 1 else f"{entry['ratio']:.2f}"
+        figures = [f"{entry['ours']:.1f}", f"{entry['plain']:.1f}", f"{ratio} ({low:.2f} to {high:.2f})"]
+        rows.append([TRAININGS[problem][0], entry["batch_size"], *figures, entry["precision"]])
+    header = ["training", "batch", "images/s", "plain loop", "ratio (range)", "ours in"]
+    return f"{table(header, rows)}\n*{measured_on([*entries.values()])}*\n" if rows else "*Not measured yet.*\n"
+
+
+def times_table(results: Results) -> str:
+    """Return what loading and the inference commands take; empty where neither was measured."""
+    entries = [results[name] for name in ("loading", "inference") if name in results]
+    rows = []
+    if entry := results.get("loading"):
+        for way, name in (("decode_seconds", "PNG files"), ("cache_seconds", "the cache")):
+            rows.append([f"loading MNIST-M from {name}", f"{entry['images']:,}", f"{entry[way]:.2f} s"])
+    if entry := results.get("inference"):
+        rows += [[f"`{one['command']}`", f"{one['pictures']:,}", duration(one["seconds"])] for one in entry["commands"]]
+    return f"{table(['', 'pictures', 'time'], rows)}\n*{measured_on(entries)}*\n" if rows else ""
+
+
+PARTS = {"speed": speed, "loading": loading, "inference": inference}
 
 
 def main() -> None:
-    """Parse the command line, measure, draw, and print the tables."""
+    """Parse the command line, measure, and print the tables."""
     parser = make_parser(__doc__)
     add_common_arguments(parser)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
     parser.add_argument("--trials", type=positive_int, default=3, help="how often; medians are kept")
-    parser.add_argument("--seconds", type=float, default=15.0, help="how long the steps of one trial are timed")
+    parser.add_argument("--seconds", type=positive_int, default=15, help="how long the steps of one trial are timed")
     parser.add_argument("--pictures", type=positive_int, default=1000, help="how many P1 and P2 draw in inference")
     arguments = parser.parse_args()
     arguments.data_root = arguments.data_root.resolve()
+    arguments.device = str(pick_device(arguments.device))
     space = workspace("cpu", arguments.output)
-    measured = [part for part in PARTS if part in arguments.only]
-    for part in measured:
+    for part in arguments.only:
         PARTS[part](arguments, space)
-    print(report.tables(space, measured))
-    print(f"wrote {space.results / 'benchmarks.json'}")
+    results = read_results(space.results, "benchmarks")
+    print(f"{speed_table(results)}\n{times_table(results)}\nwrote {space.results / 'benchmarks.json'}")
 
 
 if __name__ == "__main__":

@@ -10,18 +10,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from common.decode import read_image
 from common.errors import UserError
-from common.files import leads_outside, write_atomic
+from common.files import write_atomic
 from common.progress import progress_bar
-
-# read_image compares the size before it decodes, so Pillow's warning about huge pictures says nothing new.
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def load_images(
@@ -30,13 +26,12 @@ def load_images(
     size: int,
     mode: str | None = None,
     cache: bool = True,
-    follow_links: bool = False,
 ) -> torch.Tensor:
     """Return the named pictures of ``folder`` as one tensor, decoding PNG files only the first time.
 
     The decoded tensor is kept in ``<folder>/../.cache``; it is rebuilt whenever a name, a file's size or its
     time of change differs from those it was made from. A folder that cannot be written is no error: then
-    nothing is kept.
+    nothing is kept. Links to files are followed wherever they lead (DVC, the cache of Hugging Face).
 
     Args:
         folder: where the files lie.
@@ -44,7 +39,6 @@ def load_images(
         size: height and width every picture must have.
         mode: ``RGB`` or ``L``; None takes the first picture's, and then every other must have it too.
         cache: read and write the cache.
-        follow_links: also read pictures that are links to files outside ``folder``.
 
     Returns:
         uint8, (N, 3 or 1, size, size).
@@ -57,7 +51,7 @@ def load_images(
         raise UserError(f"{folder}: no such folder; run python data/prepare.py, or pass --data-root")
     if not names:
         raise UserError(f"{folder}: no pictures; it must hold at least one PNG file")
-    fingerprint = _fingerprint(folder, names, size, mode, follow_links)
+    fingerprint = _fingerprint(folder, names, size, mode)
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
     path = folder.parent / ".cache" / f"{folder.name}-{size}-{mode or 'any'}-{digest}.safetensors"
     if cache:
@@ -91,33 +85,6 @@ def list_images(folder: Path) -> list[str]:
     return names
 
 
-def read_image(path: Path, size: int, mode: str | None = None) -> np.ndarray:
-    """Decode one picture to uint8 (size, size, 3) or (size, size, 1), checking everything about it.
-
-    Raises:
-        UserError: names the file and what is wrong with it.
-    """
-    path = Path(path)
-    if not os.path.isfile(path):  # opening a pipe would wait for ever
-        raise UserError(f"{path}: {'not a plain file' if os.path.lexists(path) else 'no such picture'}")
-    try:
-        # Only these two decoders: others are many, rarely needed, and one of them starts a program.
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
-            if image.size != (size, size):
-                raise UserError(f"{path}: {image.width}x{image.height} pixels, expected {size}x{size}")
-            if image.mode not in ("RGB", "L") or (mode and image.mode != mode):
-                expected = {"RGB": "colour (RGB)", "L": "grey (L)", None: "RGB or L"}[mode]
-                raise UserError(f"{path}: a picture of mode {image.mode} where {expected} is expected")
-            pixels = np.asarray(image)
-    except UserError:
-        raise
-    except UnidentifiedImageError as error:
-        raise UserError(f"{path}: not a PNG or JPEG picture") from error
-    except Exception as error:  # what a decoder raises on damaged bytes is not documented
-        raise UserError(f"{path}: damaged picture ({error})") from error
-    return pixels.reshape(size, size, -1)
-
-
 def _decode_all(folder: Path, names: Sequence[str], size: int, mode: str | None) -> torch.Tensor:
     first = read_image(folder / names[0], size, mode)
     mode = "RGB" if first.shape[2] == 3 else "L"
@@ -140,15 +107,13 @@ def _decode_all(folder: Path, names: Sequence[str], size: int, mode: str | None)
     return images
 
 
-def _fingerprint(folder: Path, names: Sequence[str], size: int, mode: str | None, follow_links: bool) -> str:
+def _fingerprint(folder: Path, names: Sequence[str], size: int, mode: str | None) -> str:
     entries = _entries(folder)
     digest = hashlib.sha256(repr((size, mode)).encode())
     for name in names:
         entry = entries.get(name)
         if entry is None:
             raise UserError(f"{folder / name}: no such picture")
-        if entry.is_symlink() and not follow_links and leads_outside(folder / name):
-            raise UserError(f"{folder / name}: a link that leads out of its folder; replace it by the picture itself")
         try:
             status = entry.stat()
         except OSError as error:

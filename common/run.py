@@ -335,7 +335,7 @@ class Run:
                 "rows": self.rows,
             },
         )
-        write_json(self._timing, {"seconds": round(self.total_seconds, 1), "step": self.step})
+        write_json(self._timing, {"seconds": round(self.total_seconds, 3), "step": self.step})
 
     @property
     def total_seconds(self) -> float:

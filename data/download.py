@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import importlib.util
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -73,28 +74,33 @@ def _fetch_usps(folder: Path) -> None:
 
 
 def _fetch_celeba(folder: Path) -> None:
+    if importlib.util.find_spec("gdown") is None:
+        raise ImportError("it lies on Google Drive, which needs gdown: pip install gdown")
     from torchvision.datasets import CelebA
 
     CelebA(folder, download=True)
 
 
-def _fetch_file(url: str) -> Callable[[Path], None]:
+def _fetch_file(url: str, name: str) -> Callable[[Path], None]:
     def fetch(folder: Path) -> None:
         from torchvision.datasets.utils import download_url
 
-        download_url(url, folder)
+        download_url(url, folder, name)
 
     return fetch
 
 
-_BERKELEY = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision"
-_LFW = "http://vis-www.cs.umass.edu/lfw"
+_BERKELEY = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping"
+# The set's own home is gone; scikit-learn keeps this copy alive (sklearn.datasets.fetch_lfw_people).
+_LFW = "https://ndownloader.figshare.com/files/5976015"
 
 DOWNLOADS: Mapping[str, Download] = {
     "MNIST": Download(_fetch_mnist, "https://ossci-datasets.s3.amazonaws.com/mnist/"),
     "SVHN": Download(_fetch_svhn, "http://ufldl.stanford.edu/housenumbers/"),
     "USPS": Download(_fetch_usps, "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass.html#usps"),
-    "BSDS500": Download(_fetch_file(f"{_BERKELEY}/grouping/BSR/BSR_bsds500.tgz"), f"{_BERKELEY}/grouping/"),
+    "BSDS500": Download(
+        _fetch_file(f"{_BERKELEY}/grouping/BSR/BSR_bsds500.tgz", "BSR_bsds500.tgz"), f"{_BERKELEY}/grouping/"
+    ),
     "CelebA": Download(_fetch_celeba, "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"),
-    "LFW": Download(_fetch_file(f"{_LFW}/lfw-deepfunneled.tgz"), f"{_LFW}/"),
+    "LFW": Download(_fetch_file(_LFW, "lfw-funneled.tgz"), f"{_LFW} (lfw-funneled.tgz)"),
 }

@@ -2,103 +2,70 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 from common.dataset import FACE_SIZE
+from common.decode import read_square
 from common.errors import UserError
-from data.layout import WriterPool, picture_name, save_png
-from data.raw import decode_rgb, iterate_files, list_files
+from data.archives import is_picture, iterate_files, list_files
+from data.layout import for_each, picture_name, save_png, split_faces
 
-VAL_COUNT = 2025
-LFW_CROP = 144
-CELEBA_CROP = 178
-
-
-def write_lfw(folder: Path, source: Path, count: int, rng: np.random.Generator, pool: WriterPool) -> None:
-    """Write LFW deep-funneled (250x250; folder or .tgz): centre crop 144, split by person (the path's folder)."""
-    _write(folder, source, LFW_CROP, lambda name: PurePosixPath(name).parent.name, count, rng, pool)
+LFW_CROP = 144  # of 250x250
+CELEBA_CROP = 178  # of 178x218
 
 
-def write_celeba(
-    folder: Path, source: Path, identities: Path | None, count: int, rng: np.random.Generator, pool: WriterPool
-) -> None:
-    """Write CelebA's aligned pictures (178x218; folder or .zip): centre crop 178, split by person where known.
-
-    Args:
-        folder: receives train/ and val/.
-        source: ``img_align_celeba.zip`` or the folder it holds.
-        identities: ``identity_CelebA.txt`` (lines ``000001.jpg 2880``); None splits by picture.
-        count: how many pictures to take at most.
-        rng: chooses them and the split.
-        pool: writes them.
-    """
-    people = {}
-    if identities is not None:
-        rows = (line.split() for line in identities.read_text(errors="replace").splitlines())
-        people = {row[0]: row[1] for row in rows if len(row) == 2}
-    _write(folder, source, CELEBA_CROP, lambda name: people.get(PurePosixPath(name).name, name), count, rng, pool)
+def person_of_folder(name: str) -> str:
+    """Return the person of an LFW picture: the folder it lies in, or itself where it lies in none."""
+    folder = PurePosixPath(name).parent
+    return folder.name or name
 
 
-def split_by_person(
-    names: Iterable[str], person_of: Callable[[str], str], rng: np.random.Generator
-) -> tuple[set[str], set[str]]:
-    """Return names for train and val so that nobody is in both.
-
-    Val gets 2,025 pictures, or a fifth where the set is small: people in random order, the first one
-    and then each who fits.
-    """
-    pictures = defaultdict(list)
-    for name in sorted(names):
-        pictures[person_of(name)].append(name)
-    people = sorted(pictures)
-    missing = min(VAL_COUNT, sum(map(len, pictures.values())) // 5)
-    train, val = set(), set()
-    for index in rng.permutation(len(people)):
-        own = pictures[people[index]]
-        if not val or len(own) <= missing:
-            val.update(own)
-            missing -= len(own)
-        else:
-            train.update(own)
-    return train, val
+def read_identities(path: Path) -> Callable[[str], str]:
+    """Return the person of a CelebA picture by ``identity_CelebA.txt`` (lines ``000001.jpg 2880``)."""
+    rows = (line.split() for line in path.read_text(errors="replace").splitlines())
+    people = {row[0]: row[1] for row in rows if len(row) == 2}
+    if not people:
+        raise UserError(f"{path}: holds no line such as 000001.jpg 2880; get it again, or move it away")
+    return lambda name: people.get(PurePosixPath(name).name, name)
 
 
-def _write(
+def write_faces(
     folder: Path,
     source: Path,
     crop: int,
     person_of: Callable[[str], str],
     count: int,
     rng: np.random.Generator,
-    pool: WriterPool,
+    workers: int | None = None,
 ) -> None:
-    names = sorted(list_files(source))
-    if len(names) < 5:
-        raise UserError(f"{source}: holds {len(names)} .jpg pictures; it is not the set it is named after")
+    """Write the pictures of a folder or archive as ``folder``/{train,val}/NNNNN.png, nobody being in both.
+
+    Args:
+        folder: receives train/ and val/.
+        source: the pictures; every one must be whole.
+        crop: side of the middle square that is kept.
+        person_of: tells whom the picture of a name shows.
+        count: how many pictures to take at most, at least 2.
+        rng: chooses them and the split.
+        workers: threads (None: one a core).
+    """
+    if count < 2:
+        raise UserError(f"--face-count {count}: at least 2 are needed, one for train and one for val")
+    names = sorted(list_files(source, is_picture))
+    if len(names) < 2:
+        raise UserError(f"{source}: holds {len(names)} pictures, at least 2 are needed")
     if len(names) > count:
         names = [names[index] for index in np.sort(rng.choice(len(names), count, replace=False))]
-    train, val = split_by_person(names, person_of, rng)
     paths = {}
-    for split, members in (("train", train), ("val", val)):
+    for split, members in zip(("train", "val"), split_faces(names, rng, person_of), strict=True):
         (folder / split).mkdir()
-        paths |= {name: folder / split / picture_name(number) for number, name in enumerate(sorted(members))}
-    pictures = ((paths[name], content, f"{source}: {name}") for name, content in iterate_files(source) if name in paths)
-    chunks = ((chunk, crop) for chunk in iter(lambda: tuple(itertools.islice(pictures, 64)), ()))
-    pool.run(_write_faces, chunks, len(paths), "face")
+        paths |= {name: folder / split / picture_name(number) for number, name in enumerate(members)}
 
+    def write(file: tuple[str, bytes]) -> None:
+        name, content = file
+        save_png(read_square(content, f"{source}: {name}", FACE_SIZE, crop), paths[name])
 
-def _write_faces(pictures: tuple[tuple[Path, bytes, str], ...], crop: int) -> int:
-    for path, content, name in pictures:
-        image = decode_rgb(content, name)
-        if min(image.size) < crop:
-            raise UserError(f"{name}: {image.width}x{image.height} pixels, expected at least {crop}x{crop}")
-        left, top = (image.width - crop) // 2, (image.height - crop) // 2
-        face = image.crop((left, top, left + crop, top + crop))
-        save_png(face.resize((FACE_SIZE, FACE_SIZE), Image.Resampling.BICUBIC), path)
-    return len(pictures)
+    for_each(write, iterate_files(source, paths.__contains__), len(paths), "face", workers)

@@ -1,30 +1,31 @@
-"""Writing the data layout of common/dataset.py: whole parts only, with every core, the same bytes every time."""
+"""Writing the data layout of common/dataset.py: whole parts only, the same bytes whatever the number of workers."""
 
 from __future__ import annotations
 
-import fcntl
 import math
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from common.dataset import DIGIT_DOMAINS, DIGIT_SIZE
 from common.errors import UserError
+from common.locks import hold
 from common.progress import progress_bar
 
 PARTS = ("face", *DIGIT_DOMAINS)
+SHOWN = 10  # problems named on the screen
+_VAL_FACES = 2025  # as many as the original report compares with; a fifth of a small set
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Splits(NamedTuple):
@@ -45,8 +46,32 @@ def split_contiguous(count: int) -> Splits:
     return _cut(np.arange(count))
 
 
+def split_faces(
+    names: Iterable[str], rng: np.random.Generator, person_of: Callable[[str], str] = lambda name: name
+) -> tuple[list[str], list[str]]:
+    """Return the names for train and val, neither empty, so that nobody is in both.
+
+    Val gets 2,025 pictures, or a fifth where the set is small: people in random order, each who fits, else the one
+    with the fewest. Where all are one person, pictures take the place of people.
+    """
+    names = sorted(names)
+    people: dict[str, list[str]] = {}
+    for name in names:
+        people.setdefault(person_of(name), []).append(name)
+    if len(people) == 1:
+        people = {name: [name] for name in names}
+    order = [people[person] for person in np.array(sorted(people), dtype=object)[rng.permutation(len(people))]]
+    missing = max(1, min(_VAL_FACES, len(names) // 5))
+    val: list[str] = []
+    for own in order:
+        if len(val) + len(own) <= missing:
+            val += own
+    val = sorted(val or min(order, key=len))
+    return sorted(set(names).difference(val)), val
+
+
 def part_folder(data_root: Path, part: str) -> Path:
-    """Return the folder of ``part`` (face, mnistm, svhn or usps)."""
+    """Return the folder of ``part`` (face, or a domain of digits)."""
     return Path(data_root) / ("face" if part == "face" else f"digits/{part}")
 
 
@@ -57,11 +82,7 @@ def locked(data_root: Path) -> Iterator[None]:
         data_root.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{data_root}: is, or lies below, a file; pass a folder as --data-root") from error
-    with open(data_root / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"{data_root}: another prepare.py is writing here; wait for it to end") from error
+    with hold(data_root / ".lock", f"{data_root}: another prepare.py is writing here; wait for it to end"):
         yield
 
 
@@ -95,7 +116,8 @@ def building(data_root: Path, part: str) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        os.sync()
+        if hasattr(os, "sync"):
+            os.sync()
         if target.exists() or target.is_symlink():
             target.rename(old)
         partial.rename(target)
@@ -117,7 +139,7 @@ def write_source(folder: Path, name: str) -> None:
     (folder / "SOURCE").write_text(name + "\n", encoding="utf-8")
 
 
-def write_splits(folder: Path, labels: np.ndarray, splits: Splits) -> None:
+def write_splits(folder: Path, labels: Sequence[object], splits: Splits) -> None:
     """Write train.csv, val.csv and test.csv for pictures 0..N-1 of ``folder/data``."""
     for split, numbers in splits._asdict().items():
         lines = [f"{picture_name(number)},{labels[number]}\n" for number in numbers]
@@ -129,59 +151,51 @@ def picture_name(number: int) -> str:
     return f"{number:05d}.png"
 
 
-class WriterPool:
-    """Processes that turn chunks of work into PNG files; the number of them never changes a byte."""
+def first_of(problems: Sequence[str], joint: str = "; ") -> str:
+    """Return the first ten of ``problems`` in one text, and how many more there are."""
+    rest = [f"and {len(problems) - SHOWN:,} more"] if len(problems) > SHOWN else []
+    return joint.join([*problems[:SHOWN], *rest])
 
-    def __init__(self, workers: int | None = None) -> None:
-        """Start ``workers`` processes (None: one for every core this process may use)."""
-        self.workers = workers or usable_cores()
-        self._pool = ProcessPoolExecutor(self.workers, initializer=_start_worker)
-        # The first task starts all processes: now, before a progress bar starts its thread, which must not be forked.
-        self._pool.submit(os.getpid).result()
 
-    def __enter__(self) -> Self:
-        return self
+def for_each(
+    job: Callable[[Item], Result], items: Iterable[Item], total: int, description: str, workers: int | None = None
+) -> list[Result]:
+    """Return ``job(item)`` of every item, in order, showing how many are done.
 
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def run(self, job: Callable[..., int], chunks: Iterable[tuple], total: int, description: str) -> None:
-        """Call ``job(*chunk)`` for every chunk, showing the pictures done; ``job`` returns how many it wrote.
-
-        When it ends, by whatever error, no process writes any more.
-        """
-        running: deque[Future[int]] = deque()
+    Threads are enough: Pillow lets others run while it decodes, resizes and encodes. Items are drawn as needed, so
+    that the memory stays small however large the source is.
+    """
+    workers = workers or usable_cores()
+    running: deque[Future[Result]] = deque()
+    results = []
+    with ThreadPoolExecutor(workers) as pool, progress_bar(total=total, desc=description, unit="img") as bar:
         try:
-            with progress_bar(total=total, desc=description, unit="img") as bar:
-                for chunk in chunks:
-                    running.append(self._pool.submit(job, *chunk))
-                    # A bounded queue keeps the memory small however large the source is.
-                    if len(running) > 4 * self.workers:
-                        bar.update(running.popleft().result())
-                while running:
-                    bar.update(running.popleft().result())
-        except BrokenProcessPool as error:
-            raise UserError(f"{description}: a worker was ended from outside (out of memory?); run again") from error
-        finally:
-            wait([future for future in running if not future.cancel()])
+            for item in items:
+                running.append(pool.submit(job, item))
+                if len(running) > 16 * workers:
+                    results.append(running.popleft().result())
+                    bar.update()
+            for future in running:
+                results.append(future.result())
+                bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return results
 
-    def read(self, reader: Callable[[Path], Any], path: Path) -> Any:
-        """Return ``reader(path)``, read in another process: a library that crashes on damaged bytes takes only that.
 
-        Raises:
-            UserError: what ``reader`` raises, or that it crashed.
-        """
-        try:
-            return self._pool.submit(reader, path).result()
-        except BrokenProcessPool as error:
-            raise UserError(f"{path}: so damaged that its reader crashed; download it again") from error
+def write_digits(folder: Path, pixels: np.ndarray, description: str, workers: int | None = None) -> None:
+    """Write ``pixels``, uint8 (N, H, W) or (N, H, W, 3), as 28x28 pictures ``folder/data/NNNNN.png``."""
+    data = folder / "data"
+    data.mkdir()
 
-    def write_digits(self, folder: Path, pixels: np.ndarray, description: str) -> None:
-        """Write ``pixels``, uint8 (N, H, W) or (N, H, W, 3), as 28x28 pictures ``folder/data/NNNNN.png``."""
-        data = folder / "data"
-        data.mkdir()
-        chunks = ((data, first, pixels[first : first + 500]) for first in range(0, len(pixels), 500))
-        self.run(_write_digits, chunks, len(pixels), description)
+    def write(number: int) -> None:
+        image = Image.fromarray(pixels[number])
+        if image.size != (DIGIT_SIZE, DIGIT_SIZE):
+            image = image.resize((DIGIT_SIZE, DIGIT_SIZE), Image.Resampling.BILINEAR)
+        save_png(image, data / picture_name(number))
+
+    for_each(write, range(len(pixels)), len(pixels), description, workers)
 
 
 def usable_cores() -> int:
@@ -194,45 +208,9 @@ def save_png(image: Image.Image, path: Path) -> None:
     image.save(path, "PNG", compress_level=1)
 
 
-def _start_worker() -> None:
-    # An interrupt from the keyboard reaches every process: only the parent acts on it. A worker whose parent
-    # was killed ends as well, or it would wait for work, and hold the lock of the data root, for ever.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _write_digits(folder: Path, first: int, pixels: np.ndarray) -> int:
-    for number, picture in enumerate(pixels, start=first):
-        image = Image.fromarray(picture)
-        if image.size != (DIGIT_SIZE, DIGIT_SIZE):
-            image = image.resize((DIGIT_SIZE, DIGIT_SIZE), Image.Resampling.BILINEAR)
-        save_png(image, folder / picture_name(number))
-    return len(pixels)
-
-
 def _cut(order: np.ndarray) -> Splits:
     """Cut off a fifth for test, then a fifth of the rest for val, rounded up as the original counts are."""
     test = math.ceil(len(order) / 5)
     val = math.ceil((len(order) - test) / 5)
     train = len(order) - test - val
     return Splits(*(np.sort(piece) for piece in np.split(order, [train, train + val])))
-
-
-def for_each(job, items, total, description, workers=None):
-    workers = workers or usable_cores()
-    running, results = deque(), []
-    with ThreadPoolExecutor(workers) as pool, progress_bar(total=total, desc=description, unit="img") as bar:
-        for item in items:
-            running.append(pool.submit(job, item))
-            if len(running) > 16 * workers:
-                results.append(running.popleft().result())
-                bar.update()
-        while running:
-            results.append(running.popleft().result())
-            bar.update()
-    return results

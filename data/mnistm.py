@@ -7,15 +7,13 @@ random from a colour photograph of BSDS500 (Arbelaez et al., TPAMI 2011), and ev
 
 from __future__ import annotations
 
-import gzip
-import pickle
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
+from common.decode import read_picture
 from common.errors import UserError
-from data.raw import decode_rgb, iterate_files
+from data.archives import ends_with, is_picture, iterate_files
 
 
 def read_photographs(path: Path) -> list[np.ndarray]:
@@ -24,10 +22,10 @@ def read_photographs(path: Path) -> list[np.ndarray]:
     Raises:
         UserError: no photograph, or one that is damaged.
     """
-    files = sorted((name, content) for name, content in iterate_files(path) if not _is_hidden(name))
+    files = sorted(iterate_files(path, is_picture))
     if not files:
-        raise UserError(f"{path}: holds no .jpg photograph; it must be BSDS500 (BSR_bsds500.tgz)")
-    return [np.asarray(decode_rgb(content, f"{path}: {name}")) for name, content in files]
+        raise UserError(f"{path}: holds no photograph; it must be BSDS500 (BSR_bsds500.tgz)")
+    return [np.asarray(read_picture(content, f"{path}: {name}")) for name, content in files]
 
 
 def blend(digits: np.ndarray, photographs: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
@@ -64,7 +62,7 @@ def read_archive(path: Path) -> tuple[np.ndarray, np.ndarray]:
         uint8 (N, 32, 32, 3) and labels 0..9 (N,), train before test.
     """
     label_of = {}
-    for name, content in iterate_files(path, "_labels.txt"):
+    for name, content in iterate_files(path, ends_with("_labels.txt")):
         split = PurePosixPath(name).name.removesuffix("_labels.txt")
         for number, line in enumerate(content.decode("ascii", "replace").splitlines(), start=1):
             match line.split():
@@ -73,11 +71,11 @@ def read_archive(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 case [_, *_]:
                     raise UserError(f"{path}: {name}: line {number} is not a file name and a digit; download it again")
     pixels, shape = {}, None
-    for name, content in iterate_files(path, ".png"):
+    for name, content in iterate_files(path, ends_with(".png")):
         key = (PurePosixPath(name).parent.name, PurePosixPath(name).name)
         if key not in label_of:
             continue
-        pixels[key] = np.asarray(decode_rgb(content, f"{path}: {name}"))
+        pixels[key] = np.asarray(read_picture(content, f"{path}: {name}"))
         shape = shape or pixels[key].shape
         if pixels[key].shape != shape:
             raise UserError(f"{path}: {name}: of another size than the first picture; download it again")
@@ -86,41 +84,3 @@ def read_archive(path: Path) -> tuple[np.ndarray, np.ndarray]:
     # "train" before "test", as every other set.
     order = sorted(pixels, key=lambda key: (not key[0].endswith("train"), key))
     return np.stack([pixels[key] for key in order]), np.array([label_of[key] for key in order])
-
-
-def read_pickle(path: Path) -> np.ndarray:
-    """Read ``keras_mnistm.pkl`` (plain or .gz): a dictionary of uint8 arrays (N, 28, 28, 3) in MNIST's own order.
-
-    Only NumPy arrays are admitted: a pickle that names anything else is refused and never executed.
-
-    Returns:
-        uint8 (N, 28, 28, 3), train before test.
-    """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            content = _ArraysOnly(file, encoding="latin1").load()
-        pixels = np.concatenate([content[split] for split in ("train", "test")])
-    except Exception as error:  # what unpickling damaged bytes raises is not documented
-        raise UserError(f"{path}: not the archive it is named after ({error}); download it again") from error
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
-        raise UserError(f"{path}: holds {pixels.dtype} {pixels.shape}, expected uint8 (N, 28, 28, 3)")
-    return pixels
-
-
-class _ArraysOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module.replace("numpy.core", "numpy._core"), name) == ("numpy._core.multiarray", "_reconstruct"):
-            return np._core.multiarray._reconstruct
-        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(np, name)
-        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes the bytes of an array in protocol 2
-            return _encode_latin1
-        raise pickle.UnpicklingError(f"refused, it names {module}.{name}")
-
-
-def _encode_latin1(text: str, _encoding: str) -> bytes:
-    return text.encode("latin1")
-
-
-def _is_hidden(name: str) -> bool:
-    return PurePosixPath(name).name.startswith(".")

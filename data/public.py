@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +10,35 @@ import numpy as np
 
 from common.errors import UserError
 from common.seed import derive_seed
+from data.archives import is_picture, list_files
 from data.download import download, missing_message
-from data.faces import write_celeba, write_lfw
-from data.layout import WriterPool, building, split_contiguous, split_shuffled, write_source, write_splits
-from data.mnistm import blend, read_archive, read_photographs, read_pickle
-from data.raw import read_idx, read_svhn, read_usps
+from data.faces import CELEBA_CROP, LFW_CROP, person_of_folder, read_identities, write_faces
+from data.layout import building, split_contiguous, split_shuffled, write_digits, write_source, write_splits
+from data.mnistm import blend, read_archive, read_photographs
+from data.raw import read_idx, read_svhn, read_usps, read_usps_hdf5
 
 SVHN_OFFICIAL = (73257, 26032)
 USPS_OFFICIAL = (7291, 2007)
 
 # As many faces as the original report's data set has, 38,464 for training and 2,025 to compare with.
 ORIGINAL_FACES = 40489
+
+# What the sets' files and folders are called, and the folders of downloads they lie in: as their authors, torchvision,
+# scikit-learn and Kaggle lay them out. A name that ends with a slash is a folder's, any other one a file's.
+_MNIST_FOLDERS = ("mnist", "MNIST/raw", "MNIST", ".")
+_MNISTM_FOLDERS = (".", "mnistm", "mnist_m", "MNIST-M")
+_BSDS_FOLDERS, _BSDS = (".", "bsds500", "BSDS500"), ("BSR_bsds500.tgz", "BSDS500-images.tgz", "BSDS500/", "BSR/")
+_SVHN_FOLDERS = ("svhn", "SVHN", ".")
+_USPS_FOLDERS = ("usps", "USPS", ".")
+_CELEBA_FOLDERS = tuple(f"{top}{inner}" for top in ("celeba", "CelebA", ".") for inner in ("", "/Img", "/Anno"))
+_CELEBA = ("img_align_celeba.zip", "img_align_celeba/")
+_LFW_FOLDERS = (".", "lfw", "lfw-py", "lfw_home")
+# How each edition is aligned, and what its files are called without their endings; the first one found is taken.
+_LFW = {
+    "deep-funneled": ("lfw-deepfunneled", "lfw_deepfunneled"),
+    "funneled": ("lfw-funneled", "lfw_funneled"),
+    "original": ("lfw",),
+}
 
 
 @dataclass(frozen=True)
@@ -31,9 +49,9 @@ class Downloads:
     may_download: bool = True
 
     def find(self, folders: tuple[str, ...], *names: str) -> Path | None:
-        """Return the first of ``names`` that lies in one of ``folders`` of it, or None."""
-        paths = (self.raw / folder / name for folder in folders for name in names)
-        return next((path for path in paths if path.exists()), None)
+        """Return the first of ``names`` that lies in one of ``folders`` of it, or None; ``NAME/`` is a folder's."""
+        paths = ((self.raw / folder / name, name.endswith("/")) for name in names for folder in folders)
+        return next((path for path, is_folder in paths if (path.is_dir() if is_folder else path.is_file())), None)
 
     def need(self, dataset: str, folders: tuple[str, ...], *names: str) -> Path:
         """Return what :meth:`find` finds, downloading ``dataset`` where it finds nothing.
@@ -71,30 +89,44 @@ def make_public(
         seed: splits and the backgrounds of MNIST-M follow from it.
         faces: ``lfw``, ``celeba`` or ``auto`` (what is there, CelebA first).
         face_count: how many faces to take at most.
-        workers: processes (None: one a core); they change no byte.
+        workers: threads (None: one a core); they change no byte.
 
     Raises:
-        UserError: names a file that is missing and cannot be downloaded, or is damaged.
+        UserError: names every part that could not be made, once all the others are: a file is missing and cannot be
+            downloaded, or is damaged.
     """
-    with WriterPool(workers) as pool:
-        for part in parts:
-            rng = np.random.default_rng(derive_seed(seed, part))
+    problems = []
+    for part in parts:
+        rng = np.random.default_rng(derive_seed(seed, part))
+        try:
             with building(data_root, part) as folder:
                 if part == "face":
-                    name = _face(folder, downloads, faces, face_count, rng, pool)
+                    name = _face(folder, downloads, faces, face_count, rng, workers)
                 else:
-                    name = _DIGITS[part](folder, downloads, rng, pool)
+                    pixels, labels, name = _DIGITS[part](downloads, rng)
+                    write_digits(folder, pixels, part, workers)
+                    # SVHN's files do not say which digits come from one photograph, but keep them together.
+                    count = len(labels)
+                    write_splits(
+                        folder, labels, split_contiguous(count) if part == "svhn" else split_shuffled(count, rng)
+                    )
                 write_source(folder, name)
+        except UserError as error:
+            problems.append(f"{part} is missing: {error}")
+        else:
             print(f"{part}: {name}")
+    if problems:
+        raise UserError("; ".join(problems))
 
 
 def read_mnist(downloads: Downloads) -> tuple[np.ndarray, np.ndarray]:
     """Return MNIST, train before test, in its own order: uint8 (N, 28, 28) and labels (N,)."""
     images, labels = [], []
     for split in ("train", "t10k"):
-        for kind, arrays in ((f"{split}-images-idx3-ubyte", images), (f"{split}-labels-idx1-ubyte", labels)):
-            folders = ("mnist", "MNIST/raw", "MNIST", ".")
-            arrays.append(read_idx(downloads.need("MNIST", folders, f"{kind}.gz", kind)))
+        for kind, arrays in (("images-idx3", images), ("labels-idx1", labels)):
+            name = f"{split}-{kind}-ubyte"
+            unpacked = (name, name.replace("-idx", ".idx"))
+            arrays.append(read_idx(downloads.need("MNIST", _MNIST_FOLDERS, f"{name}.gz", *unpacked)))
         if images[-1].ndim != 3 or labels[-1].shape != images[-1].shape[:1]:
             raise UserError(
                 f"{downloads.raw}: MNIST's {split} images and labels do not belong together; get both again"
@@ -109,68 +141,69 @@ def set_name(name: str, counts: Sequence[int], official: Sequence[int]) -> str:
     return f"{name} ({sum(counts):,} of {sum(official):,} digits)"
 
 
-def _mnistm(folder: Path, downloads: Downloads, rng: np.random.Generator, pool: WriterPool) -> str:
-    folders = (".", "mnistm", "mnist_m", "MNIST-M")
-    ready_made = downloads.find(folders, "mnist_m.tar.gz", "mnist_m_train", "keras_mnistm.pkl.gz", "keras_mnistm.pkl")
-    if ready_made is None:
-        name = "MNIST-M (MNIST over BSDS500 crops, Ganin et al. recipe)"
-        digits, labels = read_mnist(downloads)
-        folders = (".", "bsds500", "BSDS500")
-        names = ("BSR_bsds500.tgz", "BSDS500-images.tgz", "BSDS500", "BSR")
-        pixels = blend(digits, read_photographs(downloads.need("BSDS500", folders, *names)), rng)
-    elif ".pkl" in ready_made.name:
-        name = "MNIST-M (public archive)"
-        pixels, labels = read_pickle(ready_made), read_mnist(downloads)[1]
-        if len(pixels) != len(labels):
-            raise UserError(
-                f"{ready_made}: holds {len(pixels):,} pictures, MNIST {len(labels):,} labels; get both again"
-            )
-    else:
-        name = "MNIST-M (public archive)"
-        pixels, labels = read_archive(ready_made.parent if ready_made.is_dir() else ready_made)
-    pool.write_digits(folder, pixels, "mnistm")
-    write_splits(folder, labels, split_shuffled(len(labels), rng))
-    return name
+# What makes a digit domain: returns uint8 (N, H, W) or (N, H, W, 3), labels (N,) and what to call the set.
+Digits = tuple[np.ndarray, np.ndarray, str]
 
 
-def _svhn(folder: Path, downloads: Downloads, rng: np.random.Generator, pool: WriterPool) -> str:
-    # The files do not say which digits come from one photograph, but keep them together: so does this split.
+def _mnistm(downloads: Downloads, rng: np.random.Generator) -> Digits:
+    ready_made = downloads.find(_MNISTM_FOLDERS, "mnist_m.tar.gz", "mnist_m_train/")
+    if ready_made:
+        return *read_archive(ready_made.parent if ready_made.is_dir() else ready_made), "MNIST-M (public archive)"
+    pickled = downloads.find(_MNISTM_FOLDERS, "keras_mnistm.pkl.gz", "keras_mnistm.pkl")
+    if pickled:
+        print(f"{pickled}: not read, a pickle may run any program; mnist_m.tar.gz is, else MNIST-M is built here")
+    digits, labels = read_mnist(downloads)
+    photographs = read_photographs(downloads.need("BSDS500", _BSDS_FOLDERS, *_BSDS))
+    return blend(digits, photographs, rng), labels, "MNIST-M (MNIST over BSDS500 crops, Ganin et al. recipe)"
+
+
+def _svhn(downloads: Downloads, _rng: np.random.Generator) -> Digits:
     names = ("train_32x32.mat", "test_32x32.mat")
-    halves = [pool.read(read_svhn, downloads.need("SVHN", ("svhn", "SVHN", "."), name)) for name in names]
-    pixels, labels = (np.concatenate(arrays) for arrays in zip(*halves, strict=True))
-    pool.write_digits(folder, pixels, "svhn")
-    write_splits(folder, labels, split_contiguous(len(labels)))
-    return set_name("SVHN", [len(half[1]) for half in halves], SVHN_OFFICIAL)
+    return _joined("SVHN", [read_svhn(downloads.need("SVHN", _SVHN_FOLDERS, name)) for name in names], SVHN_OFFICIAL)
 
 
-def _usps(folder: Path, downloads: Downloads, rng: np.random.Generator, pool: WriterPool) -> str:
-    names = ("usps", "usps.t")
-    halves = [read_usps(downloads.need("USPS", ("usps", "USPS", "."), f"{name}.bz2")) for name in names]
+def _usps(downloads: Downloads, _rng: np.random.Generator) -> Digits:
+    names = [(f"{name}.bz2", name) for name in ("usps", "usps.t")]
+    hdf5 = downloads.find(_USPS_FOLDERS, "usps.h5")
+    if hdf5 and not all(downloads.find(_USPS_FOLDERS, *own) for own in names):
+        halves = read_usps_hdf5(hdf5)
+    else:
+        halves = [read_usps(downloads.need("USPS", _USPS_FOLDERS, *own)) for own in names]
+    return _joined("USPS", halves, USPS_OFFICIAL)
+
+
+def _joined(name: str, halves: Sequence[tuple[np.ndarray, np.ndarray]], official: Sequence[int]) -> Digits:
     pixels, labels = (np.concatenate(arrays) for arrays in zip(*halves, strict=True))
-    pool.write_digits(folder, pixels, "usps")
-    write_splits(folder, labels, split_shuffled(len(labels), rng))
-    return set_name("USPS", [len(half[1]) for half in halves], USPS_OFFICIAL)
+    return pixels, labels, set_name(name, [len(half[1]) for half in halves], official)
+
+
+_DIGITS = {"mnistm": _mnistm, "svhn": _svhn, "usps": _usps}
 
 
 def _face(
-    folder: Path, downloads: Downloads, faces: str, count: int, rng: np.random.Generator, pool: WriterPool
+    folder: Path, downloads: Downloads, faces: str, count: int, rng: np.random.Generator, workers: int | None
 ) -> str:
-    celeba_folders, celeba_names = ("celeba", "CelebA", "."), ("img_align_celeba.zip", "img_align_celeba")
-    lfw_folders, lfw_names = (".", "lfw", "lfw-py"), ("lfw-deepfunneled.tgz", "lfw-deepfunneled")
+    lfw = _find_lfw(downloads)
     if faces == "auto":
-        has_lfw = downloads.find(lfw_folders, *lfw_names) is not None
-        faces = "lfw" if has_lfw and downloads.find(celeba_folders, *celeba_names) is None else "celeba"
+        faces = "lfw" if lfw and not downloads.find(_CELEBA_FOLDERS, *_CELEBA) else "celeba"
     if faces == "lfw":
-        write_lfw(folder, downloads.need("LFW", lfw_folders, *lfw_names), count, rng, pool)
-        return "LFW (deep-funneled, centre crop 144)"
-    source = downloads.need("CelebA", celeba_folders, *celeba_names)
-    identities = downloads.find(celeba_folders, "identity_CelebA.txt")
-    write_celeba(folder, source, identities, count, rng, pool)
-    return "CelebA (aligned, centre crop 178)"
+        source, alignment = lfw or (downloads.need("LFW", _LFW_FOLDERS, "lfw-funneled.tgz"), "funneled")
+        write_faces(folder, source, LFW_CROP, person_of_folder, count, rng, workers)
+        return f"LFW ({alignment}, centre crop {LFW_CROP})"
+    source = downloads.need("CelebA", _CELEBA_FOLDERS, *_CELEBA)
+    identities = downloads.find(_CELEBA_FOLDERS, "identity_CelebA.txt")
+    if identities is None:
+        print(f"{source}: identity_CelebA.txt lacks, so one person may be in train and in val")
+    person_of = read_identities(identities) if identities else str
+    write_faces(folder, source, CELEBA_CROP, person_of, count, rng, workers)
+    return f"CelebA (aligned, centre crop {CELEBA_CROP})"
 
 
-_DIGITS: dict[str, Callable[[Path, Downloads, np.random.Generator, WriterPool], str]] = {
-    "mnistm": _mnistm,
-    "svhn": _svhn,
-    "usps": _usps,
-}
+def _find_lfw(downloads: Downloads) -> tuple[Path, str] | None:
+    for alignment, stems in _LFW.items():
+        names = (f"{stem}{ending}" for stem in stems for ending in (".tgz", ".tar.gz", ".tar", ".zip", "/"))
+        path = downloads.find(_LFW_FOLDERS, *names)
+        # A folder "lfw" may merely be where other files are kept.
+        if path and (path.is_file() or list_files(path, is_picture)):
+            return path, alignment
+    return None

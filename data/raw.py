@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import gzip
-import io
-import tarfile
-import zipfile
+import struct
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from common.errors import UserError
-
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
+from data.archives import UNREADABLE
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -34,7 +30,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def read_usps(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read USPS in the LIBSVM text form (plain or .bz2): ``label+1 1:v 2:v ...``, 256 values in [-1, 1].
+    """Read one half of USPS in the LIBSVM text form (plain or .bz2): ``label+1 1:v 2:v ...``, 256 values in [-1, 1].
 
     Returns:
         uint8 (N, 16, 16) and labels 0..9 (N,).
@@ -49,21 +45,36 @@ def read_usps(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return _checked_labels(path, *_checked(path, parse))
 
 
+def read_usps_hdf5(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Read ``usps.h5``: groups ``train`` and ``test`` of ``data`` (N, 256) in [0, 1] and ``target`` (N,).
+
+    Returns:
+        Both halves, as :func:`read_usps` returns them.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise UserError(f"{path}: reading it needs h5py: pip install h5py, or get usps.bz2 and usps.t.bz2") from error
+
+    def parse() -> list[tuple[np.ndarray, np.ndarray]]:
+        with h5py.File(path) as file:
+            halves = [(file[half]["data"][:], file[half]["target"][:]) for half in ("train", "test")]
+        pixels = [np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8).reshape(-1, 16, 16) for values, _ in halves]
+        return [(own, labels.astype(np.int64)) for own, (_, labels) in zip(pixels, halves, strict=True)]
+
+    return [_checked_labels(path, *half) for half in _checked(path, parse)]
+
+
 def read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read SVHN's cropped digits: ``X`` uint8 (32, 32, 3, N), ``y`` (N, 1) where 10 means 0.
 
     Returns:
         uint8 (N, 32, 32, 3) and labels 0..9 (N,).
     """
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     def parse() -> tuple[np.ndarray, np.ndarray]:
-        try:
-            content = loadmat(path, variable_names=("X", "y"))
-        except (MatReadError, NotImplementedError, TypeError) as error:
-            raise ValueError(str(error)) from error
-        pixels, labels = content["X"], content["y"].reshape(-1).astype(np.int64)
+        arrays = dict(_matlab_arrays(path.read_bytes()))
+        pixels, labels = arrays["X"], arrays["y"].reshape(-1).astype(np.int64)
         if pixels.dtype != np.uint8 or pixels.shape != (32, 32, 3, len(labels)):
             raise ValueError(f"X is {pixels.dtype} {pixels.shape}, expected uint8 (32, 32, 3, {len(labels)})")
         return np.ascontiguousarray(pixels.transpose(3, 0, 1, 2)), np.where(labels == 10, 0, labels)
@@ -71,55 +82,45 @@ def read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return _checked_labels(path, *_checked(path, parse))
 
 
-def iterate_files(path: Path, suffix: str = ".jpg") -> Iterator[tuple[str, bytes]]:
-    """Yield (name, content) of all files with ``suffix`` in a folder, a .zip or a .tar (any compression).
+# Numbers of the MATLAB 5 format for kinds of elements; those of plain numbers, with their NumPy types.
+_MATRIX, _COMPRESSED = 14, 15
+_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 
-    Names are relative and in the order of the archive (sorted, for a folder). Nothing is ever extracted.
+
+def _matlab_arrays(content: bytes) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield name and values of the numeric arrays of a little-endian MATLAB 5 file.
+
+    Not by scipy.io.loadmat: damaged bytes end its whole process (segmentation fault).
     """
-    try:
-        if path.is_dir():
-            for file in sorted(path.rglob(f"*{suffix}")):
-                yield file.relative_to(path).as_posix(), file.read_bytes()
-        elif path.suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                for name in archive.namelist():
-                    if name.endswith(suffix):
-                        yield name, archive.read(name)
-        else:
-            with tarfile.open(path) as archive:
-                for member in archive:
-                    if member.isfile() and member.name.endswith(suffix):
-                        yield member.name, archive.extractfile(member).read()
-    except _UNREADABLE as error:
-        raise UserError(f"{path}: damaged ({error}); download it again") from error
+    if content[126:128] != b"IM":
+        raise ValueError("not a MATLAB 5 file")
+    for kind, element in _matlab_elements(memoryview(content)[128:]):
+        if kind == _COMPRESSED:
+            kind, element = next(_matlab_elements(memoryview(zlib.decompress(element))), (0, element))
+        parts = list(_matlab_elements(element)) if kind == _MATRIX else []
+        if len(parts) == 4 and parts[3][0] in _NUMBERS:  # flags, dimensions, name, values
+            dimensions = np.frombuffer(parts[1][1], "<i4")
+            values = np.frombuffer(parts[3][1], "<" + _NUMBERS[parts[3][0]])
+            yield bytes(parts[2][1]).decode("latin-1"), values.reshape(dimensions, order="F")
 
 
-def list_files(path: Path, suffix: str = ".jpg") -> list[str]:
-    """Return the names that :func:`iterate_files` would yield."""
-    try:
-        if path.is_dir():
-            return [file.relative_to(path).as_posix() for file in sorted(path.rglob(f"*{suffix}"))]
-        if path.suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                return [name for name in archive.namelist() if name.endswith(suffix)]
-        with tarfile.open(path) as archive:
-            return [member.name for member in archive if member.isfile() and member.name.endswith(suffix)]
-    except _UNREADABLE as error:
-        raise UserError(f"{path}: damaged ({error}); download it again") from error
-
-
-def decode_rgb(content: bytes, name: str) -> Image.Image:
-    """Decode a JPEG or PNG file to RGB; raise a UserError with ``name`` where it is damaged."""
-    try:
-        return Image.open(io.BytesIO(content)).convert("RGB")
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{name}: damaged picture; download its archive again") from error
+def _matlab_elements(content: memoryview) -> Iterator[tuple[int, memoryview]]:
+    position = 0
+    while position + 8 <= len(content):
+        kind, size = struct.unpack_from("<II", content, position)
+        start, step = position + 8, 8
+        if kind >> 16:  # a small one: its size in the upper half, its bytes where the size would be
+            kind, size, start, step = kind & 0xFFFF, min(kind >> 16, 4), position + 4, 4
+        if start + size > len(content):
+            raise ValueError("cut short")
+        yield kind, content[start : start + size]
+        position = start + (size if kind == _COMPRESSED else -(-size // step) * step)
 
 
 def _checked(path: Path, parse: Callable[[], Any]) -> Any:
     try:
         return parse()
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise UserError(f"{path}: not readable ({error}); download it again") from error
 
 

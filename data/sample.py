@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from common.progress import progress_bar
 from common.seed import derive_seed
 from data.drawing import draw_face, draw_mnistm, draw_svhn, draw_usps
-from data.layout import Splits, WriterPool, building, picture_name, save_png, split_shuffled, write_source, write_splits
+from data.layout import (  # fmt: skip
+    Splits,
+    building,
+    picture_name,
+    save_png,
+    split_shuffled,
+    usable_cores,
+    write_source,
+    write_splits,
+)
 
 SOURCE = {
     "face": "drawn faces (sample)",
@@ -50,20 +63,20 @@ def make_sample(
         counts: how many pictures each part has in train, val and test.
         workers: processes (None: one a core); they change no byte.
     """
-    with WriterPool(workers) as pool:
+    # Processes, unlike threads, draw on several cores: Pillow lets nobody else run while it draws a shape. An interrupt
+    # from the keyboard reaches them all, and this one is to act on it; where it is killed, they end by themselves.
+    ignore_interrupts = (signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    with multiprocessing.Pool(workers or usable_cores(), *ignore_interrupts) as pool:
         for part in parts:
             with building(data_root, part) as folder:
                 if part == "face":
                     for split, count in zip(("train", "val"), counts[part], strict=True):
-                        (folder / split).mkdir()
                         _draw(pool, part, folder / split, [None] * count, derive_seed(seed, part, split))
                 else:
                     items, labels = _digits(part, counts[part], np.random.default_rng(derive_seed(seed, part)))
-                    (folder / "data").mkdir()
                     _draw(pool, part, folder / "data", items, derive_seed(seed, part, "drawing"))
                     bounds = np.cumsum((0, *counts[part]))
-                    splits = Splits(*map(np.arange, bounds[:-1], bounds[1:]))
-                    write_splits(folder, labels, splits)
+                    write_splits(folder, labels, Splits(*map(np.arange, bounds[:-1], bounds[1:])))
                 write_source(folder, SOURCE[part])
 
 
@@ -84,12 +97,17 @@ def _digits(part: str, counts: tuple[int, ...], rng: np.random.Generator) -> tup
     return list(digits.images[chosen]), digits.target[chosen]
 
 
-def _draw(pool: WriterPool, part: str, folder: Path, items: list[Any], seed: int) -> None:
-    chunks = ((part, folder, first, items[first : first + 100], seed) for first in range(0, len(items), 100))
-    pool.run(_draw_chunk, chunks, len(items), f"{part}/{folder.name}" if part == "face" else part)
+def _draw(pool: Pool, part: str, folder: Path, items: list[Any], seed: int) -> None:
+    folder.mkdir()
+    firsts = range(0, len(items), 50)
+    chunks = ((part, folder, first, items[first : first + 50], seed) for first in firsts)
+    with progress_bar(total=len(items), desc=f"{part}/{folder.name}", unit="img") as bar:
+        for written in pool.imap_unordered(_draw_chunk, chunks):
+            bar.update(written)
 
 
-def _draw_chunk(part: str, folder: Path, first: int, items: list[Any], seed: int) -> int:
+def _draw_chunk(chunk: tuple[str, Path, int, list[Any], int]) -> int:
+    part, folder, first, items, seed = chunk
     for number, item in enumerate(items, start=first):
         save_png(_DRAW[part](item, np.random.default_rng([seed, number])), folder / picture_name(number))
     return len(items)

@@ -1,158 +1,142 @@
-"""Switch off one ingredient of method B at a time: every row trains on the same short budget and is then measured.
+"""Switch off one ingredient of method B at a time: every row trains on the same budget and is then measured.
 
     python p1_gan/ablation.py                                   # all rows, preset cpu
-    python p1_gan/ablation.py --rows B no-ema no-augmentation
+    python p1_gan/ablation.py --rows B no-averaging
     python p1_gan/ablation.py --seed 1                          # once more: the report has mean and range of all seeds
-    python p1_gan/ablation.py --preset full --steps 10000 --device cuda --train-only
-    python p1_gan/ablation.py --preset full --steps 10000 --evaluate-only
 
-Stopped or killed, the same command goes on; finished rows are not trained again. A row whose ingredient is off has A's
-value there; rows hinge, A, and A-with-ema, which is A with B's averaging alone, are for comparison.
+Stopped or killed, the same command goes on; finished rows are neither trained nor measured again.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import add_common_arguments, make_parser, positive_int
+from common.cli import add_common_arguments, add_run_arguments, make_parser, positive_int
 from common.dataset import dataset_name, load_faces
-from common.device import pick_device
+from common.distributed import World, join_world
 from common.errors import UserError, run_main
-from common.paths import workspace
 from common.results import read_results, record
-from p1_gan.faces import detector_available, face_rate
-from p1_gan.frechet import FDHOG
-from p1_gan.inference import draw_latents, generate, load_generator
-from p1_gan.presets import PRESETS, TrainConfig
+from common.run import Job
+from p1_gan.distances import RealFaces, check_enough
+from p1_gan.faces import face_rate
+from p1_gan.features import feature_network
+from p1_gan.inference import draw_latents, generate
+from p1_gan.methods import METHODS, kind_of, load_generator
+from p1_gan.presets import TrainConfig
+from p1_gan.train import train
 
-# The averaging follows quickly at first (common/ema.py): by step 300 its decay is at most 0.971, so that within that
-# budget rows with an ema_decay of 0.995 and of 0.999 are the same training.
+A, B = METHODS["A"], METHODS["B"]
+EVERY_SETTING = tuple(field.name for field in fields(TrainConfig))
 
-# Fields of the preset that make up each ingredient of method B; spectral norm is part of its network instead.
-INGREDIENTS = {
-    "adamw": ("optimizer", "weight_decay"),
-    "learning-rates": ("generator_learning_rate", "discriminator_learning_rate"),
-    "label-smoothing": ("real_label",),
-    "instance-noise": ("instance_noise",),
-    "augmentation": ("diff_augment",),
-    "ema": ("ema_decay",),
+
+@dataclass(frozen=True)
+class Row:
+    """One training of the ablation.
+
+    Attributes:
+        title: what the report calls it.
+        method: whose networks and preset it takes.
+        settings: fields whose values it takes from the other method's preset instead.
+        loss: replaces that of the preset.
+    """
+
+    title: str
+    method: str
+    settings: tuple[str, ...] = ()
+    loss: str | None = None
+
+    def config(self, preset: str) -> TrainConfig:
+        """Return what trains it, the budget left aside."""
+        own, other = (A, B) if self.method == "A" else (B, A)
+        changes = {name: getattr(other.presets[preset], name) for name in self.settings}
+        return replace(own.presets[preset], **changes, **({"loss": self.loss} if self.loss else {}))
+
+
+ROWS = {
+    "A": Row("A", "A"),
+    "A-averaged": Row("A with averaged weights", "A", ("ema_decay",)),
+    "B": Row("B", "B"),
+    "no-spectral-norm": Row("B without spectral norm", "A", EVERY_SETTING),
+    "no-averaging": Row("B without averaged weights", "B", ("ema_decay",)),
+    "no-augmentation": Row("B without augmentation", "B", ("diff_augment",)),
+    "no-smoothing-noise": Row("B without label smoothing and noise", "B", ("real_label", "instance_noise")),
+    "no-learning-rates": Row(
+        "B with A's learning rates",
+        "B",
+        ("generator_learning_rate", "discriminator_learning_rate", "decay_share"),
+    ),
+    "hinge": Row("B with hinge loss", "B", loss="hinge"),
 }
-ROWS = ("B", "no-spectral-norm", *(f"no-{name}" for name in INGREDIENTS), "hinge", "A", "A-with-ema")
 
 
-def recipe(row: str, preset: str) -> tuple[str, dict[str, Any]]:
-    """Return the method whose network ``row`` trains, and the settings that differ from that method's preset."""
-    a, b = PRESETS["A"][preset], PRESETS["B"][preset]
-    if row in ("A", "B"):
-        return row, {}
-    if row == "A-with-ema":
-        return "A", {field: getattr(b, field) for field in INGREDIENTS["ema"]}
-    if row == "hinge":
-        return "B", {"loss": "hinge"}
-    if row == "no-spectral-norm":
-        return "A", {field: getattr(b, field) for fields in INGREDIENTS.values() for field in fields}
-    return "B", {field: getattr(a, field) for field in INGREDIENTS[row.removeprefix("no-")]}
+def train_row(arguments: argparse.Namespace, name: str, world: World, faces: torch.Tensor) -> Job | None:
+    """Train one row, unless it was before; return None where it was stopped."""
+    row = ROWS[name]
+    config = row.config(arguments.preset)
+    steps = max(1, arguments.budget // config.batch_size)
+    config = replace(config, steps=steps, grid_every=steps)
+    data = {"method": row.method, "dataset": dataset_name(arguments.data_root, "face")}
+    key = f"ablation/{name}/{arguments.preset}"
+    job = Job.of(arguments, config, "p1", kind_of(row.method), f"p1_ablation/{name}", key, **data)
+    if not job.is_finished(world):
+        run = train(job, config, world, faces)
+        if not run.is_complete:
+            return None
+        if world.is_writer:
+            job.finish(run, train_images=len(faces))
+    return job
 
 
-def options(settings: dict[str, Any]) -> list[str]:
-    """Return ``settings`` as train.py's options."""
-    words = []
-    for field, value in settings.items():
-        words.append("--" + field.replace("_", "-"))
-        words += map(str, value if isinstance(value, tuple) else (value,))
-    return words
+def measure_row(job: Job, arguments: argparse.Namespace, world: World, real: RealFaces | None) -> None:
+    """Add distances and face rate of one trained row to its record, unless they are there."""
+    values = read_results(job.space.results, "p1")[job.key]
+    if values.get("images") == arguments.num and "fd_lite0" in values:
+        return
+    model, _ = load_generator(job.weights, job.config["method"], world.device)
+    images = generate(model, draw_latents(arguments.num, arguments.seed))
+    measured = {"images": len(images)} | ({} if real is None else real.compare(images)[0])
+    rate = face_rate(images, progress=True)
+    if rate is not None:
+        measured["face_rate"] = rate
+    record(job.space.results, "p1", job.key, values | measured, world.device)
+    print(f"{job.key}: " + ", ".join(f"{name} {value:.4g}" for name, value in measured.items()))
 
 
-def row_folder(arguments: argparse.Namespace, row: str) -> Path:
-    """Return the folder that takes everything the training of ``row`` writes, its own record included."""
-    return workspace(arguments.preset, arguments.output).runs / "p1_ablation" / row
-
-
-def train_row(arguments: argparse.Namespace, row: str) -> None:
-    """Train one row to its end in a process of its own.
-
-    Raises:
-        SystemExit: with train.py's exit status where it failed.
-    """
-    method, settings = recipe(row, arguments.preset)
-    command = [sys.executable, str(Path(__file__).with_name("train.py")), "--method", method]
-    command += ["--preset", arguments.preset, "--seed", str(arguments.seed), "--device", arguments.device]
-    command += ["--data-root", str(arguments.data_root), "--output", str(row_folder(arguments, row))]
-    command += ["--steps", str(arguments.steps), "--grid-every", str(arguments.steps), *options(settings)]
-    done = subprocess.run(command, check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
-
-
-def evaluate_row(arguments: argparse.Namespace, row: str, fd_hog: FDHOG, device: torch.device) -> dict[str, Any]:
-    """Return what one trained row gives: its recipe, FD-HOG, and the face rate where dlib is installed.
-
-    Raises:
-        UserError: the row is not trained yet, or on another budget.
-    """
-    folder = row_folder(arguments, row)
-    method, settings = recipe(row, arguments.preset)
-    trained = read_results(folder / "results", "p1").get(f"train/{method}/{arguments.preset}/seed{arguments.seed}")
-    if trained is None or trained["steps"] != arguments.steps:
-        raise UserError(f"{folder}: holds no finished training of {arguments.steps} steps; run without --evaluate-only")
-    weights = workspace(arguments.preset, folder).runs / f"p1_{method}_seed{arguments.seed}" / "weights.safetensors"
-    images = generate(load_generator(weights, method, device), draw_latents(arguments.num, arguments.seed))
-    values = {
-        "method": method,
-        "settings": settings,
-        "config": {field.name: trained[field.name] for field in fields(TrainConfig)},
-        "steps": trained["steps"],
-        "batch_size": trained["batch_size"],
-        "train_images": trained["train_images"],
-        "seconds": trained["seconds"],
-        "trained_on": trained["device"],
-        "images": len(images),
-        "fd_hog": fd_hog(images),
-        "fd_hog_floor": fd_hog.floor(len(images)),
-    }
-    if detector_available():
-        values["face_rate"] = face_rate(images, progress=sys.stderr.isatty())
-    return values
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--preset", choices=sorted(B.presets), default="cpu", help="where the settings come from")
+    parser.add_argument("--rows", choices=ROWS, nargs="+", default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--budget", type=positive_int, default=40_000, help="pictures that every row is trained on")
+    parser.add_argument("--num", type=positive_int, default=1000, help="pictures to measure of every row")
+    add_common_arguments(parser)
+    add_run_arguments(parser)
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Parse the command line, train the rows, measure and record them."""
-    parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=sorted(PRESETS["B"]), default="cpu", help="where the settings come from")
-    parser.add_argument("--rows", choices=ROWS, nargs="+", default=ROWS, metavar="ROW", help=", ".join(ROWS))
-    parser.add_argument("--steps", type=positive_int, default=300, help="steps of every row")
-    parser.add_argument("--num", type=positive_int, default=1000, help="pictures to measure of every row")
-    part = parser.add_mutually_exclusive_group()
-    part.add_argument("--train-only", action="store_true", help="leave the measuring to another machine")
-    part.add_argument("--evaluate-only", action="store_true", help="measure what --train-only trained")
-    add_common_arguments(parser)
-    arguments = parser.parse_args()
-    device = pick_device(arguments.device)
-    if not arguments.evaluate_only:
-        for row in arguments.rows:
-            train_row(arguments, row)
-    if arguments.train_only:
-        return
-    fd_hog = FDHOG(*(load_faces(arguments.data_root, split) for split in ("train", "val")))
-    space = workspace(arguments.preset, arguments.output)
-    common = {
-        "preset": arguments.preset,
-        "seed": arguments.seed,
-        "dataset": dataset_name(arguments.data_root, "face"),
-    }
-    for row in arguments.rows:
-        values = evaluate_row(arguments, row, fd_hog, device) | common
-        record(space.results, "p1", f"ablation/{row}/{arguments.preset}/seed{arguments.seed}", values, device)
-        rate = f", face rate {100 * values['face_rate']:.1f} %" if "face_rate" in values else ""
-        print(f"{row}: FD-HOG {values['fd_hog']:.3f}{rate}")
+    """Parse the command line, train, measure and record row after row."""
+    arguments = parse_arguments()
+    if arguments.run_dir is not None:
+        raise UserError("--run-dir: every row has a folder of its own; choose --output")
+    with join_world(arguments.device) as world:
+        faces, val = (load_faces(arguments.data_root, split) for split in ("train", "val"))
+        check_enough(val, arguments.data_root / "face" / "val")
+        network = feature_network(world.device) if world.is_writer else None
+        real = RealFaces(faces, val, network, arguments.data_root / "face" / ".cache") if network else None
+        on_device = faces.to(world.device)
+        for name in arguments.rows:
+            job = train_row(arguments, name, world, on_device)
+            if job is None:
+                return
+            if world.is_writer:
+                measure_row(job, arguments, world, real)
 
 
 if __name__ == "__main__":

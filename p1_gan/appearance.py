@@ -19,7 +19,7 @@ def appearance(images: torch.Tensor) -> dict[str, float]:
         ``colourfulness``: the mean difference between the largest and the smallest channel of a pixel, 0 to 1.
         ``blank_border``: the share of pictures with a strip of 4 pixels along one of the four sides whose mean is
         below 0.1 or above 0.9.
-        ``variety``: the standard deviation of a value over the pictures, on average, 0 to 1.
+        ``variety``: see :func:`variety`.
     """
     values = images.float() / 255
     sides = (values[..., :BORDER, :], values[..., -BORDER:, :], values[..., :BORDER], values[..., -BORDER:])
@@ -29,8 +29,16 @@ def appearance(images: torch.Tensor) -> dict[str, float]:
         "brightness": values.mean().item(),
         "colourfulness": (values.amax(dim=1) - values.amin(dim=1)).mean().item(),
         "blank_border": blank.double().mean().item(),
-        "variety": values.std(dim=0).mean().item(),
+        "variety": variety(images),
     }
+
+
+def variety(images: torch.Tensor) -> float:
+    """Return the standard deviation of a value over pictures, on average and as a share of the full range.
+
+    It vanishes when all latents give one face. ``images`` are uint8 (N, 3, H, W).
+    """
+    return images.float().std(dim=0).mean().item() / 255
 
 
 def detections(faces: Sequence[Sequence[int]]) -> dict[str, float]:

@@ -1,10 +1,12 @@
-"""Measure a folder of generated faces: FID and face rate as the task defines them, FD-HOG, looks, memorised pictures.
+"""Measure faces: FID and face rate as the task defines them, distances by another network, looks, memorised pictures.
 
-    python p1_gan/evaluate.py out_dir --method B
-    python p1_gan/evaluate.py out_dir --val hw2_data/face/val --inception-weights pt_inception-2015-12-05-6726825d.pth
+    python p1_gan/evaluate.py faces                                           # a folder of pictures
+    python p1_gan/evaluate.py --method A --checkpoint runs/cpu/p1_A_seed0/weights.safetensors --seed 1
+    python p1_gan/evaluate.py faces --inception-weights pt_inception-2015-12-05-6726825d.pth
+    python p1_gan/evaluate.py faces --memorisation                            # also the nearest training pictures
 
-FID needs Inception weights, which pytorch-fid downloads unless they are given. FID of 1000 pictures is biased up, so
-every distance stands beside its floor: the same figure for as many random training pictures.
+Without a folder it draws the pictures of inference.py itself; the report is made from these measurements. Distances of
+1000 pictures are biased up, so each stands beside its floor: the same figure for as many random training pictures.
 """
 
 from __future__ import annotations
@@ -12,75 +14,42 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cache import list_images, load_images
-from common.cli import add_common_arguments, make_parser
+from common.cli import add_common_arguments, make_parser, positive_int
 from common.dataset import FACE_SIZE, dataset_name
 from common.device import pick_device
 from common.errors import run_main
+from common.files import sha256
 from common.paths import workspace
 from common.pictures import save_grid
-from common.results import record
+from common.results import read_results, record
 from p1_gan.appearance import appearance, detections
-from p1_gan.faces import detector_available, find_faces, share_with_one
+from p1_gan.distances import RealFaces, check_enough
+from p1_gan.faces import find_faces, share_with_one
+from p1_gan.features import feature_network
 from p1_gan.fid import FILE_NAME, NotRunError, fid, load_inception
-from p1_gan.frechet import FDHOG
-from p1_gan.presets import METHODS, PRESETS
+from p1_gan.inference import draw_latents, generate
+from p1_gan.methods import add_weights_arguments, load_generator, weights_path
 
-SHOWN_PICTURES = 32
+MOST_REAL = 1000  # real pictures looked at for faces, which takes long
 SHOWN_NEIGHBOURS = 8
 
 
-def nearest(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each query (N, D) the distance to, and the number of, its nearest reference (M, D)."""
-    distances = torch.cdist(torch.from_numpy(queries).float(), torch.from_numpy(references).float())
-    values, indices = distances.min(dim=1)
-    return values.numpy(), indices.numpy()
-
-
-def memorisation(
-    images: torch.Tensor, train: torch.Tensor, fd_hog: FDHOG, path: Path | None = None
-) -> dict[str, float]:
-    """Compare distances to the nearest training picture: of generated ones and of held-out real ones.
-
-    With ``path`` it draws the generated pictures that lie nearest to a training one, each above that one.
-
-    Returns:
-        Medians over generated and over held-out real pictures, and the share of generated ones nearer than the
-        nearest percent of the real. A generator that copies has a much smaller median than real pictures do.
-    """
-    generated, partners = nearest(fd_hog.features(images), fd_hog.train_features)
-    real, _ = nearest(fd_hog.reference_features, fd_hog.train_features)
-    if path is not None:
-        closest = np.argsort(generated)[:SHOWN_NEIGHBOURS]
-        save_grid(torch.cat([images[closest], train[partners[closest]]]), path, columns=SHOWN_NEIGHBOURS)
-    return {
-        "nearest_train_median": float(np.median(generated)),
-        "nearest_train_median_of_val": float(np.median(real)),
-        "nearer_than_closest_percent_of_val": float((generated < np.quantile(real, 0.01)).mean()),
-    }
-
-
-def look(images: torch.Tensor) -> dict[str, float]:
-    """Return face rate and what else can be seen of pictures; where dlib is missing, without anything about faces."""
-    found = {}
-    if detector_available():
-        faces = find_faces(images, progress=sys.stderr.isatty())
-        found = {"face_rate": share_with_one(faces)} | detections(faces)
-    return found | appearance(images)
-
-
-def evaluate(arguments: argparse.Namespace, device: torch.device) -> dict[str, object]:
-    """Return every figure that can be measured here."""
-    images = load_images(arguments.folder, list_images(arguments.folder), FACE_SIZE, "RGB", cache=False)
+def evaluate(
+    images: torch.Tensor, arguments: argparse.Namespace, device: torch.device, neighbours: Path
+) -> dict[str, Any]:
+    """Return every figure of pictures uint8 (N, 3, 64, 64) that can be measured here."""
     train, val = (
         load_images(folder, list_images(folder), FACE_SIZE, "RGB") for folder in (arguments.train, arguments.val)
     )
-    values: dict[str, object] = {"images": len(images)}
+    check_enough(train, arguments.train)
+    check_enough(val, arguments.val)
+    values: dict[str, Any] = {"images": len(images), "val_images": len(val)}
     try:
         inception = load_inception(arguments.inception_weights, device)
     except NotRunError as reason:
@@ -89,52 +58,93 @@ def evaluate(arguments: argparse.Namespace, device: torch.device) -> dict[str, o
     else:
         values["fid"], values["fid_floor"] = fid(inception, images, val, train)
         print(f"FID: {values['fid']:.2f} (floor: {values['fid_floor']:.2f})")
-    fd_hog = FDHOG(train, val)
-    values |= {"fd_hog": fd_hog(images), "fd_hog_floor": fd_hog.floor(len(images))}
-    print(f"FD-HOG: {values['fd_hog']:.3f} (floor: {values['fd_hog_floor']:.3f})")
-    values |= look(images) | {f"{name}_of_val": value for name, value in look(val[:1000]).items()}
+    network = feature_network(device)
+    if network is not None:
+        real = RealFaces(train, val, network, arguments.val.parent / ".cache")
+        found, generated = real.compare(images)
+        values |= found
+        for name, key in (("Fréchet distance", "fd_lite0"), ("KID", "kid_lite0")):
+            print(f"{name} (EfficientNet-Lite0): {values[key]:.4g} (floor: {values[f'{key}_floor']:.4g})")
+        if arguments.memorisation:
+            found, distances, partners = real.nearest(generated)
+            values |= found
+            closest = distances.argsort()[:SHOWN_NEIGHBOURS]
+            save_grid(torch.cat([images[closest], train[partners[closest]]]), neighbours, columns=len(closest))
+            print(
+                f"nearest training picture, median distance: {found['nearest_train_median']:.3f} (held-out real "
+                f"pictures: {found['nearest_train_median_of_val']:.3f}); the nearest are shown in {neighbours}"
+            )
+    values |= look(images) | {f"{name}_of_val": value for name, value in look(val[:MOST_REAL]).items()}
     if "face_rate" in values:
         print(f"face rate: {100 * values['face_rate']:.1f} % (real: {100 * values['face_rate_of_val']:.1f} %)")
-    else:
-        print("face rate: not run (dlib is not installed)")
-    picture = None
-    if arguments.name is None:
-        folder = workspace(arguments.preset, arguments.output).images / "P1"
-        picture = folder / f"GAN_{arguments.method}_neighbours.png"
-        save_grid(images[:SHOWN_PICTURES], folder / f"GAN_{arguments.method}_grid.png", columns=8)
-    values |= memorisation(images, train, fd_hog, picture)
-    print(
-        f"nearest training picture, median distance: {values['nearest_train_median']:.3f} "
-        f"(held-out real pictures: {values['nearest_train_median_of_val']:.3f})"
-    )
     return values
 
 
-def main() -> None:
-    """Parse the command line, measure, and record."""
+def look(images: torch.Tensor) -> dict[str, float]:
+    """Return what can be seen of pictures; where there is no face detector, without anything about faces."""
+    faces = find_faces(images, progress=True)
+    found = {} if faces is None else {"face_rate": share_with_one(faces)} | detections(faces)
+    return found | appearance(images)
+
+
+def is_measured(entry: dict[str, Any] | None, origin: dict[str, Any], arguments: argparse.Namespace) -> bool:
+    """Tell whether ``entry`` holds all that this command would measure of pictures of the same ``origin``."""
+    return (
+        entry is not None
+        and entry.items() >= origin.items()
+        and entry["images"] == arguments.num
+        and "fd_lite0" in entry
+        and not (arguments.memorisation and "nearest_train_median" not in entry)
+        and not (arguments.inception_weights and "fid_floor" not in entry)
+    )
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line, with the folders of real pictures filled in."""
     parser = make_parser(__doc__)
-    parser.add_argument("folder", type=Path, help="folder of generated pictures")
-    parser.add_argument("--method", choices=METHODS, default="B", help="which method made them")
-    parser.add_argument("--preset", choices=sorted(PRESETS["A"]), default="cpu", help="which preset trained it")
-    parser.add_argument("--name", default=None, help="key of the record (unset: METHOD/PRESET); pictures only without")
+    parser.add_argument("folder", type=Path, nargs="?", help="pictures to measure (unset: drawn from --checkpoint)")
+    add_weights_arguments(parser)
+    parser.add_argument("--num", type=positive_int, default=1000, help="how many pictures to draw")
     parser.add_argument("--val", type=Path, default=None, help="real pictures to compare with (unset: in --data-root)")
     parser.add_argument("--train", type=Path, default=None, help="training pictures (unset: in --data-root)")
+    parser.add_argument(
+        "--memorisation",
+        action="store_true",
+        help="also find the nearest training pictures; at first this takes about half a minute for 1000 of them",
+    )
     parser.add_argument("--inception-weights", type=Path, default=None, help=f"pytorch-fid's {FILE_NAME}")
     add_common_arguments(parser)
     arguments = parser.parse_args()
     arguments.val = arguments.val or arguments.data_root / "face" / "val"
     arguments.train = arguments.train or arguments.data_root / "face" / "train"
+    return arguments
+
+
+def main() -> None:
+    """Parse the command line, draw or read pictures, measure, and record."""
+    arguments = parse_arguments()
     device = pick_device(arguments.device)
-    values = evaluate(arguments, device)
-    values |= {
-        "method": arguments.method,
-        "preset": arguments.preset,
-        "seed": arguments.seed,
-        "dataset": dataset_name(arguments.train.parent.parent, "face"),
-    }
-    space = workspace(arguments.preset, arguments.output)
-    name = arguments.name or f"{arguments.method}/{arguments.preset}"
-    record(space.results, "p1", f"evaluate/{name}/seed{arguments.seed}", values, device)
+    origin: dict[str, Any] = {"seed": arguments.seed, "dataset": dataset_name(arguments.train.parent.parent, "face")}
+    if arguments.folder is not None:
+        space = workspace("cpu", arguments.output)
+        name = f"folder/{arguments.folder.resolve().name}"
+        images = load_images(arguments.folder, list_images(arguments.folder), FACE_SIZE, "RGB", cache=False)
+        check_enough(images, arguments.folder)
+    else:
+        check_enough(range(arguments.num), "--num")
+        model, config = load_generator(arguments.checkpoint, arguments.method, device)
+        space = workspace(config["preset"], arguments.output)
+        name = f"{arguments.method}/{config['preset']}/weights{config['seed']}/seed{arguments.seed}"
+        origin |= {key: config[key] for key in ("method", "preset", "steps", "batch_size")}
+        origin["training_seed"] = config["seed"]
+        origin["weights_sha256"] = sha256(weights_path(arguments.checkpoint, arguments.method))
+        if is_measured(read_results(space.results, "p1").get(f"evaluate/{name}"), origin, arguments):
+            print(f"measured before: evaluate/{name} in {space.results / 'p1.json'}")
+            return
+        images = generate(model, draw_latents(arguments.num, arguments.seed))
+    neighbours = space.runs / "p1_neighbours" / f"{name.replace('/', '_')}.png"
+    values = evaluate(images, arguments, device, neighbours)
+    record(space.results, "p1", f"evaluate/{name}", values | origin, device)
 
 
 if __name__ == "__main__":

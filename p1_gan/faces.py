@@ -17,10 +17,11 @@ def detector() -> Any | None:
     """Return dlib's frontal-face detector; None, said once, where dlib is missing or cannot be imported."""
     try:
         import dlib
-    except ImportError as error:
+
+        return dlib.get_frontal_face_detector()
+    except Exception as error:  # what a broken installation raises is not documented
         print(f"face rate: not run (dlib: {error}); pip install dlib-bin", file=sys.stderr)
         return None
-    return dlib.get_frontal_face_detector()
 
 
 def find_faces(images: torch.Tensor, progress: bool = False) -> list[list[int]] | None:

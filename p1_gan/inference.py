@@ -7,6 +7,7 @@ python p1_gan/inference.py out_dir --checkpoint runs/cpu/p1_B_seed0/weights.safe
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -14,31 +15,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, make_parser, positive_int
-from common.device import autocast, memory_format, pick_device
+from common.device import autocast, pick_device
 from common.errors import UserError, is_out_of_memory, run_main
 from common.files import prepare_empty_folder
-from common.paths import WEIGHTS
 from common.pictures import save_image, to_uint8
 from common.seed import generator
-from common.weights import load_into, load_weights
-from p1_gan.model import CHANNELS, LATENT_SIZE, DCGAN_Generator
-from p1_gan.presets import METHODS
-from p1_gan.train import NETWORKS, kind_of
+from p1_gan.methods import add_weights_arguments, load_generator
+from p1_gan.model import LATENT_SIZE
 
 FIRST_BATCH = 250
-
-
-def load_generator(checkpoint: Path, method: str, device: torch.device) -> DCGAN_Generator:
-    """Return the generator of a weights file or checkpoint, ready to sample.
-
-    Raises:
-        UserError: missing, damaged, or of another model.
-    """
-    state, config = load_weights(checkpoint, kind_of(method))
-    # Files from before the width was an option have the report's.
-    model = NETWORKS[method][0](config.get("channels", CHANNELS))
-    load_into(model, state, checkpoint)
-    return model.to(device, memory_format=memory_format(device)).eval().requires_grad_(False)
 
 
 def draw_latents(count: int, seed: int, truncation: float | None = None) -> torch.Tensor:
@@ -81,24 +66,27 @@ def generate(
     return torch.cat(batches)
 
 
-def main() -> None:
-    """Parse the command line, sample, and write the pictures."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = make_parser(__doc__)
     parser.add_argument("out_dir", type=Path, help="new or empty folder for the pictures")
-    parser.add_argument("--method", choices=METHODS, default="B", help="A: DCGAN; B: the SN-GAN variant")
+    add_weights_arguments(parser)
     parser.add_argument("--num", type=positive_int, default=1000, help="how many pictures")
     parser.add_argument("--truncation", type=float, default=None, help="redraw latents beyond this, e.g. 1.5")
-    parser.add_argument("--checkpoint", type=Path, default=None, help="weights of your own (unset: weights/)")
     parser.add_argument(
         "--batch-size", type=positive_int, default=None, help="pictures at a time (unset: what memory allows)"
     )
     add_common_arguments(parser, data=False, output=False)
-    arguments = parser.parse_args()
-    if arguments.truncation is not None and arguments.truncation < 0.1:
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Parse the command line, sample, and write the pictures."""
+    arguments = parse_arguments()
+    if arguments.truncation is not None and not arguments.truncation >= 0.1:
         raise UserError(f"--truncation {arguments.truncation}: must be at least 0.1")
     device = pick_device(arguments.device)
-    checkpoint = arguments.checkpoint or WEIGHTS / f"p1_gan_{arguments.method}.safetensors"
-    model = load_generator(checkpoint, arguments.method, device)
+    model, _ = load_generator(arguments.checkpoint, arguments.method, device)
     prepare_empty_folder(arguments.out_dir)
     images = generate(model, draw_latents(arguments.num, arguments.seed, arguments.truncation), arguments.batch_size)
     for index, image in enumerate(images):

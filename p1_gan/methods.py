@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from common.device import place
+from common.paths import WEIGHTS
 from common.weights import load_into, load_weights
 from p1_gan.model import DCGAN_Discriminator, DCGAN_Generator, My_Discriminator, My_Generator
 from p1_gan.presets import PRESETS_A, PRESETS_B, TrainConfig
@@ -42,13 +45,33 @@ def kind_of(method: str) -> str:
     return f"p1_gan/{method}"
 
 
-def load_generator(checkpoint: Path, method: str, device: torch.device) -> DCGAN_Generator:
-    """Return the generator of a weights file or checkpoint, ready to sample.
+def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --method and --checkpoint, which name the generator that draws."""
+    titles = "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
+    parser.add_argument("--method", choices=METHODS, default="B", help=titles)
+    parser.add_argument("--checkpoint", type=Path, default=None, help="weights of your own (unset: weights/)")
+
+
+def load_generator(
+    checkpoint: Path | None, method: str, device: torch.device
+) -> tuple[DCGAN_Generator, dict[str, Any]]:
+    """Return the generator of a weights file or checkpoint, ready to sample, and how it was trained.
+
+    Args:
+        checkpoint: None takes the weights that come with the repository.
+        method: which method's they are.
+        device: where it will run.
 
     Raises:
         UserError: missing, damaged, or of another model.
     """
-    state, config = load_weights(checkpoint, kind_of(method))
+    path = weights_path(checkpoint, method)
+    state, config = load_weights(path, kind_of(method))
     model = METHODS[method].generator(config["channels"])
-    load_into(model, state, checkpoint)
-    return place(model, device).eval().requires_grad_(False)
+    load_into(model, state, path)
+    return place(model, device).eval().requires_grad_(False), config
+
+
+def weights_path(checkpoint: Path | None, method: str) -> Path:
+    """Return ``checkpoint``, or where it is None the file that comes with the repository."""
+    return checkpoint or WEIGHTS / f"p1_gan_{method}.safetensors"

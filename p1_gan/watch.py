@@ -15,6 +15,7 @@ from common.plots import new_figure, save_figure
 from common.run import Job, Run
 from common.seed import generator
 from common.weights import save_weights
+from p1_gan.appearance import variety
 from p1_gan.faces import face_rate
 from p1_gan.model import LATENT_SIZE
 from p1_gan.presets import TrainConfig
@@ -33,8 +34,7 @@ def watch(run: Run, model: torch.nn.Module, config: TrainConfig) -> dict[str, fl
     """Draw the fixed latents into the run folder.
 
     Returns:
-        ``variety``: the standard deviation of a pixel over the pictures, on average and as a share of the full
-        range, which vanishes when all latents give one face; ``face_rate``: None where there is no detector.
+        ``variety`` and ``face_rate`` of the pictures; the second is None where there is no detector.
     """
     latents = torch.randn(FIXED_LATENTS, LATENT_SIZE, 1, 1, generator=generator(0, "fixed latents"))
     with autocast(run.world.device, config.precision):
@@ -42,7 +42,7 @@ def watch(run: Run, model: torch.nn.Module, config: TrainConfig) -> dict[str, fl
     if run.world.is_writer:
         save_grid(images[:32], run.folder / "grids" / f"{run.step + 1:06d}.png", columns=8)
         save_image(images[0], run.folder / "one_latent" / f"{run.step + 1:06d}.png")
-    return {"variety": images.float().std(dim=0).mean().item() / 255, "face_rate": face_rate(images)}
+    return {"variety": variety(images), "face_rate": face_rate(images)}
 
 
 def is_healthy(run: Run, config: TrainConfig) -> bool:

@@ -1,4 +1,4 @@
-"""MNIST-M for the diffusion model and its judge: pictures in [-1, 1] and labels, all on one device."""
+"""The digits that the diffusion model and its judge learn from."""
 
 from __future__ import annotations
 
@@ -15,8 +15,3 @@ def load_mnistm(data_root: Path, split: str, device: torch.device | str = "cpu")
     """Return pictures uint8 (N, 3, 28, 28) and labels int64 (N,), 0..9, on ``device``."""
     images, labels = load_digits(data_root, DOMAIN, split)
     return images.to(device), labels.to(device)
-
-
-def to_network(images: torch.Tensor) -> torch.Tensor:
-    """Map uint8 0..255 to float32 [-1, 1], any shape."""
-    return images.float().div(127.5).sub(1)

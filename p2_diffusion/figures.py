@@ -1,39 +1,47 @@
-"""Draw the report's pictures: a grid of all digits, and how its first 0 comes out of noise.
+"""Draw the report's pictures of digits, all from one run of the sampler, ancestral unless another is chosen.
 
     python p2_diffusion/figures.py
     python p2_diffusion/figures.py --sampler ddim --steps 20
-    python p2_diffusion/figures.py --model full --checkpoint runs/full/p2_seed0/weights.safetensors
+    python p2_diffusion/figures.py --model full_cpu --checkpoint runs/full_cpu/p2_seed0/weights.safetensors
 
-Both come from one run of the sampler, ancestral over all T steps unless another is chosen:
-images/P2/diffusion_grid.png has one row a digit and one column a starting noise,
-images/P2/diffusion_grid_time.png six moments of the grid's first picture.
+images/P2/diffusion_grid.png: one row a digit, one column a starting noise.
+images/P2/diffusion_grid_time.png: six moments of the grid's first picture.
+images/P2/reverse.gif: the first picture of every digit, coming out of noise together.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import add_common_arguments, make_parser, positive_int
+from common.cli import add_common_arguments, make_parser
 from common.dataset import DIGIT_SIZE
 from common.device import autocast, pick_device
 from common.errors import run_main
-from common.paths import WEIGHTS, workspace
-from common.pictures import save_grid, to_uint8
-from common.plots import new_figure, save_figure
+from common.files import sha256, write_atomic
+from common.paths import workspace
+from common.pictures import make_grid, save_grid, to_uint8
+from common.progress import progress_bar
 from common.results import record
 from common.seed import generator
+from p2_diffusion.build import load_model, to_device
 from p2_diffusion.diffusion import Diffusion
-from p2_diffusion.inference import DEFAULT, load_model
-from p2_diffusion.model import UNet, unet_memory_format
-from p2_diffusion.presets import PRESETS
+from p2_diffusion.inference import add_sampler_arguments, sampler_config, shipped_weights
+from p2_diffusion.model import UNet
 from p2_diffusion.samplers import SAMPLERS, SamplerConfig, sample, time_steps
 
 COLUMNS = 10
-FRAMES = 6
+STRIP_FRAMES = 6
+STRIP_SCALE, GRID_SCALE, GIF_SCALE = 8, 2, 3
+GIF_FRAMES = 24
+GIF_COLOURS = 64
+GIF_MILLISECONDS, GIF_LAST_MILLISECONDS = 100, 3000
 
 
 def draw_grid(
@@ -42,72 +50,93 @@ def draw_grid(
     """Draw ten digits from the same ten noises.
 
     Returns:
-        The grid's pictures row by row, uint8 (100, 3, 28, 28), and six moments of the first one: how many of the T
-        time steps are behind it -> uint8 (3, 28, 28).
+        The grid's pictures row by row, uint8 (100, 3, 28, 28), and how the first of each digit came about: number of
+        the T time steps left behind -> uint8 (10, 3, 28, 28).
     """
     device = next(model.parameters()).device
-    noise = torch.randn(COLUMNS, 3, DIGIT_SIZE, DIGIT_SIZE, generator=generator(seed, "grid")).to(device)
+    noise = torch.randn(COLUMNS, 3, DIGIT_SIZE, DIGIT_SIZE, generator=generator(seed, "grid")).repeat(10, 1, 1, 1)
     conditions = torch.arange(1, 11, device=device).repeat_interleave(COLUMNS)
-    ts = time_steps(diffusion.timesteps, config.steps, quadratic=config.sampler == "dpmpp")
-    behind = [diffusion.timesteps - 1 - t for t in ts] + [diffusion.timesteps]
-    moments = {round(k * config.steps / (FRAMES - 1)) for k in range(FRAMES)}
-    frames = {}
+    times = time_steps(diffusion.timesteps, config.steps, SAMPLERS[config.sampler].quadratic)
+    behind = [diffusion.timesteps - 1 - t for t in times] + [diffusion.timesteps]
+    moments = {}
 
-    def remember(finished: int, x: torch.Tensor) -> None:
-        if finished in moments:
-            frames[behind[finished]] = to_uint8(x[0]).cpu()
+    with progress_bar(total=config.steps, desc="sampling", unit="step") as bar:
 
-    with autocast(device):
-        images = sample(
-            model,
-            diffusion,
-            conditions,
-            noise.repeat(10, 1, 1, 1).contiguous(memory_format=unet_memory_format(device)),
-            config,
-            generator(seed, "grid steps"),
-            remember,
-        )
-    return to_uint8(images).cpu(), frames
+        def remember(finished: int, x: torch.Tensor) -> None:
+            moments[behind[finished]] = to_uint8(x[::COLUMNS]).cpu()
+            bar.update(finished > 0)
+
+        with autocast(device):
+            images = sample(
+                model,
+                diffusion,
+                conditions,
+                to_device(noise, device),
+                config,
+                generator(seed, "grid steps"),
+                remember,
+            )
+    return to_uint8(images).cpu(), moments
 
 
-def save_strip(frames: dict[int, torch.Tensor], path: Path) -> None:
-    """Draw the moments side by side, labelled with the time steps behind each."""
-    figure, axes = new_figure(1, len(frames), (1.5 * len(frames), 1.75))
-    for axis, (finished, frame) in zip(axes[0], sorted(frames.items()), strict=True):
-        axis.imshow(frame.permute(1, 2, 0).numpy(), interpolation="nearest")
-        axis.set_title(f"T: {finished}")
-        axis.axis("off")
-    save_figure(figure, path)
+def evenly(moments: Mapping[int, torch.Tensor], count: int) -> dict[int, torch.Tensor]:
+    """Return at most ``count`` of the moments, evenly spaced, the first and the last among them."""
+    numbers = sorted(moments)
+    chosen = {round(k * (len(numbers) - 1) / (count - 1)) for k in range(count)}
+    return {numbers[place]: moments[numbers[place]] for place in sorted(chosen)}
+
+
+def save_strip(moments: Mapping[int, torch.Tensor], path: Path) -> None:
+    """Draw the first 0 at six moments side by side, under the number of time steps left behind."""
+    frames = evenly(moments, STRIP_FRAMES)
+    pictures = make_grid(torch.stack([frame[0] for frame in frames.values()]), len(frames), 8, STRIP_SCALE)
+    _, height, width = pictures.shape
+    margin, step = 32, DIGIT_SIZE * STRIP_SCALE + 8
+    strip = Image.new("RGB", (width, height + margin), "white")
+    strip.paste(_picture(pictures), (0, margin))
+    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(24)
+    for place, number in enumerate(frames):
+        draw.text((4 + (place + 0.5) * step, margin - 6), f"T: {number}", "black", font, anchor="ms")
+    write_atomic(path, lambda temporary: strip.save(temporary, format="PNG"))
+
+
+def save_animation(moments: Mapping[int, torch.Tensor], path: Path) -> None:
+    """Draw ten digits coming out of noise as an animated GIF that repeats for ever; same moments, same bytes."""
+    frames = evenly(moments, GIF_FRAMES)
+    grids = [_picture(make_grid(frame, columns=5, padding=2, scale=GIF_SCALE)) for frame in frames.values()]
+    # One palette for all, of noise and of digits, so that no colour jumps between frames.
+    palette = _picture(torch.cat([make_grid(frame, 10) for frame in frames.values()], dim=1)).quantize(GIF_COLOURS)
+    first, *others = [grid.quantize(palette=palette, dither=Image.Dither.NONE) for grid in grids]
+    times = [GIF_MILLISECONDS] * len(others) + [GIF_LAST_MILLISECONDS]
+    options = {"save_all": True, "append_images": others, "duration": times, "loop": 0, "optimize": False}
+    write_atomic(path, lambda temporary: first.save(temporary, format="GIF", **options))
+
+
+def _picture(image: torch.Tensor) -> Image.Image:
+    return Image.fromarray(image.permute(1, 2, 0).numpy())
 
 
 def main() -> None:
-    """Parse the command line, sample, and write both pictures and their record."""
+    """Parse the command line, sample, and write the pictures and their record."""
     parser = make_parser(__doc__)
-    parser.add_argument("--model", choices=sorted(PRESETS), default="cpu", help="which preset's weights")
-    parser.add_argument("--checkpoint", type=Path, default=None, help="weights (unset: those shipped for --model)")
-    parser.add_argument("--sampler", choices=SAMPLERS, default="ddpm", help="ancestral, or a faster one")
-    parser.add_argument("--steps", type=positive_int, default=None, help="network passes (unset: T)")
-    parser.add_argument("--guidance-scale", type=float, default=DEFAULT.guidance_scale, help="1 is no guidance")
+    add_sampler_arguments(parser)
     add_common_arguments(parser, data=False)
+    parser.set_defaults(sampler="ddpm")
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
-    checkpoint = arguments.checkpoint or WEIGHTS / f"p2_unet_{arguments.model}.safetensors"
-    model, diffusion = load_model(checkpoint, device)
-    space = workspace(arguments.model, arguments.output)
+    checkpoint = arguments.checkpoint or shipped_weights(arguments.model)
+    model, diffusion, trained = load_model(checkpoint, device)
+    config = sampler_config(arguments, trained)
+    space = workspace(trained["preset"], arguments.output)
+    folder = space.images / "P2"
 
-    config = SamplerConfig(arguments.sampler, arguments.steps or diffusion.timesteps, arguments.guidance_scale)
-    images, frames = draw_grid(model, diffusion, config, arguments.seed)
-    save_grid(images, space.images / "P2" / "diffusion_grid.png", COLUMNS, scale=2)
-    save_strip(frames, space.images / "P2" / "diffusion_grid_time.png")
-    values = {
-        "preset": arguments.model,
-        "sampler": config.sampler,
-        "steps": config.steps,
-        "guidance_scale": config.guidance_scale,
-        "seed": arguments.seed,
-    }
-    record(space.results, "p2", "figures", values, device)
-    print(f"wrote {space.images / 'P2'}/diffusion_grid.png and diffusion_grid_time.png")
+    images, moments = draw_grid(model, diffusion, config, arguments.seed)
+    save_grid(images, folder / "diffusion_grid.png", COLUMNS, scale=GRID_SCALE)
+    save_strip(moments, folder / "diffusion_grid_time.png")
+    save_animation(moments, folder / "reverse.gif")
+    made_with = {"preset": trained["preset"], "weights": sha256(checkpoint)[:16], "seed": arguments.seed}
+    record(space.results, "p2", "figures", made_with | asdict(config), device)
+    print(f"wrote {folder}/diffusion_grid.png, diffusion_grid_time.png and reverse.gif")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Generate digits: 100 of each by default, as ``{digit}_{001..100}.png``, 28x28 RGB.
 
 python p2_diffusion/inference.py out_dir
-python p2_diffusion/inference.py out_dir --model full --sampler ddpm
+python p2_diffusion/inference.py out_dir --sampler ddpm
 python p2_diffusion/inference.py out_dir --digits 3 7 --num-per-digit 10 --guidance-scale 3
+python p2_diffusion/inference.py out_dir --checkpoint runs/cpu/p2_seed0/weights.safetensors
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,26 +27,11 @@ from common.paths import WEIGHTS
 from common.pictures import save_image, to_uint8
 from common.progress import progress_bar
 from common.seed import generator, seed_everything
-from common.weights import load_into, load_weights
+from p2_diffusion.build import load_model, to_device
 from p2_diffusion.diffusion import Diffusion
-from p2_diffusion.model import UNet, unet_memory_format
+from p2_diffusion.model import UNet
+from p2_diffusion.presets import DEFAULT_MODEL, default_sampling
 from p2_diffusion.samplers import SAMPLERS, SamplerConfig, sample, time_steps
-from p2_diffusion.train import KIND, build_diffusion, build_model
-
-DEFAULT = SamplerConfig()
-
-
-def load_model(checkpoint: Path, device: torch.device) -> tuple[UNet, Diffusion]:
-    """Return the U-Net of a weights file or checkpoint, ready to sample, and its diffusion process.
-
-    Raises:
-        UserError: missing, damaged, or of another model.
-    """
-    state, config = load_weights(checkpoint, KIND)
-    model = build_model(config)
-    load_into(model, state, checkpoint)
-    model = model.to(device, memory_format=unet_memory_format(device)).eval().requires_grad_(False)
-    return model, build_diffusion(config).to(device)
 
 
 def generate(
@@ -77,7 +64,7 @@ def generate(
                 model,
                 diffusion,
                 conditions[part].to(device),
-                noise[part].to(device, memory_format=unet_memory_format(device)),
+                to_device(noise[part], device),
                 config,
                 generator(seed, "steps", start),
             )
@@ -85,36 +72,71 @@ def generate(
     return torch.cat(batches)
 
 
+def shipped_weights(model: str) -> Path:
+    """Return the weights of preset ``model`` that come with this repository.
+
+    Raises:
+        UserError: none do.
+    """
+    path = WEIGHTS / f"p2_unet_{model}.safetensors"
+    if not path.is_file():
+        others = sorted(path.stem.removeprefix("p2_unet_") for path in WEIGHTS.glob("p2_unet_*.safetensors"))
+        raise UserError(
+            f"--model {model}: no weights are shipped for it, only for {', '.join(others)}; "
+            f"train it with p2_diffusion/train.py --preset {model} and pass --checkpoint"
+        )
+    return path
+
+
 def add_sampler_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose a sampler."""
-    parser.add_argument("--sampler", choices=SAMPLERS, default=DEFAULT.sampler, help="how noise becomes a picture")
-    parser.add_argument("--steps", type=int, default=None, help=f"network passes (unset: {DEFAULT.steps}, ddpm: T)")
-    parser.add_argument("--guidance-scale", type=float, default=DEFAULT.guidance_scale, help="1 is no guidance")
+    """Add the options that choose a network and how it samples."""
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="PRESET", help="whose shipped weights")
+    parser.add_argument("--checkpoint", type=Path, default=None, help="weights of your own instead")
+    parser.add_argument(
+        "--sampler",
+        choices=SAMPLERS,
+        default=None,
+        help="how noise becomes a picture (unset: as the network's preset says)",
+    )
+    parser.add_argument("--steps", type=int, default=None, help="time steps visited (unset: the sampler's)")
+    parser.add_argument(
+        "--guidance-scale", type=float, default=None, help="1 is no guidance (unset: as the network's preset says)"
+    )
     parser.add_argument(
         "--guidance-interval",
         type=float,
         nargs=2,
-        default=DEFAULT.guidance_interval,
+        default=None,
         metavar=("LOW", "HIGH"),
-        help="guide only at these shares of T",
+        help="guide only at these shares of T (unset: as the network's preset says)",
     )
-    parser.add_argument("--eta", type=float, default=DEFAULT.eta, help="noise of ddim: 0 none, 1 ancestral")
-    parser.add_argument("--model", choices=("cpu", "full"), default="cpu", help="which shipped weights")
-    parser.add_argument("--checkpoint", type=Path, default=None, help="weights of your own instead")
-    parser.add_argument("--batch-size", type=positive_int, default=250, help="pictures at a time; part of the seed")
+    parser.add_argument("--eta", type=float, default=None, help="noise of ddim: 0 none, 1 ancestral")
 
 
-def sampler_config(arguments: argparse.Namespace, diffusion: Diffusion) -> SamplerConfig:
-    """Return the sampler the command line asks for, checked against the model's T."""
-    steps = arguments.steps
-    if steps is None:
-        steps = diffusion.timesteps if arguments.sampler == "ddpm" else min(DEFAULT.steps, diffusion.timesteps)
-    time_steps(diffusion.timesteps, steps)
-    if arguments.eta != DEFAULT.eta and arguments.sampler != "ddim":
-        raise UserError(f"--eta {arguments.eta:g}: belongs to --sampler ddim")
-    return SamplerConfig(
-        arguments.sampler, steps, arguments.guidance_scale, tuple(arguments.guidance_interval), arguments.eta
-    )
+def sampler_config(arguments: argparse.Namespace, trained: Mapping[str, Any]) -> SamplerConfig:
+    """Return how a command line wants to sample from a network; what it leaves open is the network's default.
+
+    Args:
+        arguments: with the options of :func:`add_sampler_arguments`.
+        trained: how the network was trained, as its weights file says.
+
+    Raises:
+        UserError: a value that the network or the sampler cannot have.
+    """
+    default = default_sampling(trained)
+    name = arguments.sampler or default.sampler
+    usual = default.steps if name == default.sampler else SAMPLERS[name].steps or trained["timesteps"]
+    steps = min(usual, trained["timesteps"]) if arguments.steps is None else arguments.steps
+    time_steps(trained["timesteps"], steps)
+    if arguments.eta is not None and not SAMPLERS[name].takes_eta:
+        raise UserError(f"--eta {arguments.eta:g}: --sampler {name} does not take it")
+    low, high = arguments.guidance_interval or default.guidance_interval
+    if not 0 <= low <= high <= 1:
+        raise UserError(f"--guidance-interval {low:g} {high:g}: two shares of T, the lower one first")
+    scale = default.guidance_scale if arguments.guidance_scale is None else arguments.guidance_scale
+    if trained["label_dropout"] == 0 and arguments.guidance_scale is None:
+        print("note: no guidance, since training dropped no labels; --guidance-scale forces it", file=sys.stderr)
+    return SamplerConfig(name, steps, scale, (low, high), arguments.eta or 0.0)
 
 
 def main() -> None:
@@ -123,6 +145,7 @@ def main() -> None:
     parser.add_argument("out_dir", type=Path, help="new or empty folder for the pictures")
     parser.add_argument("--digits", type=int, nargs="+", default=list(range(10)), help="which digits")
     parser.add_argument("--num-per-digit", type=positive_int, default=100, help="pictures of each")
+    parser.add_argument("--batch-size", type=positive_int, default=250, help="pictures at a time; part of the seed")
     add_sampler_arguments(parser)
     add_common_arguments(parser, data=False, output=False)
     arguments = parser.parse_args()
@@ -133,9 +156,8 @@ def main() -> None:
         raise UserError(f"--digits {' '.join(map(str, arguments.digits))}: name every digit once")
     device = pick_device(arguments.device)
     seed_everything(arguments.seed)
-    checkpoint = arguments.checkpoint or WEIGHTS / f"p2_unet_{arguments.model}.safetensors"
-    model, diffusion = load_model(checkpoint, device)
-    config = sampler_config(arguments, diffusion)
+    model, diffusion, trained = load_model(arguments.checkpoint or shipped_weights(arguments.model), device)
+    config = sampler_config(arguments, trained)
     prepare_empty_folder(arguments.out_dir)
 
     started = time.perf_counter()

@@ -246,12 +246,3 @@ def sinusoids(num_timesteps: int, channels: int) -> torch.Tensor:
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(0, channels, 2) / channels)
     angles = torch.arange(num_timesteps)[:, None] * frequencies[None, :]
     return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
-def unet_memory_format(device: torch.device) -> torch.memory_format:
-    """Return the memory order in which the U-Net runs fastest on ``device``.
-
-    Not that of the other networks: on a CPU torch's GroupNorm and attention are slower in channels_last, which the
-    narrow network of preset cpu cannot make up for (``benchmarks/run.py --only layout``).
-    """
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format

@@ -1,16 +1,19 @@
-"""Every setting of P2, in one place. ``--preset`` picks a row, each field is an option of train.py."""
+"""Every setting of P2, in one place: how each network is trained, judged, compared and sampled from."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from common.cli import option
 from common.errors import UserError
+from p2_diffusion.samplers import SAMPLERS, SamplerConfig
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One configuration of the diffusion model; the defaults are the report's network."""
+    """One configuration of the diffusion model; the defaults are the network of the original report, for one GPU."""
 
     # Model (see p2_diffusion/model.py)
     channels: int = option(128, "width of the first level, a multiple of 32", minimum=32, multiple_of=32)
@@ -51,7 +54,7 @@ class TrainConfig:
             raise UserError(f"--channel-mults {mults}: give 1 to 3 factors of at least 1; 28 halves only twice")
 
 
-# The same class as the report's, narrower, attention where the picture is small: for two CPU cores.
+# The same class, narrower, attention where the picture is small: for two CPU cores.
 CPU = TrainConfig(
     channels=32,
     channel_mults=(1, 2, 2),
@@ -67,8 +70,11 @@ CPU = TrainConfig(
 )
 
 PRESETS = {
-    # The network as printed in the report, for one GPU.
     "full": TrainConfig(compile=True),
+    # The same network on CPU cores, a schedule of hours: a larger network needs fewer pictures.
+    "full_cpu": TrainConfig(
+        steps=3_125, batch_size=32, warmup_steps=50, ema_decay=0.999, log_every=20, sample_every=500
+    ),
     "cpu": CPU,
     # Minutes on the built-in sample set. From random weights no digit appears in that time, so it goes on from those
     # that preset cpu learned from real data.
@@ -102,6 +108,7 @@ class JudgeConfig:
 
 JUDGE_PRESETS = {
     "full": JudgeConfig(epochs=20),
+    "full_cpu": JudgeConfig(),
     "cpu": JudgeConfig(),
     "sample": JudgeConfig(epochs=8, batch_size=64, log_every=10),
 }
@@ -109,17 +116,51 @@ JUDGE_PRESETS = {
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """Which ways of sampling are compared: every sampler at all ``steps``, the default one at all scales."""
+    """Which ways of sampling are compared: every one of these with every other."""
 
+    samplers: tuple[str, ...] = option((), "samplers compared (none: all that skip time steps)", tuple(SAMPLERS))
+    steps: tuple[int, ...] = option((5, 10, 20, 50), "time steps visited")
+    guidance_scales: tuple[float, ...] = option((1.0, 1.5, 2.0, 3.0), "guidance scales; 1 is none")
+    guidance_intervals: tuple[str, ...] = option(
+        ("0-1", "0.2-0.8", "0.3-0.9"), "shares of T within which guidance is on, LOW-HIGH"
+    )
+    all_steps: bool = option(True, "also the samplers that visit all T, at the network's default guidance")
     num_per_digit: int = option(100, "pictures of each digit in every setting", minimum=1)
-    steps: tuple[int, ...] = option((5, 10, 20, 50), "network passes of the fast samplers")
-    guidance_scales: tuple[float, ...] = option((1.0, 1.5, 2.0, 3.0, 4.0), "guidance scales; 1 is none")
-    ancestral: bool = option(True, "also ancestral sampling with all T steps")
     batch_size: int = option(500, "pictures at a time", minimum=1)
 
 
+_SWEEP_CPU = SweepConfig(
+    steps=(10, 20), guidance_scales=(1.0, 2.0, 3.0), guidance_intervals=("0-1", "0.2-0.8"), batch_size=250
+)
 SWEEP_PRESETS = {
     "full": SweepConfig(),
-    "cpu": SweepConfig(steps=(5, 10, 20), guidance_scales=(1.0, 2.0, 3.0), batch_size=250),
-    "sample": SweepConfig(num_per_digit=10, steps=(5, 20), guidance_scales=(1.0, 2.0), ancestral=False, batch_size=100),
+    "full_cpu": replace(_SWEEP_CPU, all_steps=False, batch_size=100),
+    "cpu": _SWEEP_CPU,
+    "sample": replace(
+        _SWEEP_CPU,
+        steps=(5, 20),
+        guidance_scales=(1.0, 2.0),
+        guidance_intervals=("0-1",),
+        all_steps=False,
+        num_per_digit=10,
+        batch_size=100,
+    ),
 }
+
+# How each network is sampled from unless told otherwise: what the rule of sweep.py takes. Others take DEFAULT_MODEL's.
+SAMPLING = {
+    "cpu": SamplerConfig("dpmpp", steps=20, guidance_scale=2.0),
+    "full_cpu": SamplerConfig("dpmpp", steps=20, guidance_scale=2.0),
+}
+DEFAULT_MODEL = "cpu"  # whose shipped weights inference.py takes
+
+
+def default_sampling(trained: Mapping[str, Any]) -> SamplerConfig:
+    """Return how a network is sampled from unless told otherwise.
+
+    Args:
+        trained: how it was trained, as its weights file says. One that never saw the null label has no guidance.
+    """
+    chosen = SAMPLING.get(trained["preset"], SAMPLING[DEFAULT_MODEL])
+    scale = chosen.guidance_scale if trained["label_dropout"] else 1.0
+    return replace(chosen, steps=min(chosen.steps, trained["timesteps"]), guidance_scale=scale)

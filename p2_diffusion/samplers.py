@@ -1,13 +1,14 @@
-"""Three ways to turn noise into images, all with classifier-free guidance.
+"""Ways to turn noise into pictures, all with classifier-free guidance, and the table of them.
 
-Ancestral sampling is the report's; the other two read the same network at fewer time steps.
+Ancestral sampling is the original report's; the others read the same network at fewer time steps.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -15,9 +16,10 @@ from common.errors import UserError
 from p2_diffusion.diffusion import Diffusion, Network
 from p2_diffusion.model import NULL_LABEL
 
-SAMPLER_NAMES = {"ddpm": "ancestral (DDPM)", "ddim": "DDIM", "dpmpp": "DPM-Solver++ (2M)"}
-SAMPLERS = tuple(SAMPLER_NAMES)
 FEW_STEPS = 15  # DPM-Solver++ with fewer ends in first order, as its authors recommend
+
+# Estimates of x_0 and of the noise, from x and its time step.
+Estimate = Callable[[torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -25,23 +27,27 @@ class SamplerConfig:
     """How to sample.
 
     Attributes:
-        sampler: ``ddpm`` (ancestral, Ho et al., 2020, algorithm 2), ``ddim`` (Song et al., "Denoising Diffusion
-            Implicit Models", 2021, eq. 12) or ``dpmpp`` (DPM-Solver++ 2M, Lu et al., 2022, algorithm 2).
-        steps: network evaluations, 1..T; ``ddpm`` needs all T unless it is to skip steps evenly.
+        sampler: a name of SAMPLERS.
+        steps: time steps visited, 1..T.
         guidance_scale: w in (1 - w) eps(x) + w eps(x, c); 1 is no guidance (Ho and Salimans, 2022, eq. 6 with
             w = 1 + their w).
-        guidance_interval: guide only where t / T lies within (Kynkäänniemi et al., "Applying Guidance in a
-            Limited Interval", 2024).
-        eta: noise of ``ddim``, 0 deterministic, 1 ancestral.
+        guidance_interval: guide only where t / T lies within, which elsewhere halves the cost (Kynkäänniemi et al.,
+            "Applying Guidance in a Limited Interval", 2024).
+        eta: noise of samplers that take it, 0 deterministic, 1 ancestral.
         clip: clamp the estimate of x_0 to [-1, 1] at every step.
     """
 
-    sampler: str = "dpmpp"
-    steps: int = 20
-    guidance_scale: float = 2.0
+    sampler: str
+    steps: int
+    guidance_scale: float = 1.0
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     eta: float = 0.0
     clip: bool = True
+
+    def guidance_at(self, t: int, timesteps: int) -> float:
+        """Return the guidance scale at time step ``t`` of T = ``timesteps``."""
+        low, high = self.guidance_interval
+        return self.guidance_scale if low <= t / timesteps <= high else 1.0
 
 
 def time_steps(timesteps: int, steps: int, quadratic: bool = False) -> list[int]:
@@ -80,35 +86,28 @@ def sample(
         conditions: int64 (N,), 0 for none, digit + 1 otherwise.
         noise: x_T, standard normal (N, C, H, W).
         config: which sampler, how many steps, how much guidance.
-        generator: source of the noise that ``ddpm`` (and ``ddim`` with eta > 0) adds, on a CPU.
-        on_step: called with (number of finished network evaluations, x) before the first and after each.
+        generator: source of the noise that a sampler adds, on a CPU.
+        on_step: called with (number of time steps left behind, x) before the first and after each.
 
     Returns:
         Images float32 (N, C, H, W), about [-1, 1].
     """
-    # Even spacing makes the multistep solver extrapolate far in log-SNR just before the end: on the Gaussian data of
-    # tests/test_p2_diffusion.py the variance then ends 8 % too large with 20 steps (quadratic: 1 % too small).
-    ts = time_steps(diffusion.timesteps, config.steps, quadratic=config.sampler == "dpmpp")
-    few = len(ts) < FEW_STEPS
-    solver = DPMSolverPP2M(diffusion, ts[-1] if few else None) if config.sampler == "dpmpp" else None
-    eta = 1.0 if config.sampler == "ddpm" else config.eta
-    x = noise
-    if on_step:
-        on_step(0, x)
-    for index, t in enumerate(ts):
-        t_next = ts[index + 1] if index + 1 < len(ts) else None
-        guided = config.guidance_interval[0] <= t / diffusion.timesteps <= config.guidance_interval[1]
-        x0, epsilon = predict(network, diffusion, x, t, conditions, config.guidance_scale if guided else 1.0)
+
+    def estimate(x: torch.Tensor, t: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x0, epsilon = predict(network, diffusion, x, t, conditions, config.guidance_at(t, diffusion.timesteps))
         if config.clip:
-            signal, noise_scale = _amplitudes(diffusion, t)
+            signal, noise_scale = amplitudes(diffusion, t)
             x0 = x0.clamp(-1, 1)
             epsilon = (x - signal * x0) / noise_scale
-        if solver:
-            x = solver.step(x, x0, t, t_next)
-        else:
-            x = implicit_step(diffusion, x0, epsilon, t, t_next, eta, generator)
+        return x0, epsilon
+
+    sampler = SAMPLERS[config.sampler]
+    times = [*time_steps(diffusion.timesteps, config.steps, sampler.quadratic), None]
+    if on_step:
+        on_step(0, noise)
+    for finished, x in enumerate(sampler.walk(estimate, diffusion, noise, times, config.eta, generator), 1):
         if on_step:
-            on_step(index + 1, x)
+            on_step(finished, x)
     return x
 
 
@@ -125,7 +124,7 @@ def predict(
     return diffusion.to_x0_and_epsilon(unconditional + guidance_scale * (conditional - unconditional), x, times)
 
 
-def _amplitudes(diffusion: Diffusion, t: int | None) -> tuple[float, float]:
+def amplitudes(diffusion: Diffusion, t: int | None) -> tuple[float, float]:
     """Return the amplitudes of signal and noise at ``t``; None is the clean image."""
     if t is None:
         return 1.0, 0.0
@@ -138,54 +137,99 @@ def ddim_sigma(diffusion: Diffusion, t: int, t_next: int | None, eta: float) -> 
 
     With eta = 1 it is the standard deviation of the ancestral posterior (Ho et al., 2020, eq. 7).
     """
-    (signal, noise), (signal_next, noise_next) = _amplitudes(diffusion, t), _amplitudes(diffusion, t_next)
+    (signal, noise), (signal_next, noise_next) = amplitudes(diffusion, t), amplitudes(diffusion, t_next)
     return eta * noise_next / noise * (1 - (signal / signal_next) ** 2) ** 0.5
 
 
-def implicit_step(
+def ddim(
+    estimate: Estimate,
     diffusion: Diffusion,
-    x0: torch.Tensor,
-    epsilon: torch.Tensor,
-    t: int,
-    t_next: int | None,
+    x: torch.Tensor,
+    times: Sequence[int | None],
     eta: float,
     generator: torch.Generator | None,
-) -> torch.Tensor:
-    """Return x at ``t_next`` from the estimates at ``t`` (Song et al., 2021, eq. 12).
+) -> Iterator[torch.Tensor]:
+    """Song et al., "Denoising Diffusion Implicit Models", 2021, eq. 12."""
+    for t, t_next in pairwise(times):
+        x0, epsilon = estimate(x, t)
+        signal_next, noise_next = amplitudes(diffusion, t_next)
+        sigma = ddim_sigma(diffusion, t, t_next, eta)
+        x = signal_next * x0 + max(0.0, noise_next**2 - sigma**2) ** 0.5 * epsilon
+        if sigma > 0:
+            x = x + sigma * torch.randn(x.shape, generator=generator).to(x)
+        yield x
 
-    With eta = 1 and neighbouring time steps it is ancestral sampling, Ho et al., 2020, algorithm 2, with the
-    posterior variance of eq. 7.
+
+def ddpm(
+    estimate: Estimate,
+    diffusion: Diffusion,
+    x: torch.Tensor,
+    times: Sequence[int | None],
+    eta: float,
+    generator: torch.Generator | None,
+) -> Iterator[torch.Tensor]:
+    """Ho et al., 2020, algorithm 2, with the posterior variance of eq. 7: DDIM with eta = 1."""
+    return ddim(estimate, diffusion, x, times, 1.0, generator)
+
+
+def dpmpp(
+    estimate: Estimate,
+    diffusion: Diffusion,
+    x: torch.Tensor,
+    times: Sequence[int | None],
+    eta: float,
+    generator: torch.Generator | None,
+) -> Iterator[torch.Tensor]:
+    """Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling", 2022, algorithm 2 (2M, multistep).
+
+    The last step, to the clean image, is its first-order formula, which returns x_0. Where steps are few, so is the
+    step before it: extrapolating that far into small noise overshoots.
     """
-    signal_next, noise_next = _amplitudes(diffusion, t_next)
-    sigma = ddim_sigma(diffusion, t, t_next, eta)
-    mean = signal_next * x0 + max(0.0, noise_next**2 - sigma**2) ** 0.5 * epsilon
-    return mean + sigma * torch.randn(x0.shape, generator=generator).to(x0) if sigma > 0 else mean
-
-
-class DPMSolverPP2M:
-    """The second-order multistep solver of the data prediction: remembers the estimate of the step before.
-
-    Source: Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling", 2022, algorithm 2. The last step, to
-    the clean image, is its first-order formula, which returns x_0. So is the step into time
-    ``first_order_into``: where steps are few, extrapolating that far into small noise overshoots.
-    """
-
-    def __init__(self, diffusion: Diffusion, first_order_into: int | None = None) -> None:
-        self._diffusion = diffusion
-        self._first_order_into = first_order_into
-        self._previous: tuple[float, torch.Tensor] | None = None
-
-    def step(self, x: torch.Tensor, x0: torch.Tensor, t: int, t_next: int | None) -> torch.Tensor:
-        """Return x at ``t_next`` from x and the estimate of x_0 at ``t``."""
+    first_order_into = times[-2] if len(times) - 1 < FEW_STEPS else None
+    previous: tuple[float, torch.Tensor] | None = None
+    for t, t_next in pairwise(times):
+        x0, _ = estimate(x, t)
         if t_next is None:
-            return x0
-        (signal, noise), (signal_next, noise_next) = (_amplitudes(self._diffusion, time) for time in (t, t_next))
+            yield x0
+            return
+        (signal, noise), (signal_next, noise_next) = (amplitudes(diffusion, time) for time in (t, t_next))
         half_log_snr, half_log_snr_next = math.log(signal / noise), math.log(signal_next / noise_next)
         h = half_log_snr_next - half_log_snr
-        estimate = x0
-        if self._previous is not None and t_next != self._first_order_into:
-            previous_half_log_snr, previous_x0 = self._previous
+        extrapolated = x0
+        if previous is not None and t_next != first_order_into:
+            previous_half_log_snr, previous_x0 = previous
             ratio = (half_log_snr - previous_half_log_snr) / h
-            estimate = (1 + 1 / (2 * ratio)) * x0 - 1 / (2 * ratio) * previous_x0
-        self._previous = (half_log_snr, x0)
-        return noise_next / noise * x - signal_next * math.expm1(-h) * estimate
+            extrapolated = (1 + 1 / (2 * ratio)) * x0 - 1 / (2 * ratio) * previous_x0
+        previous = (half_log_snr, x0)
+        x = noise_next / noise * x - signal_next * math.expm1(-h) * extrapolated
+        yield x
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """One way to sample.
+
+    Attributes:
+        title: what the report calls it.
+        walk: called with (estimate, diffusion, x_T, time steps falling to 0 and then None, the clean image; eta,
+            generator); yields x after each of the time steps.
+        steps: time steps visited unless told otherwise; None visits all T.
+        quadratic: its time steps lie denser near 0.
+        takes_eta: eta means something to it.
+    """
+
+    title: str
+    walk: Callable[..., Iterator[torch.Tensor]]
+    steps: int | None = None
+    quadratic: bool = False
+    takes_eta: bool = False
+
+
+# A new way to sample is a new entry here: it samples, is swept and reported with no other change.
+SAMPLERS = {
+    "ddpm": Sampler("ancestral (DDPM)", ddpm),
+    "ddim": Sampler("DDIM", ddim, steps=20, takes_eta=True),
+    # Even spacing makes the multistep solver extrapolate far in log-SNR just before the end: on the Gaussian data of
+    # tests/test_p2_diffusion.py the variance then ends 8 % too large with 20 steps (quadratic: 1 % too small).
+    "dpmpp": Sampler("DPM-Solver++ (2M)", dpmpp, steps=20, quadratic=True),
+}

@@ -1,7 +1,8 @@
 """Train the class-conditional diffusion model on MNIST-M (Ho et al., 2020, algorithm 1, with guidance labels).
 
     python p2_diffusion/train.py                       # preset cpu: two cores
-    python p2_diffusion/train.py --preset full         # the network of the report, for a GPU
+    python p2_diffusion/train.py --preset full_cpu     # the network of the original report, without a GPU
+    python p2_diffusion/train.py --preset full         # the same on a GPU
     torchrun --nproc_per_node 2 p2_diffusion/train.py  # several processes share every batch
 
 Stopped or killed, the same command goes on from the last checkpoint and ends with the same weights.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,52 +20,86 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.batches import Batches
-from common.cli import (
-    add_common_arguments,
-    add_preset_arguments,
-    add_run_arguments,
-    make_parser,
-    positive_int,
-    resolve_config,
-)
+from common.cli import add_common_arguments, add_preset_arguments, add_run_arguments, make_parser, resolve_config
 from common.dataset import DIGIT_SIZE, dataset_name
 from common.device import autocast
-from common.distributed import World, join_world, leave_world
+from common.distributed import World, join_world
 from common.ema import ExponentialMovingAverage
 from common.errors import UserError, run_main
 from common.files import sha256
-from common.paths import WEIGHTS, Workspace, workspace
-from common.pictures import save_grid, to_uint8
-from common.results import read_results, record
-from common.run import Run
+from common.paths import WEIGHTS
+from common.pictures import save_grid, to_network, to_uint8
+from common.run import Job, Run
 from common.seed import generator, seed_everything
-from common.weights import is_finished, load_into, load_weights, save_weights
-from p2_diffusion.dataset import DOMAIN, load_mnistm, to_network
+from common.weights import load_into, load_weights
+from p2_diffusion.build import KIND, build_diffusion, build_model, to_device
+from p2_diffusion.dataset import DOMAIN, load_mnistm
 from p2_diffusion.diffusion import Diffusion, drop_labels
-from p2_diffusion.model import UNet, unet_memory_format
-from p2_diffusion.presets import PRESETS, TrainConfig
-from p2_diffusion.samplers import SamplerConfig, sample
+from p2_diffusion.model import UNet
+from p2_diffusion.presets import PRESETS, TrainConfig, default_sampling
+from p2_diffusion.samplers import sample
 
-KIND = "p2_diffusion/unet"
 NOISE_LEVELS = 4  # the loss is logged for this many equal parts of the time steps
 PANELS = {"loss": ["loss"], "loss by noise level": [f"loss_level_{k}" for k in range(NOISE_LEVELS)]}
 
 
-def build_model(config: dict[str, Any]) -> UNet:
-    """Return the U-Net of a configuration (a TrainConfig as a dictionary)."""
-    return UNet(
-        num_timesteps=config["timesteps"],
-        channels=config["channels"],
-        channel_mults=config["channel_mults"],
-        attention_levels=config["attention_levels"],
-        num_res_blocks=config["num_res_blocks"],
-        dropout=config["dropout"],
+def train(
+    job: Job,
+    config: TrainConfig,
+    world: World,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    initial: dict[str, torch.Tensor] | None = None,
+) -> Run:
+    """Train on ``images``, uint8 (N, 3, 28, 28), and ``labels`` (N,), from ``initial`` or random weights.
+
+    Returns:
+        The run, whose weights are the averaged ones.
+    """
+    device, seed = world.device, job.config["seed"]
+    seed_everything(seed, deterministic=not config.compile)
+    model = build_model(job.config)
+    if initial is not None:
+        load_into(model, initial, Path(config.initial_weights))
+    model = to_device(model, device)
+    diffusion = build_diffusion(job.config).to(device)
+    ema = ExponentialMovingAverage(model, config.ema_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True
     )
+    meter = LossMeter(config.timesteps, device)
+    batches = Batches(len(images), config.batch_size, seed, "train", device)
+    network = world.wrap(torch.compile(model) if config.compile else model)
 
+    state = {"model": model, "ema": ema, "optimizer": optimizer, "meter": meter}
+    with Run(job, world, state, ema.model.state_dict, PANELS) as run:
+        for step in run.steps(config.steps, config.batch_size):
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * learning_rate_factor(step, config)
 
-def build_diffusion(config: dict[str, Any]) -> Diffusion:
-    """Return the diffusion process of a configuration (a TrainConfig as a dictionary)."""
-    return Diffusion(config["timesteps"], config["schedule"], config["prediction"], config["min_snr_gamma"])
+            batch = world.part(batches(step))
+            x0 = to_device(to_network(images[batch]), device)
+            t = torch.randint(config.timesteps, (len(batch),), device=device)
+            noise = torch.randn_like(x0)
+            conditions = drop_labels(labels[batch] + 1, torch.rand(len(batch), device=device), config.label_dropout)
+
+            with autocast(device, config.precision):
+                losses = diffusion.loss(network, x0, noise, t, conditions)
+            loss = losses.mean()
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            optimizer.step()
+            ema.update(model)
+
+            run.guard(loss)
+            meter.add(losses.detach(), t)
+            if (step + 1) % config.log_every == 0:
+                run.log(loss=loss, **meter.read())
+            if (step + 1) % config.sample_every == 0 and world.is_writer:
+                path = run.folder / f"samples_{step + 1:06d}.png"
+                save_sample_grid(ema.model, diffusion, job.config, path, device)
+    return run
 
 
 def load_initial(config: TrainConfig) -> tuple[dict[str, torch.Tensor] | None, dict[str, str]]:
@@ -119,140 +154,47 @@ class LossMeter:
         self.sums.copy_(state["sums"])
 
 
-def train(
-    config: TrainConfig,
-    run_config: dict[str, Any],
-    initial: dict[str, torch.Tensor] | None,
-    run_dir: Path,
-    arguments: argparse.Namespace,
-    world: World,
-) -> tuple[Run, int]:
-    """Train to the last step, from ``initial`` or random weights; return the run and how many pictures it saw."""
-    device = world.device
-    images, labels = load_mnistm(arguments.data_root, "train", device)
-    seed_everything(arguments.seed, deterministic=not config.compile)
-    model = build_model(run_config)
-    if initial is not None:
-        load_into(model, initial, Path(config.initial_weights))
-    model = model.to(device, memory_format=unet_memory_format(device))
-    diffusion = build_diffusion(run_config).to(device)
-    ema = ExponentialMovingAverage(model, config.ema_decay)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True
-    )
-    meter = LossMeter(config.timesteps, device)
-    batches = Batches(len(images), config.batch_size, arguments.seed, "train", device)
-    network = world.wrap(torch.compile(model) if config.compile else model)
-
-    run = Run(
-        run_dir,
-        KIND,
-        run_config,
-        state={"model": model, "ema": ema, "optimizer": optimizer, "meter": meter},
-        weights=ema.model.state_dict,
-        device=device,
-        fresh=arguments.fresh,
-        is_writer=world.is_writer,
-        tensorboard=arguments.tensorboard,
-        defaults=asdict(TrainConfig()),
-        panels=PANELS,
-        title=f"P2 {run_config['preset']}, {run_config['dataset']}",
-    )
-    with run:
-        for step in run.steps(config.steps, config.batch_size, "p2", arguments.max_seconds):
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * learning_rate_factor(step, config)
-
-            batch = batches(step)
-            x0 = to_network(images[batch])
-            t = torch.randint(config.timesteps, (len(batch),), device=device)
-            noise = torch.randn_like(x0)
-            conditions = drop_labels(labels[batch] + 1, torch.rand(len(batch), device=device), config.label_dropout)
-            x0, noise, t, conditions = (world.part(tensor) for tensor in (x0, noise, t, conditions))
-            x0 = x0.contiguous(memory_format=unet_memory_format(device))
-
-            with autocast(device, config.precision):
-                losses = diffusion.loss(network, x0, noise, t, conditions)
-            loss = losses.mean()
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-            optimizer.step()
-            ema.update(model)
-
-            run.guard(loss)
-            meter.add(losses.detach(), t)
-            if (step + 1) % config.log_every == 0:
-                run.log(loss=loss, **meter.read())
-            if (step + 1) % config.sample_every == 0 and world.is_writer:
-                save_sample_grid(ema.model, diffusion, config, run.folder / f"samples_{step + 1:06d}.png", device)
-    return run, len(images)
-
-
-def save_sample_grid(model: UNet, diffusion: Diffusion, config: TrainConfig, path: Path, device: torch.device) -> None:
+def save_sample_grid(
+    model: UNet, diffusion: Diffusion, trained: Mapping[str, Any], path: Path, device: torch.device
+) -> None:
     """Draw each digit (rows) from the same eight noises (columns), without touching the training's randomness."""
     noise = torch.randn(8, 3, DIGIT_SIZE, DIGIT_SIZE, generator=generator(0, "sample grid")).repeat(10, 1, 1, 1)
-    noise = noise.to(device, memory_format=unet_memory_format(device))
     conditions = torch.arange(1, 11, device=device).repeat_interleave(8)
-    with autocast(device, config.precision):
-        images = sample(model, diffusion, conditions, noise, SamplerConfig("ddim", steps=min(20, config.timesteps)))
+    with autocast(device, trained["precision"]):
+        images = sample(model, diffusion, conditions, to_device(noise, device), default_sampling(trained))
     save_grid(to_uint8(images), path, columns=8)
 
 
-def main() -> None:
-    """Parse the command line, train, and write weights, curves and the record."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = make_parser(__doc__)
     add_common_arguments(parser)
     add_run_arguments(parser)
     add_preset_arguments(parser, PRESETS)
-    parser.add_argument("--max-seconds", type=positive_int, default=None, help="save and leave after so long")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Parse the command line, train, and write weights, curves and the record."""
+    arguments = parse_arguments()
     config = resolve_config(arguments, PRESETS)
-    world = join_world(arguments.device)
-    world.check_batch(config.batch_size)
-    space = workspace(arguments.preset, arguments.output)
-    run_dir = arguments.run_dir or space.runs / f"p2_seed{arguments.seed}"
-    dataset = dataset_name(arguments.data_root, DOMAIN)
-    run_config = asdict(config) | {"preset": arguments.preset, "seed": arguments.seed, "dataset": dataset}
-    initial, which = load_initial(config)
-    run_config |= which
-
-    key = f"train/{arguments.preset}/seed{arguments.seed}"
-    weights = run_dir / "weights.safetensors"
-    before = is_finished(weights, KIND, run_config, asdict(TrainConfig()))
-    # Not recorded again: the record would name the machine of now with the time of then.
-    if before and not arguments.fresh and key in read_results(space.results, "p2"):
-        if world.is_writer:
-            print(f"finished before: {weights}")
-    else:
-        run, count = train(config, run_config, initial, run_dir, arguments, world)
-        if run.step == config.steps and world.is_writer:
-            finish(run, config, run_config, count, space, key, world.device)
-    leave_world(world)
-
-
-def finish(
-    run: Run,
-    config: TrainConfig,
-    run_config: dict[str, Any],
-    count: int,
-    space: Workspace,
-    key: str,
-    device: torch.device,
-) -> None:
-    """Write what a finished run leaves: weights, and its record in results/p2.json."""
-    save_weights(run.folder / "weights.safetensors", run.weights(), KIND, run_config)
-    seconds = run.total_seconds
-    values = run_config | {
-        "train_images": count,
-        "epochs": round(config.steps * config.batch_size / count, 1),
-        "parameters": sum(tensor.numel() for tensor in run.weights().values()),
-        "final_loss": run.rows[-1]["loss"] if run.rows else None,
-        "seconds": round(seconds, 1),
-        "images_per_second": round(config.steps * config.batch_size / seconds, 1),
-    }
-    record(space.results, "p2", key, values, device)
-    print(f"wrote {run.folder / 'weights.safetensors'}")
+    with join_world(arguments.device) as world:
+        world.check_batch(config.batch_size)
+        initial, which = load_initial(config)
+        data = {"dataset": dataset_name(arguments.data_root, DOMAIN)} | which
+        job = Job.of(arguments, config, "p2", KIND, "p2", f"train/{arguments.preset}", **data)
+        if job.is_finished(world):
+            return
+        images, labels = load_mnistm(arguments.data_root, "train", world.device)
+        run = train(job, config, world, images, labels, initial)
+        if run.is_complete and world.is_writer:
+            job.finish(
+                run,
+                train_images=len(images),
+                epochs=round(config.steps * config.batch_size / len(images), 1),
+                parameters=sum(tensor.numel() for tensor in run.weights().values()),
+                late_loss=round(run.late_mean("loss"), 6) if run.rows else None,
+            )
 
 
 if __name__ == "__main__":

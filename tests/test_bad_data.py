@@ -18,8 +18,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import common.cache
-from common.cache import list_images, load_images, read_image
-from common.dataset import dataset_name, load_digits, load_faces, read_names, read_names_and_labels
+from common.cache import list_images, load_images
+from common.dataset import (
+    dataset_name,
+    digit_domains,
+    domain_title,
+    has_labels,
+    load_digit_images,
+    load_digits,
+    load_faces,
+    read_names,
+    read_names_and_labels,
+)
+from common.decode import read_image
 from common.errors import UserError
 
 FUZZ = settings(
@@ -109,8 +120,9 @@ BAD_LISTS = {
     "label -1": (b"image_name,label\n00000.png,-1\n", "line 2"),
     "label 3.0": (b"image_name,label\n00000.png,3.0\n", "line 2"),
     "label in other digits": ("image_name,label\n00000.png,\u0663\n".encode(), "line 2"),
-    "label missing": (b"image_name,label\n\n\n00000.png\n", "line 4"),
-    "label empty": (b"image_name,label\n00000.png,\n", "line 2"),
+    "label missing": (b"image_name,label\n\n\n00000.png\n", "line 4: no label"),
+    "label empty": (b"image_name,label\n00000.png,\n00001.png,3\n", "line 2: no label (1 of 2"),
+    "no labels": (b"image_name\n00000.png\n00001.png\n", "line 2: no label (2 of 2"),
     "name empty": (b"image_name,label\n,3\n", "line 2"),
     "name twice": (
         b"image_name,label\n00000.png,3\n00001.png,3\n00000.png,3\n",
@@ -205,6 +217,42 @@ def test_bad_pictures_are_refused_by_name(domain: Path, form: str) -> None:
     assert not (domain / ".cache").exists(), "a failed load must leave no cache"
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"image_name,label\n00000.png,3\n00001.png,0\n", True),
+        (b"image_name,label\n00000.png,3\n00001.png,\n", False),
+        (b"image_name,label\n00000.png\n00001.png\n", False),
+        (b"image_name\n00000.png\n00001.png\n", False),
+        (None, False),
+    ],
+)
+def test_pictures_need_no_labels_and_the_lack_is_told(domain: Path, content: bytes | None, expected: bool) -> None:
+    root = domain.parents[1]
+    (domain / "train.csv").unlink()
+    if content is not None:
+        (domain / "train.csv").write_bytes(content)
+        assert load_digit_images(root, "mnistm", "train")[:, 0, 0, 0].tolist() == [3, 0]
+    assert has_labels(root, "mnistm", "train") == expected
+
+
+def test_any_folder_of_digits_is_a_domain(domain: Path) -> None:
+    root = domain.parents[1]
+    shutil.copytree(domain, root / "digits/receipts")
+    for name in (".svhn.partial/data", "empty"):
+        (root / "digits" / name).mkdir(parents=True)
+    assert digit_domains(root) == ["mnistm", "receipts"]
+    assert [domain_title(name) for name in digit_domains(root)] == ["MNIST-M", "receipts"]
+    for name, _ in ROWS:
+        (root / "digits/receipts/data" / name).write_bytes(png(mode="L", colour=7))
+    images = load_digit_images(root, "receipts", "train")
+    assert images.shape == (3, 3, 28, 28), "grey or coloured, as its first picture is"
+    (root / "digits/receipts/data/00002.png").write_bytes(png())
+    assert "grey (L) is expected" in refused(
+        root / "digits/receipts/data/00002.png", lambda: load_digit_images(root, "receipts", "train")
+    )
+
+
 def test_colour_picture_among_grey_ones_is_refused(domain: Path) -> None:
     domain = domain.rename(domain.with_name("usps"))
     for name, _ in ROWS:
@@ -264,20 +312,17 @@ def test_any_announced_size(tmp_path: Path, width: int, height: int, bits: int, 
     refused(path, lambda: read_image(path, 28))
 
 
-def test_links_out_of_the_data_are_refused(domain: Path, tmp_path: Path) -> None:
-    outside = tmp_path / "outside.png"
-    outside.write_bytes(png())
-    picture, listed = domain / "data/00001.png", domain / "train.csv"
-    picture.unlink()
-    picture.symlink_to(outside)
-    assert "leads out" in refused(picture, lambda: load(domain))
-    picture.unlink()
-    picture.symlink_to("00000.png")
-    assert load(domain)[0][:, 0, 0, 0].tolist() == [3, 3, 9], "a link to a neighbour is no danger"
-    shutil.copy(listed, tmp_path / "outside.csv")
-    listed.unlink()
-    listed.symlink_to(tmp_path / "outside.csv")
-    assert "leads out" in refused(listed, lambda: load(domain))
+def test_links_to_files_are_followed_wherever_they_lead(domain: Path, tmp_path: Path) -> None:
+    """Data sets of DVC and of Hugging Face's cache are links; the user named the data root."""
+    store = tmp_path / "store"
+    store.mkdir()
+    for path in (*(domain / "data").iterdir(), domain / "train.csv"):
+        path.rename(store / path.name)
+        path.symlink_to(store / path.name)
+    images, labels = load(domain)
+    assert images[:, 0, 0, 0].tolist() == labels.tolist() == [3, 0, 9]
+    (store / "00001.png").write_bytes(png(colour=(77, 1, 2)))
+    assert load(domain)[0][:, 0, 0, 0].tolist() == [3, 77, 9], "the cache follows what the link leads to"
 
 
 def test_links_that_lead_nowhere_are_refused(domain: Path) -> None:

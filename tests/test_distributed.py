@@ -1,4 +1,4 @@
-"""Two real processes under torchrun: the arithmetic of one, one writer, and an orderly end when one is killed."""
+"""Two real processes under torchrun: gradients of one, draws of two, one writer, and an orderly end of both."""
 
 from __future__ import annotations
 
@@ -69,16 +69,15 @@ def test_killed_or_interrupted_processes_end_together_and_the_run_goes_on(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("command", "run", "death"),
+    ("command", "run", "death", "draws"),
     [
-        ((*P1, "--method", "A"), "p1_A_seed0", -1),
-        ((*P1, "--method", "B"), "p1_B_seed0", 2),
-        (P2, "p2_seed0", -1),
+        ((*P1, "--method", "B"), "p1_B_seed0", 2, 1),
+        (P2, "p2_seed0", -1, 8),  # four steps, each with its noise and what follows it
     ],
-    ids=["p1-A", "p1-B-killed", "p2"],
+    ids=["p1-B-killed", "p2"],
 )
-def test_trainings_end_with_the_same_parameters_in_both_processes(
-    command: tuple[object, ...], run: str, death: int, data_root: Path, tmp_path: Path
+def test_trainings_draw_apart_and_end_with_the_same_parameters_in_both_processes(
+    command: tuple[object, ...], run: str, death: int, draws: int, data_root: Path, tmp_path: Path
 ) -> None:
     command = (*command, "--data-root", data_root, "--output", tmp_path)
     folder = tmp_path / "runs/sample" / run
@@ -89,6 +88,7 @@ def test_trainings_end_with_the_same_parameters_in_both_processes(
     done = torchrun("script", -1, *command)
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"[1-9]\d* parameters alike", done.stdout)) == 2, done.stdout
+    assert [int(count) >= draws for count in re.findall(r"(\d+) draws differ", done.stdout)] == [True, True]
     assert done.stdout.count("wrote ") == 1
     assert len(json.loads((tmp_path / f"results/{run[:2]}.json").read_text())) == 1
     assert [json.loads(line)["step"] for line in (folder / "stats.jsonl").read_text().splitlines()] == list(range(4))

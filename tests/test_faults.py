@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import common.run
 from common.checkpoint import load_checkpoint
-from common.paths import ROOT
-from p3_dann.evaluate import KIND
+from common.run import Run
+from tests.in_process import call
 
-TRAIN = ("p3_dann/train.py", "--mode", "source", "--target", "usps", "--preset", "sample", "--device", "cpu")
-TRAIN += ("--steps", "4", "--batch-size", "16")
-RUN = Path("runs/sample/p3_usps_source_seed0")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def patched(change: str, *command: object) -> list[str]:
-    """Return the command line of ``command`` under tests/patched_command.py."""
-    return [sys.executable, str(ROOT / "tests/patched_command.py"), change, *map(str, command)]
+SCRIPT = "p1_gan/train.py"
+OPTIONS = ("--method", "A", "--preset", "sample", "--device", "cpu", "--steps", "4", "--batch-size", "16")
+RUN = Path("runs/sample/p1_A_seed0")
 
 
 class Disk:
     """A small disk in memory, mounted in a mount namespace that ends with the process holding it."""
 
-    def __init__(self, path: Path, size: int) -> None:
-        path.mkdir()
-        self.path = path
+    def __init__(self, folder: Path, size: int) -> None:
+        folder.mkdir()
         script = 'mount -t tmpfs -o size="$2" tmpfs "$1" && echo ready && exec cat'
         self.holder = subprocess.Popen(
-            ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", str(path), str(size)],
+            ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", str(folder), str(size)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -43,18 +34,13 @@ class Disk:
         )
         if self.holder.stdout.readline() != "ready\n":
             pytest.skip(f"mounts are not allowed here: {' '.join(self.holder.communicate()[1].split())}")
+        self.folder = folder
+        self.path = Path(f"/proc/{self.holder.pid}/root{folder}")  # where other processes find its files
 
-    @property
-    def seen_from_outside(self) -> Path:
-        """Where processes outside the namespace find the disk's files."""
-        return Path(f"/proc/{self.holder.pid}/root{self.path}")
-
-    def run(self, *command: object) -> subprocess.CompletedProcess[str]:
-        """Run ``command`` where the disk is mounted."""
-        enter = ("nsenter", "--target", str(self.holder.pid), "--user", "--mount", "--preserve-credentials", "--")
-        return subprocess.run(
-            [*enter, *map(str, command)], capture_output=True, text=True, timeout=300, env=ENVIRONMENT
-        )
+    def make_read_only(self) -> None:
+        """Mount it anew, for reading."""
+        enter = ["nsenter", "--target", str(self.holder.pid), "--user", "--mount", "--preserve-credentials", "--"]
+        subprocess.run([*enter, "mount", "-o", "remount,ro", str(self.folder)], check=True)
 
 
 @pytest.fixture
@@ -77,9 +63,7 @@ def make_disk(tmp_path: Path) -> Iterator[Callable[[int], Disk]]:
 def undisturbed(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of the training that nothing disturbs."""
     output = tmp_path_factory.mktemp("undisturbed")
-    command = patched("save-every-step", *TRAIN, "--data-root", data_root, "--output", output)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
+    assert call(SCRIPT, *OPTIONS, "--data-root", data_root, "--output", output) == 0
     return output / RUN
 
 
@@ -88,64 +72,77 @@ def assert_same_end(folder: Path, undisturbed: Path) -> None:
         assert (folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
 
 
-def assert_one_clear_line(done: subprocess.CompletedProcess[str], *fragments: str) -> None:
+def assert_one_clear_line(errors: str, named: Path) -> None:
     """After the progress bar, if there is one."""
-    line = done.stderr.splitlines()[-1]
-    assert done.returncode == 2 and line.startswith("error: "), done.stderr
-    assert done.stderr.count("error") == 1 and "Traceback" not in done.stderr, done.stderr
-    for fragment in fragments:
-        assert fragment in line, done.stderr
+    line = errors.splitlines()[-1]
+    assert line.startswith("error: ") and str(named) in line, errors
+    assert errors.count("error") == 1 and "Traceback" not in errors, errors
 
 
 def test_a_full_disk_ends_in_one_clear_line_and_with_more_room_the_run_goes_on(
-    make_disk: Callable[[int], Disk], data_root: Path, undisturbed: Path
+    make_disk: Callable[[int], Disk],
+    data_root: Path,
+    undisturbed: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(common.run, "CHECKPOINT_SECONDS", -1.0)
     size = (undisturbed / "checkpoint.pt").stat().st_size
     disk = make_disk(6 * size)
-    ballast = disk.seen_from_outside / "ballast"
     # Room for two checkpoints; the third needs a third until the first is let go.
-    ballast.write_bytes(bytes(6 * size - 5 * size // 2))
-    command = patched("save-every-step", *TRAIN, "--data-root", data_root, "--output", disk.path)
-    full = disk.run(*command)
-    assert_one_clear_line(full, f"no space left on the disk while writing {disk.path / RUN / 'checkpoint.pt'}:")
-    folder = disk.seen_from_outside / RUN
-    assert load_checkpoint(folder / "checkpoint.pt", KIND)["step"] == 2
+    (disk.path / "ballast").write_bytes(bytes(6 * size - 5 * size // 2))
+    options, folder = (*OPTIONS, "--data-root", data_root, "--output", disk.path), disk.path / RUN
+    assert call(SCRIPT, *options) == 2
+    assert_one_clear_line(capsys.readouterr().err, folder / "checkpoint.pt")
+    assert load_checkpoint(folder / "checkpoint.pt", "p1_gan/A")["step"] == 2
     assert not list(folder.glob(".*"))
 
-    ballast.unlink()
-    done = disk.run(*command)
-    assert done.returncode == 0, done.stderr
+    (disk.path / "ballast").unlink()
+    assert call(SCRIPT, *options) == 0
     assert_same_end(folder, undisturbed)
 
 
 @pytest.mark.parametrize("script", ["training", "inference"])
-def test_a_read_only_disk_is_one_clear_line(make_disk: Callable[[int], Disk], data_root: Path, script: str) -> None:
+def test_a_read_only_disk_is_one_clear_line(
+    make_disk: Callable[[int], Disk], data_root: Path, capsys: pytest.CaptureFixture[str], script: str
+) -> None:
     disk = make_disk(2**20)
-    assert disk.run("mount", "-o", "remount,ro", disk.path).returncode == 0
+    disk.make_read_only()
     if script == "training":
-        command, named = (*TRAIN, "--data-root", data_root, "--output", disk.path), disk.path
+        status = call(SCRIPT, *OPTIONS, "--data-root", data_root, "--output", disk.path)
     else:
-        named = disk.path / "pred.csv"
-        command = ("p3_dann/inference.py", data_root / "digits/usps/data", named)
-    done = disk.run(sys.executable, ROOT / command[0], *command[1:])
-    assert_one_clear_line(done, f"error: {named}", "choose a folder you may write to")
+        status = call("p1_gan/inference.py", disk.path / "faces", "--num", "1")
+    assert status == 2
+    assert_one_clear_line(capsys.readouterr().err, disk.path)
 
 
 def test_a_second_start_of_one_run_is_refused_and_the_first_ends_well(
-    run_command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, data_root: Path, undisturbed: Path
+    run_command: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    data_root: Path,
+    undisturbed: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    command = (*TRAIN, "--data-root", data_root, "--output", tmp_path)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    first = subprocess.Popen(patched("pause", *command), env=ENVIRONMENT, **pipes)
-    _, status = os.waitpid(first.pid, os.WUNTRACED)
-    assert os.WIFSTOPPED(status), first.communicate()[1]
-    try:
-        for options in ((), ("--fresh",)):
-            assert_one_clear_line(
-                run_command(*command, *options), f"{tmp_path / RUN}: another run is using this folder"
-            )
-    finally:
-        os.kill(first.pid, signal.SIGCONT)
-    _, errors = first.communicate(timeout=300)
-    assert first.returncode == 0, errors
+    options = (*OPTIONS, "--data-root", data_root, "--output", tmp_path)
+    log, seconds = Run.log, []
+
+    def start_a_second(run: Run, **values: object) -> None:
+        log(run, **values)
+        if not seconds:
+            seconds.append(run_command(SCRIPT, *options, "--fresh"))
+
+    monkeypatch.setattr(Run, "log", start_a_second)
+    monkeypatch.setattr(common.run, "CHECKPOINT_SECONDS", -1.0)
+    assert call(SCRIPT, *options) == 0
+    assert seconds[0].returncode == 2
+    assert_one_clear_line(seconds[0].stderr, tmp_path / RUN)
     assert_same_end(tmp_path / RUN, undisturbed)
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_clear_line(
+    tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert call(SCRIPT, *OPTIONS, "--data-root", data_root, "--output", tmp_path / "file") == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and line.count("\n") == 1 and str(tmp_path / "file") in line

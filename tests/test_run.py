@@ -8,9 +8,9 @@ import json
 import os
 import pickle
 import random
+import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import types
@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -26,51 +26,45 @@ from PIL import Image
 
 import common.run
 from common.checkpoint import load_checkpoint, previous_path, save_checkpoint
+from common.distributed import World
 from common.ema import ExponentialMovingAverage
-from common.errors import UserError
-from common.files import remove_leftovers, write_atomic
-from common.paths import ROOT
-from common.run import Run
+from common.errors import UserError, run_main
+from common.files import prepare_empty_folder, write_atomic
+from common.paths import workspace
+from common.results import read_results
+from common.run import Job, Run
 from common.seed import derive_seed, epoch_order, seed_everything
-from common.weights import is_finished, load_into, load_weights, save_weights
+from common.weights import load_into, load_weights, save_weights
 
 KIND = "tests/line"
-CPU = torch.device("cpu")
+WORLD = World(0, 1, torch.device("cpu"))
+EVERY_STEP, AT_THE_END = -1.0, 1000.0
+
+
+def job(folder: Path, config: dict[str, object] | None = None, **options: Any) -> Job:
+    return Job("p1", "train/line/seed0", KIND, config or {"width": 8}, workspace("cpu", folder), folder, **options)
 
 
 def train(
     folder: Path,
     steps: int = 40,
-    checkpoint_seconds: float = -1.0,
-    config: dict[str, object] | None = None,
     each_step: Callable[[int], None] = lambda step: None,
     poison: int | None = None,
-    max_seconds: float | None = None,
-    fresh: bool = False,
-    defaults: dict[str, object] | None = None,
-    tensorboard: bool = False,
-) -> dict[str, torch.Tensor]:
-    """Train a small network that uses everything a checkpoint must restore; return the averaged weights."""
+    config: dict[str, object] | None = None,
+    checkpoint_seconds: float = EVERY_STEP,
+    **options: Any,
+) -> Run:
+    """Train a small network that uses everything a checkpoint must restore."""
+    common.run.CHECKPOINT_SECONDS = checkpoint_seconds
     seed_everything(0)
     model = torch.nn.Sequential(
         torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1)
     )
     optimizer = torch.optim.AdamW(model.parameters(), 0.01)
     ema = ExponentialMovingAverage(model, 0.9)
-    run = Run(
-        folder,
-        KIND,
-        config or {"width": 8},
-        state={"model": model, "optimizer": optimizer, "ema": ema},
-        weights=ema.model.state_dict,
-        device=CPU,
-        fresh=fresh,
-        checkpoint_seconds=checkpoint_seconds,
-        defaults=defaults,
-        tensorboard=tensorboard,
-    )
-    with run:
-        for step in run.steps(steps, 8, max_seconds=max_seconds):
+    state = {"model": model, "optimizer": optimizer, "ema": ema}
+    with Run(job(folder, config, **options), WORLD, state, ema.model.state_dict) as run:
+        for step in run.steps(steps, 8):
             inputs = torch.randn(8, 4)
             loss = (model(inputs) - inputs.sum(1, keepdim=True)).square().mean()
             if step == poison:
@@ -82,30 +76,50 @@ def train(
             run.guard(loss)
             run.log(loss=loss)
             each_step(step)
-    return ema.model.state_dict()
+    return run
 
 
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return all(first[name].equal(second[name]) for name in first)
+@pytest.fixture(autouse=True)
+def _usual_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common.run, "CHECKPOINT_SECONDS", common.run.CHECKPOINT_SECONDS)  # put back after the test
 
 
-def in_a_child(work: Callable[[], None]) -> int:
-    """Run ``work`` in a forked process and return its process number."""
+def assert_same(first: Run, second: Run) -> None:
+    one, two = first.weights(), second.weights()
+    assert all(one[name].equal(two[name]) for name in one)
+
+
+def stop_at(last: int) -> Callable[[int], None]:
+    def stop(step: int) -> None:
+        if step == last:
+            raise RuntimeError("stop here")
+
+    return stop
+
+
+def in_a_child(work: Callable[[], object], output: Path = Path(os.devnull)) -> int:
+    """Run ``work`` in a forked process whose errors go to ``output``, and return its process number."""
     child = os.fork()
     if child == 0:
+        status = 1
         try:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT), 2)
+            sys.stderr = open(2, "w")  # noqa: SIM115 - pytest's own goes elsewhere
             work()
+        except SystemExit as end:
+            status = end.code
         finally:
-            os._exit(1)
+            sys.stderr.flush()
+            os._exit(status)
     return child
 
 
 # Where a process dies while it saves: the operating system's call, which one of them, and whether before or after it.
-# "write_bytes" stands for half of the checkpoint's bytes.
+# "write_bytes" stands for half of the checkpoint's bytes. The checkpoint's own calls are one fsync and two replaces,
+# those of timing.json follow.
 DEATHS = [("write_bytes", 1, False)] + [
     (operation, call, before)
-    for operation, calls in (("link", 1), ("fsync", 2), ("replace", 2))
+    for operation, calls in (("fsync", 2), ("replace", 3))
     for call in range(1, calls + 1)
     for before in (True, False)
 ]
@@ -115,7 +129,7 @@ def die_while_saving(save: int, operation: str, call: int, before: bool) -> None
     """Let this process kill itself in its checkpoint number ``save``, counted from 1, at a moment of ``DEATHS``."""
     saves = iter(range(1, save + 1))
 
-    def armed(*arguments: object) -> None:
+    def armed(*arguments: Any) -> None:
         if next(saves) == save:
             arm()
         save_checkpoint(*arguments)
@@ -124,7 +138,7 @@ def die_while_saving(save: int, operation: str, call: int, before: bool) -> None
         calls = iter(range(1, call + 1))
         real = getattr(os, operation, None)
 
-        def deadly(*arguments: object) -> None:
+        def deadly(*arguments: Any) -> None:
             last = next(calls) == call
             if before and last:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -147,8 +161,7 @@ def die_while_saving(save: int, operation: str, call: int, before: bool) -> None
 
 def test_twenty_kills_end_in_the_same_weights_and_log(tmp_path: Path) -> None:
     steps, moments, folder = 400, random.Random(0), tmp_path / "killed"
-    expected = train(tmp_path / "whole", steps, checkpoint_seconds=1000)
-    folder.mkdir()
+    whole = train(tmp_path / "whole", steps, checkpoint_seconds=AT_THE_END)
     deaths = [*DEATHS, *[None] * (20 - len(DEATHS))]
     moments.shuffle(deaths)
     done, lives_that_left_something = 0, 0
@@ -156,12 +169,12 @@ def test_twenty_kills_end_in_the_same_weights_and_log(tmp_path: Path) -> None:
 
         def live(death: tuple[str, int, bool] | None = death) -> None:
             if death:
-                die_while_saving(moments.randint(2, 4), *death)
+                die_while_saving(moments.randint(2, 3), *death)
             train(folder, steps, each_step=lambda step: time.sleep(0.005))
 
         child = in_a_child(live)
         if death is None:
-            rows = done + moments.randint(2, 4)
+            rows = done + moments.randint(2, 3)
             while not (folder / "stats.jsonl").exists() or (folder / "stats.jsonl").read_text().count("\n") < rows:
                 assert os.waitpid(child, os.WNOHANG) == (0, 0), "the training ended before it was killed"
                 time.sleep(0.001)
@@ -176,49 +189,47 @@ def test_twenty_kills_end_in_the_same_weights_and_log(tmp_path: Path) -> None:
         left = [path.name for path in folder.glob(".*")]
         assert all(name.endswith(f".{child}.tmp") for name in left), "something of an earlier life is still there"
         lives_that_left_something += bool(left)
-    assert lives_that_left_something >= 7
-    assert same(train(folder, steps, checkpoint_seconds=1000), expected)
+    assert lives_that_left_something >= 6
+    assert_same(train(folder, steps, checkpoint_seconds=AT_THE_END), whole)
     assert (folder / "stats.jsonl").read_bytes() == (tmp_path / "whole/stats.jsonl").read_bytes()
     assert not list(folder.glob(".*"))
 
 
-def test_files_that_a_living_process_writes_are_not_taken_for_leftovers(tmp_path: Path) -> None:
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    (tmp_path / "grids").mkdir()
-    alive = tmp_path / f".weights.{os.getppid()}.tmp"
-    gone = [tmp_path / f".weights.{dead.pid}.tmp", tmp_path / f"grids/.a.{os.getpid()}.tmp"]
-    for path in (alive, *gone, tmp_path / ".mine.tmp"):
-        path.touch()
-    remove_leftovers(tmp_path)
-    assert alive.exists() and (tmp_path / ".mine.tmp").exists() and not any(path.exists() for path in gone)
-
-
 def test_stopping_after_a_time_changes_nothing(tmp_path: Path) -> None:
-    expected = train(tmp_path / "whole")
-    train(tmp_path / "parts", max_seconds=1e-6)
+    whole = train(tmp_path / "whole")
+    assert not train(tmp_path / "parts", max_seconds=1e-6).is_complete
     assert load_checkpoint(tmp_path / "parts/checkpoint.pt", KIND)["step"] == 1
-    assert same(train(tmp_path / "parts"), expected)
-
-
-def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
-    train(tmp_path)
-    before = (tmp_path / "checkpoint.pt").stat().st_mtime_ns
-    train(tmp_path)
-    assert (tmp_path / "checkpoint.pt").stat().st_mtime_ns == before
+    assert_same(train(tmp_path / "parts"), whole)
 
 
 def test_interrupt_ends_after_the_step_and_resumes(tmp_path: Path) -> None:
-    expected = train(tmp_path / "whole")
+    whole = train(tmp_path / "whole")
 
     def interrupt(step: int) -> None:
         if step == 7:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "stopped", checkpoint_seconds=1000, each_step=interrupt)
+        train(tmp_path / "stopped", checkpoint_seconds=AT_THE_END, each_step=interrupt)
     assert load_checkpoint(tmp_path / "stopped/checkpoint.pt", KIND)["step"] == 8
-    assert same(train(tmp_path / "stopped"), expected)
+    assert_same(train(tmp_path / "stopped"), whole)
+
+
+def test_a_finished_job_is_recorded_once_and_another_is_not_taken_for_it(tmp_path: Path) -> None:
+    this = job(tmp_path)
+    assert not this.is_finished(WORLD)
+    run = train(tmp_path, steps=3)
+    before = (tmp_path / "checkpoint.pt").stat().st_mtime_ns
+    assert train(tmp_path, steps=3).is_complete and (tmp_path / "checkpoint.pt").stat().st_mtime_ns == before
+    assert not this.is_finished(WORLD)  # the weights and the record are missing
+    this.finish(run, accuracy=0.5)
+    assert this.is_finished(WORLD)
+    assert load_weights(this.weights, KIND)[1] == this.config
+    entry = read_results(tmp_path / "results", "p1")[this.key]
+    assert entry["accuracy"] == 0.5 and entry["width"] == 8 and entry["images_per_second"] > 0 and entry["device"]
+    assert not job(tmp_path, {"width": 9}).is_finished(WORLD) and not job(tmp_path, fresh=True).is_finished(WORLD)
+    (tmp_path / "results/p1.json").unlink()
+    assert not this.is_finished(WORLD)
 
 
 def cut(content: bytes, _: random.Random) -> bytes:
@@ -260,46 +271,37 @@ def flip(content: bytes, position: int, draws: random.Random) -> bytes:
     "damage", [cut, zeros, zeros_at_the_end, noise, flipped_bit_of_a_tensor, flipped_bit_of_the_pickle]
 )
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[bytes, random.Random], bytes]
+    tmp_path: Path, damage: Callable[[bytes, random.Random], bytes]
 ) -> None:
-    expected = train(tmp_path / "whole", checkpoint_seconds=1000)
+    whole = train(tmp_path / "whole", checkpoint_seconds=AT_THE_END)
     with pytest.raises(RuntimeError, match="stop here"):
         train(tmp_path / "hurt", each_step=stop_at(5))
     newest, resumed_at = tmp_path / "hurt/checkpoint.pt", []
     assert load_checkpoint(newest, KIND)["step"] == 5
     newest.write_bytes(damage(newest.read_bytes(), random.Random(0)))
-    assert same(train(tmp_path / "hurt", checkpoint_seconds=1000, each_step=resumed_at.append), expected)
+    assert_same(train(tmp_path / "hurt", checkpoint_seconds=AT_THE_END, each_step=resumed_at.append), whole)
     assert resumed_at[0] == 4
-    assert f"warning: {newest} is damaged, trying the checkpoint before it" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_does_not_take_the_place_of_the_whole_one_before(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
-    for step in (1, 2):
-        save_checkpoint(path, {"kind": KIND, "step": step})
-    path.write_bytes(b"damaged")
+    with pytest.raises(RuntimeError, match="stop here"):
+        train(tmp_path, each_step=stop_at(5))
+    newest = tmp_path / "checkpoint.pt"
+    newest.write_bytes(b"damaged")
 
     def die_before_the_new_one_stands() -> None:
-        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-        save_checkpoint(path, {"kind": KIND, "step": 3})
+        die_while_saving(1, "replace", 1, before=True)
+        train(tmp_path)
 
     os.waitpid(in_a_child(die_before_the_new_one_stands), 0)
-    assert load_checkpoint(path, KIND)["step"] == 1
-
-
-def stop_at(last: int) -> Callable[[int], None]:
-    def stop(step: int) -> None:
-        if step == last:
-            raise RuntimeError("stop here")
-
-    return stop
+    assert load_checkpoint(newest, KIND)["step"] == 4
 
 
 def test_both_checkpoints_damaged_is_one_clear_error(tmp_path: Path) -> None:
-    train(tmp_path)
+    train(tmp_path, steps=3)
     for path in (tmp_path / "checkpoint.pt", previous_path(tmp_path / "checkpoint.pt")):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"checkpoint\.pt: damaged, and so is the one before it"):
+    with pytest.raises(UserError, match=r"checkpoint\.pt.*--fresh"):
         train(tmp_path)
 
 
@@ -348,19 +350,20 @@ def test_a_checkpoint_with_code_is_refused_and_never_run(tmp_path: Path) -> None
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_state(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not finite since step 12"):
-        train(tmp_path, poison=12)
-    kept = load_checkpoint(tmp_path / "checkpoint.pt", KIND)
+    with pytest.raises(UserError, match="since step 12"):
+        train(tmp_path / "poisoned", poison=12)
+    kept = load_checkpoint(tmp_path / "poisoned/checkpoint.pt", KIND)
     assert kept["step"] <= 12
     assert all(value.isfinite().all() for value in kept["state"]["model"].values())
-    assert same(train(tmp_path), train(tmp_path.with_name("whole")))
+    assert_same(train(tmp_path / "poisoned"), train(tmp_path / "whole"))
 
 
 def test_weights_that_are_not_finite_never_replace_the_good_ones(tmp_path: Path) -> None:
+    common.run.CHECKPOINT_SECONDS = EVERY_STEP
     layer = torch.nn.Linear(1, 1)
     with (
-        pytest.raises(UserError, match="not finite after step 3"),
-        Run(tmp_path, KIND, {}, {"layer": layer}, layer.state_dict, device=CPU, checkpoint_seconds=-1.0) as run,
+        pytest.raises(UserError, match="after step 3"),
+        Run(job(tmp_path), WORLD, {"layer": layer}, layer.state_dict) as run,
     ):
         for step in run.steps(9, 1):
             run.guard(layer(torch.ones(1)))  # finite until the step after
@@ -372,7 +375,7 @@ def test_weights_that_are_not_finite_never_replace_the_good_ones(tmp_path: Path)
 def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     def second(step: int) -> None:
         if step == 3:
-            with pytest.raises(UserError, match="another run is using this folder"):
+            with pytest.raises(UserError, match=f"{tmp_path}: .*--run-dir"):
                 train(tmp_path)
 
     train(tmp_path, steps=5, each_step=second)
@@ -390,52 +393,31 @@ def test_starting_anew_leaves_nothing_of_the_old_run(tmp_path: Path) -> None:
 
 def test_other_settings_are_refused_with_their_names(tmp_path: Path) -> None:
     train(tmp_path, steps=3)
-    with pytest.raises(UserError, match="trained with width 8, asked for 16"):
+    with pytest.raises(UserError, match=r"width 8.* 16"):
         train(tmp_path, steps=3, config={"width": 16})
-
-
-def test_an_option_younger_than_the_run_has_its_default(tmp_path: Path) -> None:
-    train(tmp_path, steps=3)
-    train(tmp_path, steps=4, config={"width": 8, "depth": (1,)}, defaults={"width": 9, "depth": (1,)})
-    assert load_checkpoint(tmp_path / "checkpoint.pt", KIND)["step"] == 4
-    with pytest.raises(UserError, match=r"trained with depth \[1\], asked for \[2\]"):
-        train(tmp_path, steps=4, config={"width": 8, "depth": (2,)}, defaults={"depth": (1,)})
-
-
-def test_weights_are_those_of_one_training_only(tmp_path: Path) -> None:
-    path = tmp_path / "weights.safetensors"
-    assert not is_finished(path, KIND, {"width": 8})
-    save_weights(path, {"bias": torch.zeros(1)}, KIND, {"width": 8})
-    assert is_finished(path, KIND, {"width": 8}) and is_finished(
-        path, KIND, {"width": 8, "depth": (1,)}, {"depth": (1,)}
-    )
-    assert not is_finished(path, KIND, {"width": 9}) and not is_finished(path, KIND, {"width": 8, "depth": (1,)})
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.pt", {"kind": "p1_gan/A"})
-    with pytest.raises(UserError, match=r"a\.pt: holds p1_gan/A, not p1_gan/B"):
+    with pytest.raises(UserError, match=r"a\.pt: .*p1_gan/A.*p1_gan/B"):
         load_checkpoint(tmp_path / "a.pt", "p1_gan/B")
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
-    program = f"""
-import resource, signal, sys, torch
-sys.path.insert(0, {str(ROOT)!r})
-from pathlib import Path
-from common.checkpoint import save_checkpoint
-from common.errors import run_main
-path = Path({str(tmp_path)!r}) / "checkpoint.pt"
-save_checkpoint(path, {{"kind": "k", "tensor": torch.zeros(10)}})
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-run_main(lambda: save_checkpoint(path, {{"kind": "k", "tensor": torch.zeros(1_000_000)}}))
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-    assert f"while writing {tmp_path / 'checkpoint.pt'}:" in done.stderr
-    assert load_checkpoint(tmp_path / "checkpoint.pt", "k")["tensor"].shape == (10,)
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+    path, output = tmp_path / "run/checkpoint.pt", tmp_path / "stderr"
+
+    def fill_the_disk() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        run_main(lambda: save_checkpoint(path, {"kind": KIND, "tensor": torch.zeros(1_000_000)}))
+
+    save_checkpoint(path, {"kind": KIND, "tensor": torch.zeros(10)})
+    _, status = os.waitpid(in_a_child(fill_the_disk, output), 0)
+    lines = output.read_text().splitlines()
+    assert os.waitstatus_to_exitcode(status) == 2 and len(lines) == 1
+    assert lines[0].startswith("error: ") and str(path) in lines[0]
+    assert load_checkpoint(path, KIND)["tensor"].shape == (10,)
+    assert [path.name for path in path.parent.iterdir()] == ["checkpoint.pt"]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a file that is always full")
@@ -451,13 +433,6 @@ def test_a_log_on_a_full_disk_is_named(tmp_path: Path) -> None:
     assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(log)
 
 
-def test_an_output_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path, data_root: Path, run_command) -> None:
-    (tmp_path / "file").write_text("in the way")
-    options = ("--method", "A", "--preset", "sample", "--data-root", data_root, "--output", tmp_path / "file")
-    done = run_command("p1_gan/train.py", *options)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and str(tmp_path / "file") in done.stderr
-
-
 def test_atomic_writing_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     path = tmp_path / "value.txt"
     path.write_text("old")
@@ -471,6 +446,20 @@ def test_atomic_writing_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> No
     assert path.read_text() == "old" and [entry.name for entry in tmp_path.iterdir()] == ["value.txt"]
 
 
+def test_a_folder_for_pictures_may_hold_what_systems_leave_there_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".DS_Store", ".gitkeep", "Thumbs.db"):
+        (tmp_path / name).touch()
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    prepare_empty_folder(tmp_path)
+    (tmp_path / "0000.png").touch()
+    with pytest.raises(UserError, match=r"0000\.png"):
+        prepare_empty_folder(tmp_path)
+    with pytest.raises(UserError, match=r"0000\.png"):
+        prepare_empty_folder(tmp_path / "0000.png")
+    with pytest.raises(UserError, match=r"0000\.png"):
+        prepare_empty_folder(tmp_path / "0000.png" / "below")
+
+
 def test_the_log_is_plain_json_lines(tmp_path: Path) -> None:
     train(tmp_path, steps=4)
     rows = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
@@ -480,9 +469,7 @@ def test_the_log_is_plain_json_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", ["finished", "diverged", "interrupted", "nothing logged"])
 def test_every_end_of_a_run_leaves_its_curves(tmp_path: Path, end: str) -> None:
     layer = torch.nn.Linear(1, 1)
-    run = Run(
-        tmp_path, KIND, {}, {"layer": layer}, layer.state_dict, device=CPU, panels={"loss": ["loss"]}, title="of a test"
-    )
+    run = Run(job(tmp_path), WORLD, {"layer": layer}, layer.state_dict, panels={"loss": ["loss"]})
     errors = {"diverged": UserError, "interrupted": KeyboardInterrupt}
     with pytest.raises(errors[end]) if end in errors else nullcontext(), run:
         for step in run.steps(4, 1):
@@ -502,12 +489,12 @@ def test_curves_that_cannot_be_drawn_do_not_hide_why_the_run_ended(tmp_path: Pat
     (tmp_path / "curves.png").mkdir()
 
     def run(steps: int, poison: float) -> None:
-        with Run(tmp_path, KIND, {}, {"layer": layer}, layer.state_dict, device=CPU, panels={"loss": ["loss"]}) as this:
+        with Run(job(tmp_path), WORLD, {"layer": layer}, layer.state_dict, panels={"loss": ["loss"]}) as this:
             for _ in this.steps(steps, 1):
                 this.log(loss=1.0)
                 this.guard(torch.tensor(poison))
 
-    with pytest.raises(UserError, match="not finite since step 0"):
+    with pytest.raises(UserError, match="since step 0"):
         run(2, float("nan"))
     with pytest.raises(IsADirectoryError, match=r"curves\.png"):
         run(2, 1.0)
@@ -552,7 +539,7 @@ def test_tensorboard_without_its_package_is_one_clear_line_and_deletes_nothing(
 ) -> None:
     train(tmp_path, steps=3)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UserError, match="--tensorboard: the package is not installed; pip install tensorboard"):
+    with pytest.raises(UserError, match=r"--tensorboard.*pip install tensorboard"):
         train(tmp_path, steps=3, fresh=True, tensorboard=True)
     assert load_checkpoint(tmp_path / "checkpoint.pt", KIND)["step"] == 3
 
@@ -564,12 +551,12 @@ def test_weights_survive_a_round_trip_and_refuse_what_does_not_fit(tmp_path: Pat
     state, config = load_weights(path, "line")
     assert config == {"width": 3}
     assert torch.allclose(state["weight"], model.weight, atol=1e-3) and state["weight"].dtype == torch.float32
-    with pytest.raises(UserError, match="holds line, not circle"):
+    with pytest.raises(UserError, match=r"line.*circle"):
         load_weights(path, "circle")
-    with pytest.raises(UserError, match="does not fit Linear"):
+    with pytest.raises(UserError, match="Linear"):
         load_into(torch.nn.Linear(4, 2), state, path)
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(UserError, match="not a whole safetensors file"):
+    with pytest.raises(UserError, match="safetensors"):
         load_weights(path, "line")
 
 

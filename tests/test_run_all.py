@@ -1,174 +1,168 @@
-"""The script that makes everything, its environment, and the weights that are shipped."""
+"""The scripts that run many commands: what they run, side by side, stopped, and with which Python."""
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-import torch
 
-from common import weights
-from common.errors import UserError
-from common.files import sha256
-from common.paths import ROOT, WEIGHTS
-from scripts.export_weights import export
+from common.paths import ROOT
+from scripts.launch import read_commands
+
+SCRIPTS = ("train_p1.sh", "train_p2.sh", "train_p3.sh", "run_all.sh")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--preset", "cpu"], "--data-root"),
-        (["--preset", "huge"], "--preset huge"),
-        (["--steps", "5"], "--steps"),
-        (["--seed"], "needs a value"),
-    ],
-)
-def test_a_mistake_is_one_line_before_anything_is_made(arguments: list[str], message: str) -> None:
-    done = subprocess.run(["bash", str(ROOT / "scripts/run_all.sh"), *arguments], capture_output=True, text=True)
+def launch(listed: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts/launch.py"), "script", "cpu", *options]
+    return subprocess.run(command, input=listed, capture_output=True, text=True, env=os.environ | environment)
+
+
+def test_paragraphs_run_side_by_side_and_their_lines_in_order(tmp_path: Path) -> None:
+    # Each paragraph waits for what the other makes: one alone would never end.
+    wait = "bash -c 'until [[ -e {path} ]]; do sleep 0.01; done'"
+    first, second, last = (tmp_path / name for name in ("first", "second", "last"))
+    listed = f"touch {first}\n{wait.format(path=second)}\n\n{wait.format(path=first)}\ntouch {second}\n"
+    done = launch(listed + f"wait\ntest -e {first} -a -e {second}\ntouch {last}\n")
+    assert done.returncode == 0 and last.exists(), done.stderr
+
+
+def test_paragraphs_share_the_cores_unless_told_otherwise(tmp_path: Path) -> None:
+    listed = f"bash -c 'echo $OMP_NUM_THREADS >{tmp_path}/a'\n\nbash -c 'echo $OMP_NUM_THREADS >{tmp_path}/b'\n"
+    os.environ.pop("OMP_NUM_THREADS", None)
+    launch(listed)
+    shared = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert [(tmp_path / name).read_text().strip() for name in "ab"] == [str(shared)] * 2
+    launch(listed, OMP_NUM_THREADS="7")
+    assert [(tmp_path / name).read_text().strip() for name in "ab"] == ["7"] * 2
+
+
+def test_a_command_that_fails_ends_its_paragraph_and_then_the_list(tmp_path: Path) -> None:
+    done = launch(
+        f"false\ntouch {tmp_path}/after\n\nsleep 0.1\ntouch {tmp_path}/beside\nwait\ntouch {tmp_path}/later\n"
+    )
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["beside"]
+
+
+def test_commands_wait_for_weights_that_a_stopped_training_has_not_made(tmp_path: Path) -> None:
+    done = launch(f"touch {tmp_path}/first\ntouch {tmp_path}/weights.safetensors\ntouch {tmp_path}/last\n")
+    assert done.returncode == 0 and [path.name for path in tmp_path.iterdir()] == ["first"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_every_command_and_starts_no_other(tmp_path: Path, number: int) -> None:
+    wait = "bash -c 'trap \"touch {0}; exit 1\" TERM; touch {0}.ready; while true; do sleep 0.01; done'"
+    listed = "\n\n".join(f"{wait.format(tmp_path / name)}\ntouch {tmp_path}/next" for name in ("a", "b"))
+    command = [sys.executable, str(ROOT / "scripts/launch.py"), "script", "cpu"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process.stdin.write(listed)
+    process.stdin.close()
+    while not all((tmp_path / f"{name}.ready").exists() for name in ("a", "b")):
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == 130
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "a.ready", "b.ready"}
+
+
+def test_options_go_where_they_belong(tmp_path: Path) -> None:
+    listed = """if sample: a/train.py --mode dann
+unless sample unless --quick: p2_diffusion/inference.py {runs}/x --checkpoint {runs}/weights.safetensors --seed {second_seed}
+if --more unless sample: a/evaluate.py --preset other
+b/train_judge.py"""
+
+    def read(*options: str) -> list[list[str]]:
+        ((commands,),) = read_commands(listed, options, "cpu")
+        assert all(command[0] == sys.executable for command in commands)
+        return [command[1:] for command in commands]
+
+    out, a, b = str(tmp_path), str(ROOT / "a"), str(ROOT / "b")
+    assert read("--quick", "--more", "--seed", "3", "--steps=5") == [
+        [f"{a}/evaluate.py", "--preset", "other", "--seed", "3"],
+        [f"{b}/train_judge.py", "--preset", "cpu", "--seed", "3"],
+    ]
+    assert read("--output", out, "--seed", "3", "--device", "cpu")[0] == [
+        str(ROOT / "p2_diffusion/inference.py"),
+        f"{out}/runs/cpu/x",
+        "--checkpoint",
+        f"{out}/runs/cpu/weights.safetensors",
+        "--seed",
+        "4",
+        "--device",
+        "cpu",
+    ]
+    assert read("--preset", "sample", "--data-root", "d", "--more", "--steps", "5") == [
+        [f"{a}/train.py", "--mode", "dann", "--preset", "sample", "--data-root", "d", "--steps", "5"],
+        [f"{b}/train_judge.py", "--preset", "sample", "--data-root", "d"],
+    ]
+
+
+@pytest.mark.parametrize("options", [["--seed"], ["--seed", "x"], ["--run-dir", "x"], ["--method=B"]])
+def test_a_mistake_is_one_line_before_anything_is_made(options: list[str]) -> None:
+    done = subprocess.run(["bash", str(ROOT / "scripts/train_p1.sh"), *options], capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
+    assert "error: " in done.stderr and options[0] in done.stderr and done.stderr.count("\n") == 1
 
 
-ALL = ["data", "p1", "p2", "p3", "tsne", "report"]
-# In place of Python and of the training scripts: note the part's name, then fail or make its result.
-STUB = """#!/usr/bin/env bash
-script=$0
-if [[ $0 == */python ]]; then
-    [[ $1 != -* ]] || exec PYTHON "$@"
-    script=$1
-fi
-case "$script" in
-*/prepare.py) part=data result=hw2_data/source ;;
-*/train_p?.sh) part=$(basename "$script" .sh) part=${part#train_} result=results/$part.json ;;
-*/tsne.py) part=tsne result=images/P3/picture ;;
-*) part=report result=report.md ;;
-esac
-echo "$part" >>"ROOT/calls"
-[[ $part != "$FAIL" ]] || exit 3
-result="ROOT/runs/sample/$result"
-mkdir -p "$(dirname "$result")"
-echo '{}' >"$result"
-"""
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_is_the_head_of_the_script(script: str) -> None:
+    done = subprocess.run(["bash", str(ROOT / "scripts" / script), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and f"bash scripts/{script} " in done.stdout and "#!" not in done.stdout
 
 
-class Repository:
-    """A copy of the scripts with one small source for each part, whose commands do nothing but note their names."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.runs = root, root / "runs/sample"
-        shutil.copytree(ROOT / "scripts", root / "scripts")
-        shutil.copytree(ROOT / "common", root / "common", ignore=shutil.ignore_patterns("__pycache__"))
-        for folder in ("data", "p1_gan", "p2_diffusion", "p3_dann"):
-            (root / folder).mkdir()
-            (root / folder / "part.py").write_text("first")
-        shutil.copy(ROOT / "requirements.txt", root)
-        (root / ".venv/bin").mkdir(parents=True)
-        for name in ("scripts/train_p1.sh", "scripts/train_p2.sh", "scripts/train_p3.sh", ".venv/bin/python"):
-            (root / name).write_text(STUB.replace("PYTHON", sys.executable).replace("ROOT", str(root)))
-        (root / ".venv/bin/python").chmod(0o755)
-        shutil.copy(ROOT / "requirements.txt", root / ".venv/installed-requirements.txt")
-
-    def run_all(self, *options: str, fail: str = "") -> tuple[subprocess.CompletedProcess[str], list[str]]:
-        """Return what the script did and the parts it ran."""
-        (self.root / "calls").write_text("")
-        done = subprocess.run(
-            ["bash", str(self.root / "scripts/run_all.sh"), *options],
-            env={**os.environ, "FAIL": fail},
-            capture_output=True,
-            text=True,
-        )
-        return done, (self.root / "calls").read_text().split()
+def test_a_data_set_is_trained_on_to_the_plots(data_root: Path, tmp_path: Path) -> None:
+    command = ["bash", str(ROOT / "scripts/train_p3.sh"), "--preset", "sample", "--data-root", str(data_root)]
+    command += ["--output", str(tmp_path / "a folder"), "--steps", "2", "--batch-size", "16", "--device", "cpu"]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.count("finished before") == 6
+    assert len(list((tmp_path / "a folder/images/P3").glob("*.png"))) == 8
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    return Repository(tmp_path / "repository")
+def copy(tmp_path: Path) -> Path:
+    """A copy of the scripts, with an empty list of what is to be installed."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "copy/scripts")
+    shutil.copytree(ROOT / "common", tmp_path / "copy/common")
+    (tmp_path / "copy/requirements.txt").touch()
+    return tmp_path / "copy"
 
 
-def test_parts_run_in_order_and_again_only_when_their_sources_change(repository: Repository) -> None:
-    done, parts = repository.run_all()
+BARE = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}  # nothing is active
+
+
+def has_torch(environment: dict[str, str]) -> bool:
+    program = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
+    return subprocess.run(["python3", "-c", program], env=environment).returncode == 0
+
+
+@pytest.mark.skipif(has_torch(BARE), reason="the system's Python has torch")
+def test_an_environment_that_is_not_active_is_used_and_without_one_a_line_says_what_to_do(copy: Path) -> None:
+    command = ["bash", str(copy / "scripts/train_p3.sh"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, env=BARE)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    (copy / ".venv").symlink_to(sys.prefix)
+    done = subprocess.run(command, capture_output=True, text=True, env=BARE)
     assert done.returncode == 0, done.stderr
-    assert parts == ALL
-    table = (repository.runs / "summary.txt").read_text()
-    assert [line.split()[0] for line in table.splitlines()] == ["part", *ALL] and table in done.stdout
-    recorded = repository.runs / "results/run_all.json"
-    whole = json.loads(recorded.read_text())["run_all/sample"]
-    assert whole["parts"].keys() == set(ALL) and whole["seconds"] == sum(whole["parts"].values()) and whole["device"]
-
-    recorded.unlink()
-    sources = {"": [], "p2_diffusion/part.py": ["p2"], "common/paths.py": ["p1", "p2", "p3", "tsne"]}
-    for source, again in sources.items():
-        if source:
-            (repository.root / source).write_text("second")
-        done, parts = repository.run_all()
-        assert done.returncode == 0 and parts == [*again, "report"], done.stderr
-        assert (repository.runs / "summary.txt").read_text().count("already there") == len(ALL) - len(parts)
-    assert not recorded.exists()  # the times of some parts are not those of a whole run
 
 
-def test_a_part_that_fails_ends_the_script_and_is_the_next_to_run(repository: Repository) -> None:
-    done, parts = repository.run_all(fail="p2")
-    assert done.returncode == 3 and parts == ["data", "p1", "p2"]
-    assert done.stderr == "stopped in part p2; the same command goes on from there\n"
-    done, parts = repository.run_all()
-    assert done.returncode == 0 and parts == ["p2", "p3", "tsne", "report"], done.stderr
-    assert not (repository.runs / "results/run_all.json").exists()
+def test_a_half_made_environment_is_completed(copy: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(copy / ".venv")], check=True)
+    command = f'source "{copy}/scripts/setup.sh"; "$python" -m pip --version; echo "$PYTHON"'
+    environment = os.environ | {"PYTHON": sys.executable}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(copy / ".venv/bin/python")
 
 
-def test_fresh_starts_anew_unless_a_training_runs(repository: Repository) -> None:
-    repository.run_all(fail="p2")
-    lock = repository.runs / "p1_A_seed0/lock"
-    lock.parent.mkdir()
-    with open(lock, "w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        done, parts = repository.run_all("--fresh")
-    assert done.returncode == 2 and parts == [] and lock.exists()
-    assert done.stderr == f"error: --fresh: another run is using {lock.parent}; stop it first\n"
-    _, parts = repository.run_all("--fresh", fail="p1")
-    assert parts == ["data", "p1"] and not lock.exists()
-
-
-def test_a_half_made_environment_is_made_again(repository: Repository) -> None:
-    # An interpreter that can do everything: the environment it makes is itself.
-    base, half = repository.root / "python", repository.root / ".venv/bin/python"
-    base.write_text(
-        f'#!/usr/bin/env bash\necho "${{@:1:3}}" >>"{repository.root}/log"\n'
-        f'if [[ $2 == venv ]]; then mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; fi\n'
-    )
-    base.chmod(0o755)
-    half.write_text("#!/usr/bin/env bash\nexit 1\n")
-    (repository.root / ".venv/installed-requirements.txt").unlink()
-    command = ["bash", "-euo", "pipefail", "-c", f'source "{repository.root}/scripts/setup.sh"; "$PYTHON" ready']
-    subprocess.run(command, env={**os.environ, "PYTHON": str(base)}, check=True, capture_output=True)
-    log = [line for line in (repository.root / "log").read_text().splitlines() if not line.startswith("-c")]
-    assert log == ["-m venv --clear", "-m pip install", "ready"]
-
-
-def test_shipped_weights_are_those_of_the_manifest() -> None:
-    listed = json.loads(weights.MANIFEST.read_text()) if weights.MANIFEST.exists() else {}
-    assert {path.name for path in WEIGHTS.glob("*.safetensors")} == listed.keys()
-    assert all(sha256(WEIGHTS / name) == entry["sha256"] for name, entry in listed.items())
-
-
-def test_a_shipped_file_that_was_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "model.safetensors"
-    monkeypatch.setattr(weights, "WEIGHTS", tmp_path)
-    monkeypatch.setattr(weights, "MANIFEST", tmp_path / "manifest.json")
-    weights.save_weights(path, {"bias": torch.zeros(2)}, "tests/model", {})
-    weights.MANIFEST.write_text(json.dumps({path.name: {"sha256": sha256(path)}}))
-    assert weights.load_weights(path, "tests/model")[0]["bias"].tolist() == [0.0, 0.0]
-    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(UserError, match="differs from the hash"):
-        weights.load_weights(path, "tests/model")
-
-
-def test_only_a_finished_run_is_exported(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no finished weights"):
-        export(tmp_path, "name", "p1", "key", "metric", tmp_path, half=True)
-    assert list(tmp_path.iterdir()) == []
+def test_an_interpreter_that_is_too_old_is_one_line(copy: Path) -> None:
+    environment = os.environ | {"PYTHON": "/bin/false"}
+    command = ["bash", str(copy / "scripts/run_all.sh")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and done.stderr.startswith("error: /bin/false") and done.stderr.count("\n") == 1

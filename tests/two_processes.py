@@ -18,13 +18,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import common.run
-from common.distributed import World, join_world, leave_world
-from common.paths import ROOT
-from common.run import Run
-from common.seed import seed_everything
+from common.distributed import World, join_world
+from common.paths import ROOT, workspace
+from common.run import Job, Run
+from common.seed import generator, seed_everything
+from p2_diffusion.build import build_model
 from p2_diffusion.diffusion import Diffusion
 from p2_diffusion.presets import PRESETS
-from p2_diffusion.train import build_model
 
 KIND = "tests/two_processes"
 STEPS = 15
@@ -49,19 +49,20 @@ def gradients(world: World) -> dict[str, torch.Tensor]:
 def train(
     world: World, folder: Path, death: int | None = None, number: int = signal.SIGKILL
 ) -> dict[str, torch.Tensor]:
-    """Train a small network with a checkpoint after every step; process 1 sends itself a signal in step ``death``."""
+    """Train a small network with a checkpoint after every step; process 1 sends itself a signal in step ``death``.
+
+    Its batches are drawn alike in every process.
+    """
     seed_everything(0)
+    common.run.CHECKPOINT_SECONDS = -1.0
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
     network, optimizer = world.wrap(model), torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
-    state = {"model": model, "optimizer": optimizer}
-    writer = world.is_writer
-    with Run(
-        folder, KIND, {}, state, model.state_dict, device=world.device, is_writer=writer, checkpoint_seconds=-1.0
-    ) as run:
+    job = Job("p0", "train/seed0", KIND, {"seed": 0}, workspace("sample", folder), folder)
+    with Run(job, world, {"model": model, "optimizer": optimizer}, model.state_dict) as run:
         for step in run.steps(STEPS, BATCH):
-            if step == death and not writer:
+            if step == death and not world.is_writer:
                 os.kill(os.getpid(), number)
-            inputs = torch.randn(BATCH, 4)
+            inputs = torch.randn(BATCH, 4, generator=generator(0, step))
             targets = inputs.sum(1, keepdim=True)
             loss = (network(world.part(inputs)) - world.part(targets)).square().mean()
             optimizer.zero_grad()
@@ -77,20 +78,32 @@ def run_script(death: int, script: str, *arguments: str) -> None:
 
     Process 1 is killed in step ``death`` (-1: never).
     """
+    drawn: list[torch.Tensor] = []
 
     class Watched(Run):
         def guard(self, *losses: torch.Tensor) -> None:
             super().guard(*losses)
-            self.checkpoint_seconds = -1.0
-            if self.step == death and not self.is_writer:
+            drawn.append(torch.rand(8))  # what the next dropout would see
+            if self.step == death and not self.world.is_writer:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         def __exit__(self, *exception: object) -> None:
             if exception[0] is None:
                 print(f"{compare_with_process_0(self)} parameters alike", flush=True)
+                print(f"{count_differences(drawn)} draws differ", flush=True)
             super().__exit__(*exception)
 
+    loss = Diffusion.loss
+
+    def watched_loss(
+        self: Diffusion, network: object, x0: torch.Tensor, noise: torch.Tensor, *others: object
+    ) -> torch.Tensor:
+        drawn.append(noise.clone())
+        return loss(self, network, x0, noise, *others)
+
+    Diffusion.loss = watched_loss
     common.run.Run = Watched
+    common.run.CHECKPOINT_SECONDS = -1.0
     sys.argv = [script, *arguments]
     runpy.run_path(str(ROOT / script), run_name="__main__")
 
@@ -111,20 +124,29 @@ def compare_with_process_0(run: Run) -> int:
     return len(parameters)
 
 
+def count_differences(drawn: list[torch.Tensor]) -> int:
+    """Return how many of the tensors that both processes drew differ between them."""
+    differences = 0
+    for tensor in drawn:
+        parts = [torch.empty_like(tensor) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, tensor)
+        differences += not torch.equal(*parts)
+    return differences
+
+
 def main() -> None:
     """Do what the command line says, in as many processes as there are."""
     task, path, *death = sys.argv[1:]
     if task == "script":
         run_script(int(path), *death)
         return
-    world = join_world("cpu")
-    if task == "gradients":
-        found = gradients(world)
-        if world.is_writer:
-            torch.save(found, path)
-    else:
-        train(world, Path(path), *map(int, death))
-    leave_world(world)
+    with join_world("cpu") as world:
+        if task == "gradients":
+            found = gradients(world)
+            if world.is_writer:
+                torch.save(found, path)
+        else:
+            train(world, Path(path), *map(int, death))
 
 
 if __name__ == "__main__":
