@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, add_run_arguments, make_parser, positive_int
+from common.dataset import domain_title
 from common.distributed import join_world
 from common.errors import UserError, run_main
 from common.paths import workspace
@@ -33,7 +34,6 @@ from p3_dann.dataset import REPORTED_TARGETS, SOURCE
 from p3_dann.model import KIND
 from p3_dann.presets import ADAPTATIONS, PRESETS, TrainConfig, presets_for
 from p3_dann.train import data_names, train_and_record
-from p3_dann.until_merged import domain_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
