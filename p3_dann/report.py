@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from common.dataset import domain_title
 from common.report import (
     Page,
     Results,
@@ -24,7 +25,6 @@ from common.results import of_all_seeds
 from p3_dann.dataset import REPORTED_TARGETS, SOURCE
 from p3_dann.model import CLASSES, DANN_model
 from p3_dann.presets import MODES, PARTS, PRESETS, TrainConfig, presets_for
-from p3_dann.until_merged import domain_title
 
 Run = Mapping[str, Any]
 

@@ -25,7 +25,7 @@ from sklearn.neighbors import NearestNeighbors
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, make_parser, positive_int
-from common.dataset import dataset_name, load_digit_images, load_digits
+from common.dataset import dataset_name, digit_domains, domain_title, has_labels, load_digit_images, load_digits
 from common.device import pick_device
 from common.errors import UserError, run_main
 from common.paths import WEIGHTS, workspace
@@ -36,7 +36,6 @@ from p3_dann.dataset import REPORTED_TARGETS, SOURCE
 from p3_dann.measures import domain_features, other_domain_share, predict, vote_accuracy
 from p3_dann.model import DANN_model, load_model
 from p3_dann.presets import MODES, PARTS, PRESETS, TrainConfig
-from p3_dann.until_merged import digit_domains, domain_title, has_labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
