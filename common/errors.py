@@ -6,7 +6,8 @@ import errno
 import sys
 from collections.abc import Callable
 
-import torch
+# torch's exception by its name: importing torch takes seconds, and commands that prepare data need none of it.
+_DEVICE_FULL = "OutOfMemoryError"
 
 
 class UserError(Exception):
@@ -26,9 +27,9 @@ def run_main(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except torch.OutOfMemoryError:
-        _fail("the device ran out of memory: choose a smaller --batch-size, or --device cpu")
     except (MemoryError, RuntimeError) as error:
+        if type(error).__name__ == _DEVICE_FULL:
+            _fail("the device ran out of memory: choose a smaller --batch-size, or --device cpu")
         if is_out_of_memory(error):
             _fail("the machine ran out of memory: choose a smaller --batch-size")
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
@@ -46,7 +47,7 @@ def run_main(main: Callable[[], None]) -> None:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether ``error`` is Python's or torch's way to say that no memory is left, on any device."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if isinstance(error, MemoryError) or type(error).__name__ == _DEVICE_FULL:
         return True
     return isinstance(error, RuntimeError) and any(
         words in str(error).lower() for words in ("can't allocate memory", "not enough memory", "out of memory")

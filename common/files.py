@@ -91,13 +91,6 @@ def prepare_empty_folder(folder: Path) -> None:
         raise UserError(f"{folder}: is not empty, it holds {others[0]}; choose a new folder for the pictures")
 
 
-def leads_outside(path: Path) -> bool:
-    """Return whether ``path`` is a link to something outside the folder it lies in."""
-    if not path.is_symlink():
-        return False
-    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(path.parent))
-
-
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with open(path, "rb") as file:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # imported where it is used: derive_seed alone must not wait seconds for it
+    import torch
 
 
 def seed_everything(seed: int, deterministic: bool = True) -> None:
@@ -14,6 +16,8 @@ def seed_everything(seed: int, deterministic: bool = True) -> None:
         seed: any non-negative integer.
         deterministic: ask cuDNN for deterministic algorithms and no autotuning; on a CPU it has no cost.
     """
+    import torch
+
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
@@ -27,6 +31,8 @@ def derive_seed(seed: int, *labels: object) -> int:
 
 def generator(seed: int, *labels: object, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a generator for the stream named by ``labels``, independent of the global state."""
+    import torch
+
     return torch.Generator(device).manual_seed(derive_seed(seed, *labels))
 
 
@@ -35,11 +41,15 @@ def epoch_order(count: int, seed: int, epoch: int, device: torch.device | str = 
 
     A resumed run therefore sees the batches that the uninterrupted run would have seen.
     """
+    import torch
+
     return torch.randperm(count, generator=generator(seed, "epoch", epoch)).to(device)
 
 
 def random_state() -> dict[str, torch.Tensor]:
     """Return the states of torch's global generators (CPU and, where it is in use, CUDA or MPS)."""
+    import torch
+
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_initialized():  # asking would open a context on a GPU that the run leaves alone
         state["cuda"] = torch.cuda.get_rng_state()
@@ -50,6 +60,8 @@ def random_state() -> dict[str, torch.Tensor]:
 
 def set_random_state(state: dict[str, torch.Tensor]) -> None:
     """Put back what :func:`random_state` returned."""
+    import torch
+
     torch.set_rng_state(state["cpu"].cpu())
     if "cuda" in state and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(state["cuda"].cpu())

@@ -106,10 +106,25 @@ class My_Discriminator(DCGAN_Discriminator):
 
     def __init__(self, channels: int = CHANNELS) -> None:
         super().__init__(channels)
+        self._norms = []
         for layer in self.feature_extract:
             if isinstance(layer, nn.Conv2d):
                 nn.utils.spectral_norm(layer)
-                # Its power iteration writes into buffers in every forward pass, also in a second one before the
-                # backward pass of the first. What torch.compile keeps of them would be overwritten, so it stays out.
-                for key, hook in layer._forward_pre_hooks.items():
-                    layer._forward_pre_hooks[key] = torch.compiler.disable(hook)
+                _, norm = layer._forward_pre_hooks.popitem()
+                self._norms.append((norm, layer))
+
+    def forward(self, images: torch.Tensor, logits: bool = False) -> torch.Tensor:
+        """Judge pictures as :meth:`DCGAN_Discriminator.forward` does."""
+        self._normalise()
+        return super().forward(images, logits)
+
+    @torch.compiler.disable
+    def _normalise(self) -> None:
+        """Run every layer's hook before the first layer.
+
+        The power iteration writes into buffers in every forward pass, also in a second one before the backward pass of
+        the first. What torch.compile keeps of them would be overwritten, so it stays out; all at once, since each
+        call it stays out of cuts the network in two.
+        """
+        for norm, layer in self._norms:
+            norm(layer, ())

@@ -166,12 +166,12 @@ def trainings_table(results: Results, preset: str) -> str:
     for method in METHODS:
         run = training(results, method, preset)
         if run is None:
-            rows.append([method, *["not run"] * 5])
+            rows.append([method, *["not run"] * 6])
             continue
         seen = f"{run['steps'] * run['batch_size']:,} ({run['steps']:,} steps of {run['batch_size']})"
-        cost = [seen, duration(run["seconds"]), f"{run['images_per_second']:.0f}"]
+        cost = [seen, run["channels"], duration(run["seconds"]), f"{run['images_per_second']:.0f}"]
         rows.append([method, *cost, *(f"{run['late'][key]:.2f}" for key in ("d_real", "d_fake"))])
-    return table(["", "pictures seen", "time", "pictures a second", "D(x)", "D(G(z))"], rows)
+    return table(["", "pictures seen", "width", "time", "pictures a second", "D(x)", "D(G(z))"], rows)
 
 
 def repetitions_table(results: Results, preset: str) -> str:

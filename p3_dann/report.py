@@ -1,540 +1,306 @@
-"""The section of report.md on Problem 3, made from what was measured."""
+"""What p3_dann/report.md shows: its tables, values and pictures, from what was measured."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
-from common.paths import Workspace
 from common.report import (
+    Page,
+    Results,
     architecture,
-    brief,
-    code,
     details,
     duration,
-    mean_std,
+    mean_range,
+    measured_on,
     percent,
-    picture,
     summary_table,
     table,
 )
-from common.results import of_all_seeds, read_results
-from p3_dann.model import DANN_model
-from p3_dann.presets import MODES, PARTS, TARGETS
+from common.results import of_all_seeds
+from p3_dann.dataset import REPORTED_TARGETS, SOURCE
+from p3_dann.model import CLASSES, DANN_model
+from p3_dann.presets import MODES, PARTS, PRESETS, TrainConfig, presets_for
+from p3_dann.until_merged import domain_title
 
-Results = Mapping[str, Mapping[str, Any]]
+Run = Mapping[str, Any]
 
-ROWS = {"source": "Trained on source", "dann": "DANN", "target": "Trained on target"}
-COLUMNS = {"svhn": "MNIST-M → SVHN", "usps": "MNIST-M → USPS"}
-SPLITS = {"accuracy": "validation", "test_accuracy": "test"}
-# The presets of PARTS in words; all share the schedule of PARTS_OF, which has both gradient reversal and ensembling.
-PARTS_OF = "cpu"
-PART_NAMES = {
-    "joint_batchnorm": "No adaptation loss, BatchNorm sees the target",
-    "adversarial": "DANN alone (gradient reversal)",
+SCHEDULES = ("full", "cpu", "sample")  # presets that train all modes, the largest first
+PARTS_OF = "cpu"  # whose schedule the presets of PARTS have
+SPLITS = {"validation": "accuracy", "test": "test_accuracy"}
+# Title, preset ("": the one the page is about) and mode of every row of the first table.
+ROWS = (
+    ("Trained on source", "", "source"),
+    ("DANN", "adversarial", "dann"),
+    ("Self-ensembling", "", "dann"),
+    ("DANN and self-ensembling", "both", "dann"),
+    ("Trained on target", "", "target"),
+    ("Original recipe: trained on source", "original", "source"),
+    ("Original recipe: DANN", "original", "dann"),
+)
+# What stands beside or in place of preset cpu's adaptation, in the order of the table.
+OPTIONS = {
+    "cpu": "Self-ensembling, as shipped",
+    "unaligned": "without distribution alignment",
+    "class_thresholds": "with thresholds by class (FlexMatch)",
+    "refined": "refined on the target alone at the end (DIRT-T)",
+    "both": "with gradient reversal (DANN)",
+    "both_shared_augmentation": "with gradient reversal, both domains augmented alike",
+    "joint_batchnorm": "BatchNorm of both domains alone",
+    "adversarial": "DANN alone",
     "adversarial_weak": "DANN alone, a tenth as strong",
-    "self_ensembling": "Self-ensembling alone (no gradient reversal)",
+    "conditional": "DANN alone, class-conditional (CDAN)",
 }
-BOTH = "DANN with self-ensembling"
-PRESET_ORDER = ("full", "cpu", "sample")
-# Measured by others on the course's own data: 63,544 coloured SVHN and 5,950 USPS digits to train on.
+# Measured by others on the course's own data, in the order of MODES.
 REFERENCES = {
     "original report": {"svhn": (0.429, 0.448, 0.856), "usps": (0.720, 0.768, 0.849)},
     "best of about 20 public solutions": {"svhn": (0.509, 0.544, 0.972), "usps": (0.900, 0.924, 0.993)},
 }
+ADAPTATION = ("grl_lambda_max", "consistency_weight", "distribution_alignment", "batchnorm", "entropy_weight")
 
 
-def render(space: Workspace) -> str:
-    """Return the section as Markdown; what was not measured is said to be missing."""
-    results = read_results(space.results, "p3")
-    presets = [preset for preset in PRESET_ORDER if any(key.startswith(f"{preset}/") for key in results)]
-    main = presets[0] if presets else "cpu"
-    parts = [
-        "## Problem 3\n",
-        "### 1. Accuracy on the target\n",
-        accuracy_table(results, main),
-        data_note(results, main),
-        *(other_preset(results, preset) for preset in presets[1:]),
-        reference_table(),
-        "### 2. The latent space of the adapted model\n",
-        *(latent_space(space, results, target) for target in TARGETS),
-        "### 3. Implementation and discussion\n",
-        implementation(results, main),
-        details("Architecture", code(architecture(DANN_model()))),
-        details("torchsummary", code(summary_table(DANN_model(), (3, 28, 28)))),
-        "**What was observed.**\n",
-        discussion(results, main),
-    ]
-    return "\n".join(part for part in parts if part)
+def parts(page: Page) -> dict[str, Any]:
+    """Return what the places of the template are filled with."""
+    results = page.results
+    preset = main_preset(results)
+    names = targets(results)
+    adapted = [run for target in names for run in runs_of(results, preset, target, "dann")]
+    every = [run for key, run in results.items() if key.split("/")[0] in PRESETS.keys() | PARTS.keys()]
+    model = DANN_model()
+    printed = architecture(model) + "\n" + summary_table(model, (3, 28, 28))
+    return {
+        "preset": preset,
+        "accuracy_table": accuracy_table(results, preset),
+        "other_tables": {
+            name: accuracy_table(results, name) for name in SCHEDULES if name != preset and found(results, name)
+        },
+        "digit_table": digit_table(results, preset),
+        "option_table": option_table(results),
+        "data_table": data_table(results, preset),
+        "reference_table": reference_table(),
+        "ladder_table": ladder_table(results),
+        "plots": plots(page, preset),
+        "gains": {target: gains(results, preset, target) for target in names},
+        "sampling": [sampling_error(run) for target in names for run in runs_of(results, preset, target, "dann")[:1]],
+        "settings": details("Every setting", settings_table()),
+        "network": details("The network, and torchsummary", printed),
+        "machines": measured_on(every),
+        "adapted_in": adapted and mean_range([run["seconds"] for run in adapted], duration),
+    }
+
+
+def found(results: Results, preset: str) -> bool:
+    """Return whether anything of ``preset`` was trained."""
+    return any(key.startswith(f"{preset}/") for key in results)
 
 
 def main_preset(results: Results) -> str:
-    """Return the largest preset that adapted to SVHN, whose figures stand on the first page."""
-    return next((name for name in PRESET_ORDER if runs_of(results, name, "svhn", "dann")), "cpu")
+    """Return the largest preset that was trained; the page is about it."""
+    return next((preset for preset in SCHEDULES if found(results, preset)), PARTS_OF)
 
 
-def runs_of(results: Results, preset: str, target: str, mode: str) -> list[Mapping[str, Any]]:
-    """Return the finished runs of one cell of the table, by seed."""
-    return of_all_seeds(results, f"{preset}/{target}/{mode}")
+def targets(results: Results) -> list[str]:
+    """Return the targets of the report, then any other that something was trained for."""
+    trained = {key.split("/")[1] for key in results if key.split("/")[0] in SCHEDULES}
+    return [*REPORTED_TARGETS, *sorted(trained - set(REPORTED_TARGETS))]
 
 
-def accuracies(results: Results, preset: str, target: str, mode: str, split: str = "accuracy") -> list[float]:
-    """Return the accuracy of every seed of one cell, on the validation set or (``test_accuracy``) the test set."""
-    return [run[split] for run in runs_of(results, preset, target, mode) if split in run]
+def column(target: str) -> str:
+    """Return the title of a target's column."""
+    return f"{domain_title(SOURCE)} → {domain_title(target)}"
 
 
-def cell(
-    results: Results, preset: str, target: str, mode: str, split: str = "accuracy", usual: int | None = None
-) -> str:
-    """Return one cell of the table in words; the number of seeds is left out where it is the ``usual`` one."""
-    values = accuracies(results, preset, target, mode, split)
-    return mean_std(values, count=len(values) != usual) if values else "not run"
+def runs_of(results: Results, preset: str, target: str, mode: str) -> list[Run]:
+    """Return the runs of one cell by seed; adapted ones only where they are adapted as the preset says today."""
+    runs = of_all_seeds(results, f"{preset}/{target}/{mode}")
+    if mode != "dann":
+        return runs
+    config = presets_for(target)[preset]
+    return [run for run in runs if all(run.get(name) == getattr(config, name) for name in ADAPTATION if name in run)]
 
 
-def usual_seeds(results: Results, preset: str) -> int:
-    """Return how many seeds most rows of the table have."""
-    counts = [len(runs_of(results, preset, target, mode)) for target in TARGETS for mode in MODES]
-    return max(counts)
+def cell(runs: Sequence[Run], measure: str = "accuracy") -> str:
+    """Return mean and range of an accuracy over seeds; a dash where the pictures have no labels."""
+    values = [run[measure] for run in runs if measure in run]
+    return "–" if runs and not values else mean_range(values, percent)
 
 
 def rows_of(results: Results, preset: str) -> list[tuple[str, str, str]]:
-    """Return name, preset and mode of the main rows; parts of the adaptation have rows where they were trained."""
-    parts = [part for part in ("adversarial", "self_ensembling") if parts_measured(results, preset, TARGETS, [part])]
+    """Return the rows of the first table; those of other presets have the schedule of ``cpu``, or are left out."""
+    rows = [(title, name or preset, mode) for title, name, mode in ROWS]
     return [
-        (ROWS["source"], preset, "source"),
-        *((PART_NAMES[part], part, "dann") for part in parts),
-        (adapted_name(results, preset), preset, "dann"),
-        (ROWS["target"], preset, "target"),
+        row
+        for row in rows
+        if row[1] == preset or preset == PARTS_OF or (row[1] == "original" and found(results, "original"))
     ]
-
-
-def adapted_name(results: Results, preset: str) -> str:
-    """Return what the adaptation of ``preset`` consists of."""
-    runs = [run for target in TARGETS for run in runs_of(results, preset, target, "dann")]
-    return BOTH if any(run["consistency_weight"] > 0 for run in runs) else ROWS["dann"]
 
 
 def accuracy_table(results: Results, preset: str) -> str:
-    """Return the table the task asks for, with parts of the adaptation and the original recipe as rows of their own."""
-    rows = rows_of(results, preset)
-    if parts_measured(results, preset, TARGETS):
-        parts = [(name, part, "dann") for part, name in PART_NAMES.items()]
-        rows = [rows[0], *parts, *rows[-2:]]
-    rows += [("Original recipe: " + ROWS[mode].replace("Trained", "trained"), "original", mode) for mode in MODES[:2]]
-    columns = [
-        (target, split)
-        for target in TARGETS
-        for split in SPLITS
-        if split == "accuracy" or accuracies(results, preset, target, "dann", split)
-    ]
-    usual = usual_seeds(results, preset)
-    return table(
-        ["", *(f"{COLUMNS[target]}, {SPLITS[split]}" for target, split in columns)],
-        [
-            [name, *(cell(results, row_preset, target, mode, split, usual) for target, split in columns)]
-            for name, row_preset, mode in rows
-        ],
-    )
+    """Return the table of the task: rows of training, columns of targets and splits."""
+    columns = [(target, split) for target in targets(results) for split in SPLITS]
+    rows = []
+    for title, name, mode in rows_of(results, preset):
+        cells = [cell(runs_of(results, name, target, mode), SPLITS[split]) for target, split in columns]
+        seeds = max(len(runs_of(results, name, target, mode)) for target, _ in columns)
+        rows.append([title, *cells, seeds or "–"])
+    return table(["", *(f"{column(target)}, {split}" for target, split in columns), "seeds"], rows)
 
 
-def parts_measured(results: Results, preset: str, targets: Sequence[str], parts: Sequence[str] = tuple(PARTS)) -> bool:
-    """Return whether any of ``parts`` was trained alone for ``targets``, on the schedule of ``preset``."""
-    return preset == PARTS_OF and any(runs_of(results, part, target, "dann") for part in parts for target in targets)
+def digit_table(results: Results, preset: str) -> str:
+    """Return the validation accuracy of every digit, before and after adaptation, means over seeds."""
+    rows = []
+    for target in targets(results):
+        for title, mode in (("trained on source", "source"), ("adapted", "dann")):
+            each = [run["digit_accuracy"] for run in runs_of(results, preset, target, mode) if "digit_accuracy" in run]
+            shares = [[digits[str(digit)] for digits in each if str(digit) in digits] for digit in range(CLASSES)]
+            cells = [percent(statistics.fmean(values)) if values else "–" for values in shares]
+            rows.append([f"{column(target)}, {title}", *cells])
+    return table(["", *range(CLASSES)], rows)
 
 
-def other_preset(results: Results, preset: str) -> str:
-    """Return the table of a smaller preset, with what it cost."""
-    rows = [
-        [name, *(cell(results, row_preset, target, mode) for target in COLUMNS)]
-        for name, row_preset, mode in rows_of(results, preset)
-    ]
-    spent = [run for target in TARGETS for mode in MODES for run in runs_of(results, preset, target, mode)[:1]]
-    seconds = sum(run["seconds"] for run in spent)
-    devices = " and ".join(sorted({run["device"] for run in spent}))
-    cost = f"Preset `{preset}`: {len(spent)} runs of the first seed took {duration(seconds)} in all on {devices}.\n"
-    return f"{cost}\n{table(['', *COLUMNS.values()], rows)}"
+def option_table(results: Results) -> str:
+    """Return what can be seen without labels of every adaptation on the schedule of ``cpu``, then its accuracy."""
+    rows = []
+    for name, title in OPTIONS.items():
+        cells = []
+        for target in targets(results):
+            runs = runs_of(results, name, target, "dann")
+            cells.append(mean_range([run["target_information"] for run in runs]))
+            cells.append(
+                mean_range([min(run["predicted_shares"]) for run in runs if "predicted_shares" in run], percent)
+            )
+            cells.append(cell(runs))
+        rows.append([title, *cells])
+    measures = ("information, nats", "rarest digit", "accuracy")
+    return table(["", *(f"{domain_title(target)}: {name}" for target in targets(results) for name in measures)], rows)
 
 
-def data_note(results: Results, preset: str) -> str:
-    """Return which data the table is about, how it was trained, and how far its figures can be read."""
-    runs = {
-        target: found[0]
-        for target in TARGETS
-        if (found := runs_of(results, preset, target, "dann") or runs_of(results, preset, target, "source"))
-    }
-    if not runs:
-        return "*Not run: no training of P3 is recorded yet; `bash scripts/train_p3.sh` makes this table.*\n"
-    seeds = usual_seeds(results, preset)
-    spread = f"mean ± standard deviation over {seeds} training seeds" if seeds > 1 else "one training seed"
-    notes = [
-        f"Accuracy on pictures of the target, {spread}, preset `{preset}`. The last step's weights are evaluated; no "
-        "label of the target chooses a checkpoint.",
-        "*Original recipe* is the recipe of the original report as far as it tells it (plain pixels, no augmentation, "
-        "gradient reversal alone). All other rows share network, input normalisation, steps, optimiser and averaging.",
-        "In the rows above *Trained on target*, source pictures are changed to look like the target's, in zoom, width "
-        "and neighbouring digits, chosen by eye from unlabelled target pictures: *Trained on source* has that "
-        "knowledge of the target, and no adaptation loss. *Trained on target* has the target's own, smaller changes.",
-    ]
-    tested = {target: run for target, run in runs.items() if "test_accuracy" in run}
-    if tested:
-        error = " and ".join(
-            f"±{sampling_error(run['test_accuracy'], run['test_images']):.1f} points "
-            f"({COLUMNS[target]}, {run['test_images']:,} pictures)"
-            for target, run in tested.items()
+def data_table(results: Results, preset: str) -> str:
+    """Return which pictures were learned from and evaluated on."""
+    rows = []
+    for target in targets(results):
+        run = next(
+            (run for mode in ("dann", "source") for run in of_all_seeds(results, f"{preset}/{target}/{mode}")), None
         )
-        notes.append(
-            "Validation is the task's figure. The test split is the cleaner one, used once after all choices: some "
-            "augmentation settings, the batch size and the steps were chosen after early validation results. Beyond "
-            f"the spread over seeds, the choice of test pictures alone makes about {error} at 95 %."
-        )
-    spent = [run for target in TARGETS for run in runs_of(results, preset, target, "dann")]
-    if spent:
-        notes.append(f"The quickest run of *{adapted_name(results, preset)}* took {trained_in(spent)}.")
-    counts = [
-        f"{COLUMNS[target]}: {run['counts']['labelled']:,} labelled pictures of {run['source_data']}, "
-        f"{run['counts']['unlabelled']:,} unlabelled ones of {run['target_data']}; "
-        f"evaluated on {run['counts']['val']:,} pictures of it."
-        for target, run in runs.items()
-    ]
-    return "".join(f"- {note}\n" for note in [*counts, *notes])
-
-
-def sampling_error(share: float, count: int) -> float:
-    """Return half the width, in points, of the 95 % interval of a share of ``count`` pictures."""
-    return 196 * math.sqrt(share * (1 - share) / count)
-
-
-def trained_in(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Return the shortest training time of several runs and where it was measured."""
-    quickest = min(runs, key=lambda run: run["seconds"])
-    return f"{duration(quickest['seconds'])} on {quickest['device']}"
+        if run:
+            counts = [
+                f"{run['counts'][part]:,}" if part in run["counts"] else "–"
+                for part in ("labelled", "unlabelled", "val", "test")
+            ]
+            rows.append([run["source_data"], run["target_data"], *counts])
+    header = ["source", "target", "labelled", "unlabelled", "validation", "test"]
+    return table(header, rows or [["not run"] * len(header)])
 
 
 def reference_table() -> str:
-    """Return what others measured, on other data."""
+    """Return what others measured."""
     rows = [
-        [f"{name}, {COLUMNS[target]}", *(percent(share) for share in shares)]
-        for name, targets in REFERENCES.items()
-        for target, shares in targets.items()
+        [f"{name}, {column(target)}", *map(percent, shares)]
+        for name, measured in REFERENCES.items()
+        for target, shares in measured.items()
     ]
-    return (
-        "For orientation only, figures of others. They were measured on the course's data (63,544 coloured SVHN digits "
-        "from the official files, 5,950 of USPS), not on the data sets named above; *best* is the best of each column "
-        "and not one system.\n\n" + table(["", "source", "DANN", "target"], rows)
+    return table(["", *("source", "DANN", "target")], rows)
+
+
+def ladder_table(results: Results) -> str:
+    """Return the validation accuracies of the ladder; empty where none was run."""
+    keys = [key.split("/")[1:4] for key in results if key.startswith("ladder/")]
+    rungs, methods, names = (
+        (list(dict.fromkeys(column)) for column in zip(*keys, strict=True)) if keys else ([], [], [])
     )
-
-
-def latent_space(space: Workspace, results: Results, target: str) -> str:
-    """Return the t-SNE plots of one target, after adaptation and before, and what nearest neighbours say of them."""
-    parts = [f"**{COLUMNS[target]}**\n", plots(space, results, target, "dann")]
-    before = results.get(f"tsne/{target}/source")
-    if before:
-        parts.append(details("The same pictures, trained on source alone", plots(space, results, target, "source")))
-    adapted = results.get(f"tsne/{target}/dann")
-    if adapted:
-        domain, digit = (
-            f"; trained on source: {percent(before[key])}" if before else ""
-            for key in ("knn_domain_accuracy", "knn_transfer_accuracy")
-        )
-        parts.append(
-            f"Among the 768 features themselves, the {adapted['neighbours']} nearest neighbours tell the domain of a "
-            f"picture in {percent(adapted['knn_domain_accuracy'])} of cases (perfectly mixed: 50 %{domain}). A vote of "
-            f"source neighbours names the digit of a target picture in {percent(adapted['knn_transfer_accuracy'])} "
-            f"(guessing: 10 %{digit}); the classifier has further layers after these features. Distances between "
-            "clusters of a t-SNE plot carry no meaning.\n"
-        )
-    return "\n".join(parts)
-
-
-def plots(space: Workspace, results: Results, target: str, mode: str) -> str:
-    """Return the plots by digit and by domain of one model."""
-    measured = results.get(f"tsne/{target}/{mode}")
-    about, made = f"{COLUMNS[target]}. {ROWS[mode]}", ""
-    if measured:
-        preset, seed = measured["preset"], measured["seed"]
-        trained = results.get(f"{preset}/{target}/{mode}/seed{seed}")
-        name = adapted_name(results, preset) if mode == "dann" else ROWS[mode]
-        about = f"{brief(measured['source_data'])} → {brief(measured['target_data'])}. {name}"
-        made = f"; {measured['points_per_domain']:,} validation pictures of each domain, preset `{preset}`, seed {seed}"
-        made += f", trained in {trained_in([trained])}" if trained else ""
-    return "\n".join(
-        picture(
-            space,
-            f"P3/{mode.upper()}_{colouring}_TSNE_{target.upper()}.png",
-            f"{about}, coloured {title}{made}.",
-        )
-        for colouring, title in (("class", "by digit"), ("domain", "by domain"))
-    )
-
-
-def implementation(results: Results, preset: str) -> str:
-    """Return the recipe in force, read from the record of a run."""
-    runs = [run for target in TARGETS for run in runs_of(results, preset, target, "dann")]
-    if not runs:
-        return "*Not run: no DANN is recorded yet, so there is no recipe to describe.*\n"
-    run = runs[0]
-    lines = [
-        "Domain-adversarial training (Ganin et al., JMLR 2016): the domain classifier is attached to the 768 "
-        "convolutional features behind gradient reversal, whose strength rises as λ = "
-        f"{run['grl_lambda_max']:g} · (2 / (1 + exp(-10 p)) - 1) with the share p of training done.",
-        f"{run['steps']:,} steps of {run['batch_size']} pictures of each domain, AdamW, learning rate "
-        f"{run['learning_rate']:g}" + (" falling along a cosine" if run["cosine"] else "") + f", weight decay "
-        f"{run['weight_decay']:g}, label smoothing {run['label_smoothing']:g}; the weights averaged with decay "
-        f"{run['ema_decay']:g} after the last step are evaluated.",
-        batchnorm_sentence(run["batchnorm"]),
-        *(
-            f"{COLUMNS[target]}: {inputs_sentence(first)}"
-            for target in TARGETS
-            for first in runs_of(results, preset, target, "dann")[:1]
-        ),
+    rows = [
+        [
+            f"{column(target)}, {method}",
+            *(cell(of_all_seeds(results, f"ladder/{rung}/{method}/{target}")) for rung in rungs),
+        ]
+        for target in names
+        for method in methods
     ]
-    if run["entropy_weight"] > 0:
-        lines.append(
-            f"Conditional entropy of target predictions, weight {run['entropy_weight']:g} (Shu et al., DIRT-T, 2018)."
-        )
-    if run["consistency_weight"] > 0:
-        lines.append(
-            f"Agreement with an averaged teacher on the target (French et al., 2018; hard labels and threshold as "
-            f"in FixMatch and AdaMatch), weight {run['consistency_weight']:g}, where the teacher is at least "
-            f"{run['confidence']:g} times as confident as the network is on the source."
-        )
-    lines.append(
-        "`original` is the recipe of the original report as far as it is described: pixels in [-1, 1], no "
-        "augmentation, Adam, the same network and λ; its number of epochs is not reported."
-    )
-    return "".join(f"- {line}\n" for line in lines)
+    return table(["", *rungs], rows) if rows else ""
 
 
-def batchnorm_sentence(batchnorm: str) -> str:
-    """Return how BatchNorm met the two domains."""
-    if batchnorm == "joint":
-        return (
-            "BatchNorm sees source and target in one batch and its running statistics are of both, so one function "
-            "serves both domains. Source-only has the statistics of the source, target-only those of the target."
-        )
-    return (
-        "BatchNorm normalises each domain of a batch by its own statistics and keeps running ones of the target, "
-        "on which the network is used; the domain classifier alone sees both domains at once. Source-only has the "
-        "statistics of the source, target-only those of the target."
-    )
+def plots(page: Page, preset: str) -> list[dict[str, Any]]:
+    """Return the t-SNE plots: of the shipped or trained model, and of the original recipe's DANN."""
+    shown = []
+    for target in targets(page.results):
+        for title, name, mode in (("after adaptation", preset, "dann"), ("DANN, original recipe", "original", "dann")):
+            measured = page.results.get(f"tsne/{name}/{target}/{mode}")
+            if not measured and name == "original":
+                continue
+            files = (
+                measured["pictures"]
+                if measured
+                else {way: f"P3/DANN_{way}_TSNE_{target.upper()}.png" for way in ("class", "domain")}
+            )
+            shown.append(
+                {
+                    "title": f"{column(target)}, {title}",
+                    "pictures": [
+                        page.picture(files[way], f"{column(target)}, {title}, by {words}")
+                        for way, words in (("class", "digit"), ("domain", "domain"))
+                    ],
+                    "measured": measured,
+                    "transfer": percent(measured["knn_transfer_accuracy"])
+                    if measured and "knn_transfer_accuracy" in measured
+                    else None,
+                }
+            )
+    return shown
 
 
-def inputs_sentence(run: Mapping[str, Any]) -> str:
-    """Return what was done to the pictures."""
-    always = [
-        text
-        for name, text in (
-            ("grey", "made grey (random channel weights in training)"),
-            ("instance_norm", "normalised one by one to mean 0 and deviation 1"),
-        )
-        if run[name]
-    ]
-    changes = [
-        text
-        for name, text in (
-            ("invert_probability", "polarity"),
-            ("intensity_scale", "contrast"),
-            ("intensity_shift", "brightness"),
-            ("affine_degrees", "rotation"),
-            ("affine_shear", "shear"),
-            ("affine_shift", "translation"),
-            ("blur", "blur"),
-            ("noise", "noise"),
-            ("neighbour_probability", "neighbouring digits on the source side"),
-        )
-        if run[name] > 0
-    ]
-    inputs = "Pictures are " + " and ".join(always or ["scaled to [-1, 1]"])
-    zoom = f"zoom {run['source_zoom'][0]:g} to {run['source_zoom'][-1]:g} (source)"
-    width = f"width {run['source_width'][0]:g} to {run['source_width'][-1]:g} (source)"
-    return f"{inputs}. Random changes in training: {', '.join([*changes, zoom, width])}."
+def gains(results: Results, preset: str, target: str) -> dict[str, str]:
+    """Return in points of validation accuracy what adaptation adds to training on the source."""
 
+    def mean(name: str, mode: str) -> float | None:
+        values = [run["accuracy"] for run in runs_of(results, name, target, mode) if "accuracy" in run]
+        return statistics.fmean(values) if values else None
 
-def discussion(results: Results, preset: str) -> str:
-    """Return what the recorded numbers show."""
-    lines = [line for target in TARGETS for line in target_lines(results, preset, target)]
-    return "".join(f"- {line}\n" for line in lines) or "*Not run: nothing to discuss yet.*\n"
-
-
-def target_lines(results: Results, preset: str, target: str) -> list[str]:
-    """Return the observations on one target."""
-    name, lines = COLUMNS[target], []
-    source, dann, ceiling = (accuracies(results, preset, target, mode) for mode in MODES)
-    if source and dann:
-        gain = statistics.fmean(dann) - statistics.fmean(source)
-        if gain > 0:
-            verb = f"raises accuracy by {100 * gain:.1f} points over source-only"
-        else:
-            verb = f"loses {-100 * gain:.1f} points against source-only"
-        lines.append(
-            f"**{name}.** Adaptation {verb}{seeds_clause(source, dann)}.{closed_clause(source, dann, ceiling)}"
-        )
-    plain, original = (accuracies(results, "original", target, mode) for mode in ("source", "dann"))
-    if plain and original:
-        lines.append(f"{name}: {original_sentence(plain, original)}")
-    if original and dann:
-        lines.append(f"{name}: {recipe_sentence(original, source, dann)}")
-    runs = runs_of(results, preset, target, "dann")
-    if source and dann and parts_measured(results, preset, [target]):
-        lines.append(f"{name}: {parts_sentence(results, target)}")
-    elif source and runs and (runs[0]["consistency_weight"] > 0 or runs[0]["entropy_weight"] > 0):
-        lines.append(
-            f"{name}: the gain is that of gradient reversal and of the losses on target predictions together; how "
-            "much each contributes was not measured."
-        )
-    if runs:
-        lines.append(domain_line(name, runs, runs_of(results, preset, target, "source")))
-    if ceiling and dann:
-        lines.append(limit_line(name, statistics.fmean(dann), statistics.fmean(ceiling)))
-    return lines
-
-
-def original_sentence(source: Sequence[float], dann: Sequence[float]) -> str:
-    """Return what DANN does in the original recipe, where gradient reversal is the only adaptation loss."""
-    gain = 100 * (statistics.fmean(dann) - statistics.fmean(source))
-    verb = "gains" if gain >= 0 else "loses"
-    apart = min(max(source), max(dann)) < max(min(source), min(dann))
-    seeds = "the seeds of the two do not overlap" if apart else "the ranges of the seeds overlap"
-    return (
-        f"with the original recipe (plain pixels, no augmentation) DANN {verb} {abs(gain):.1f} points over "
-        f"source-only: {mean_std(dann)} against {mean_std(source)}; {seeds}. BatchNorm has "
-        "statistics of both domains there and of the source alone in source-only; how much of the difference that "
-        "makes was not measured."
-    )
-
-
-def recipe_sentence(original: Sequence[float], source: Sequence[float], dann: Sequence[float]) -> str:
-    """Return how far the recipe of the table is from the original one, and how much of that needs no adaptation."""
-    middle, low, high = (statistics.fmean(values) if values else 0.0 for values in (source, original, dann))
-    word = "above" if high >= low else "below"
-    text = f"the recipe of this table is {100 * abs(high - low):.1f} points {word} the original one."
-    if not low < middle < high:
-        return text
-    share = "most" if middle - low > (high - low) / 2 else "less than half"
-    return (
-        f"{text} Source-only with the new inputs, without any adaptation loss, reaches {mean_std(source)}: {share} of "
-        "the difference comes with inputs, augmentation, optimiser and averaging, before any adaptation."
-    )
-
-
-def parts_sentence(results: Results, target: str) -> str:
-    """Return whether both parts of the adaptation go further than one alone, on test pictures if any."""
-
-    def measured(split: str) -> dict[str, list[float]]:
-        cells = {"source": (PARTS_OF, "source"), PARTS_OF: (PARTS_OF, "dann"), **{p: (p, "dann") for p in PART_NAMES}}
-        found = {name: accuracies(results, preset, target, mode, split) for name, (preset, mode) in cells.items()}
-        return {name: values for name, values in found.items() if values}
-
-    tested = measured("test_accuracy")
-    found = tested if {"source", PARTS_OF} < tested.keys() else measured("accuracy")
-    place = "test split" if found is tested else "validation set"
-    source, both = found.pop("source"), found.pop(PARTS_OF)
-    gains = ", ".join(
-        f"*{name}* {100 * (statistics.fmean(found[part]) - statistics.fmean(source)):+.1f}"
-        for part, name in PART_NAMES.items()
-        if part in found
-    )
-    best = max(found, key=lambda part: statistics.fmean(found[part]))
-    if min(both) > max(max(values) for values in found.values()):
-        verdict = "Every seed with both is better than every seed with less"
-    elif max(both) < min(found[best]):
-        verdict = f"Every seed with both is worse than every seed of *{PART_NAMES[best]}*"
-    else:
-        verdict = f"The ranges of the seeds of both and of *{PART_NAMES[best]}* overlap"
-    gain = 100 * (statistics.fmean(both) - statistics.fmean(source))
-    untested = (
-        " Why gradient reversal does not help these inputs was not tested; the domains are augmented differently, "
-        "which the domain classifier can see."
-        if "adversarial" in found and statistics.fmean(found["adversarial"]) < statistics.fmean(source)
-        else ""
-    )
-    return f"points over source-only on the {place}: {gains}, *{BOTH}* {gain:+.1f}. {verdict}.{untested}"
-
-
-def finding(results: Results, preset: str) -> str:
-    """Return in a few words which adaptation helps, on the test split; empty where that is not known."""
-    compared = {
-        "DANN": ("original", "original"),
-        "self-ensembling alone": (preset, "self_ensembling"),
-        "gradient reversal alone": (preset, "adversarial"),
+    pairs = {
+        "original": (mean("original", "source"), mean("original", "dann")),
+        "reversal": (mean(preset, "source"), mean("adversarial", "dann")),
+        "ensembling": (mean(preset, "source"), mean(preset, "dann")),
     }
-    gains: dict[str, list[str]] = {}
-    for name, (base, adapted) in compared.items():
-        for target in TARGETS:
-            source = accuracies(results, base, target, "source", "test_accuracy")
-            dann = accuracies(results, adapted, target, "dann", "test_accuracy")
-            if source and dann:
-                gain = 100 * (statistics.fmean(dann) - statistics.fmean(source))
-                gains.setdefault(name, []).append(f"{gain:+.1f} ({COLUMNS[target]})")
-    if preset != PARTS_OF or gains.keys() != compared.keys():
-        return ""
-    plain, ensembling, reversal = (f"{name} {' and '.join(gains[name])}" for name in compared)
-    return (
-        f"Points over training on the source, test split. With the original recipe: {plain}. With our inputs: "
-        f"{ensembling}, {reversal}."
-    )
+    shown = {
+        name: "not run" if None in (before, after) else f"{100 * (after - before):+.1f} points"
+        for name, (before, after) in pairs.items()
+    }
+    return shown | {mode: cell(runs_of(results, preset, target, mode)) for mode in MODES}
 
 
-def seeds_clause(source: Sequence[float], dann: Sequence[float]) -> str:
-    """Return whether the seeds agree on the sign of the difference."""
-    if min(len(source), len(dann)) < 2:
-        return f" ({len(dann)} seed(s) of DANN, {len(source)} of source-only, too few to confirm it)"
-    if min(dann) > max(source):
-        return f", and the worst of {len(dann)} seeds with it is better than the best of {len(source)} without"
-    return ", but the ranges of the seeds overlap"
+def sampling_error(run: Run) -> str:
+    """Return half the width of the 95 % interval that the number of validation pictures alone gives an accuracy."""
+    count, share = run["counts"].get("val", 0), run.get("accuracy", 0.0)
+    half = 196 * math.sqrt(share * (1 - share) / count) if count else math.nan
+    return f"±{half:.1f} points ({column(run['target'])}, {count:,} pictures)"
 
 
-def closed_clause(source: Sequence[float], dann: Sequence[float], ceiling: Sequence[float]) -> str:
-    """Return which share of the way to target-only was made."""
-    if not ceiling or statistics.fmean(ceiling) <= statistics.fmean(source):
-        return ""
-    low, middle, high = (statistics.fmean(values) for values in (source, dann, ceiling))
-    return f" That is {percent((middle - low) / (high - low), 0)} of the way to training on the target's own labels."
+def settings_table() -> str:
+    """Return every field of the presets the report is about, as they are today."""
+    shown = {f"`cpu`, {domain_title(target)}": presets_for(target)[PARTS_OF] for target in REPORTED_TARGETS}
+    shown["`original`"] = PRESETS["original"]
+    rows = [
+        [field.metadata["help"], *(_value(getattr(config, field.name)) for config in shown.values())]
+        for field in fields(TrainConfig)
+    ]
+    return table(["", *shown], rows)
 
 
-def domain_line(name: str, runs: Sequence[Mapping[str, Any]], source_runs: Sequence[Mapping[str, Any]]) -> str:
-    """Return how the domain classifier fared, and what adaptation cost on the source."""
-    domain = statistics.fmean(run["domain_accuracy"] for run in runs)
-    loss = statistics.fmean(run["domain_loss"] for run in runs)
-    state = "the features still differ" if domain > 0.55 else "it is reduced to guessing by the end"
-    line = (
-        f"{name}: in the last quarter of training the domain classifier is right in {percent(domain)} of cases "
-        f"(loss {loss:.3f}; guessing: 50 %, 0.693), so {state}."
-    )
-    if source_runs:
-        kept = statistics.fmean(run["source_accuracy"] for run in runs)
-        before = statistics.fmean(run["source_accuracy"] for run in source_runs)
-        line += (
-            f" On the source's own validation set the adapted model has {percent(kept)}, source-only {percent(before)}."
-        )
-    return line
-
-
-def limit_line(name: str, dann: float, ceiling: float) -> str:
-    """Return what stands between the adapted model and the one trained on the target."""
-    if dann >= ceiling:
-        return f"{name}: the adapted model reaches the one trained on the target."
-    return (
-        f"{name}: its error is {percent(1 - dann)}, that of the model trained on the target {percent(1 - ceiling)}: a "
-        f"gap of {100 * (ceiling - dann):.1f} points."
-    )
-
-
-def readme_table(space: Workspace) -> str:
+def readme_table(results: Results) -> str:
     """Return the short table of README.md."""
-    results = read_results(space.results, "p3")
-    rows = []
-    for preset in PRESET_ORDER:
-        for target in TARGETS:
-            for name, row_preset, mode in rows_of(results, preset):
-                runs = runs_of(results, row_preset, target, mode)
-                if runs:
-                    count = len(runs)
-                    cells = (cell(results, row_preset, target, mode, split, count) for split in reversed(SPLITS))
-                    rows.append([f"{COLUMNS[target]}: {name}", *cells, count])
-    if not rows:
-        return "*Not run.*\n"
+    preset, rows = main_preset(results), []
+    for target in targets(results):
+        for title, name, mode in rows_of(results, preset):
+            runs = runs_of(results, name, target, mode)
+            if runs:
+                rows.append([f"{column(target)}: {title}", cell(runs, "test_accuracy"), cell(runs), len(runs)])
     header = ["P3, accuracy on the target", "test split", "validation split", "training seeds"]
-    return table(header, rows) + "\n" + finding(results, PARTS_OF)
+    return table(header, rows) if rows else "*Not run.*\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " to ".join(map(str, value)) if isinstance(value, tuple) else str(value)

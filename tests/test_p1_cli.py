@@ -1,284 +1,396 @@
-"""P1 as a user meets it: training, a kill, generation, measurement, and mistakes."""
+"""P1 as a user meets it: training, a kill, generation, measurement, figures, the ablation, and mistakes."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from common.paths import ROOT
+from common.errors import run_main
+from common.paths import ROOT, workspace
+from common.pictures import save_grid
+from common.report import Page
+from common.results import read_results
+from common.run import Run
+from p1_gan import ablation, evaluate, faces, features, figures, inference, methods, train
+from p1_gan.fid import NotRunError
+from p1_gan.model import DCGAN_Discriminator, My_Generator
+from p1_gan.presets import PRESETS_A
+from p1_gan.report import parts, readme_table
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
-TINY = ("--preset", "sample", "--steps", "6", "--batch-size", "4", "--log-every", "1", "--grid-every", "6")
+TINY = ("--preset", "sample", "--steps", 4, "--batch-size", 4, "--log-every", 1, "--grid-every", 4, "--channels", 4)
+
+
+def call(script: Any, *arguments: object) -> None:
+    """Run an entry script's main in this process, as its last lines do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(script.__file__), *map(str, arguments)])
+        run_main(script.main)
+
+
+def fails(capsys: pytest.CaptureFixture[str], script: Any, *arguments: object) -> str:
+    """Return the one line in which a command says what the user did wrong."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        call(script, *arguments)
+    output = capsys.readouterr()
+    assert left.value.code == 2 and output.out == "" and output.err.count("\n") == 1
+    assert output.err.startswith("error: ")
+    return output.err
+
+
+@pytest.fixture(autouse=True)
+def no_inception(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare every measurement the attempt to download Inception's weights, unless a file is given."""
+    load = evaluate.load_inception
+
+    def load_file_only(weights: Path | None, device: torch.device) -> torch.nn.Module:
+        if weights is None:
+            raise NotRunError("FID: not run (weights unavailable)")
+        return load(weights, device)
+
+    monkeypatch.setattr(evaluate, "load_inception", load_file_only)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_fixed_latents() -> Iterator[None]:
+    """Let trainings look at a few of the fixed latents only: looking for faces in 200 takes longer than the steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("p1_gan.watch.FIXED_LATENTS", 16)
+        yield
+
+
+class SmallNetwork(torch.nn.Module):
+    """A feature network of few numbers, for tests in which the pictures do not matter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 8, 32, 32)
+
+    def extract_features(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layer(images).relu()
+
+
+@pytest.fixture
+def small_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure distances with a network of which a thousand pictures take no time."""
+    network = features.FeatureNetwork(SmallNetwork(), "small")
+    for script in (evaluate, ablation):
+        monkeypatch.setattr(script, "feature_network", lambda _: network)
 
 
 @pytest.fixture(scope="module")
 def trained(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a tiny training of method B."""
     output = tmp_path_factory.mktemp("p1")
-    command = [sys.executable, str(ROOT / "p1_gan/train.py"), "--method", "B", *TINY]
-    subprocess.run([*command, "--data-root", data_root, "--output", output], check=True, capture_output=True)
+    call(train, "--method", "B", *TINY, "--data-root", data_root, "--output", output)
     return output
 
 
-def weights_of(output: Path) -> Path:
-    return output / "runs/sample/p1_B_seed0/weights.safetensors"
+def run_of(output: Path, method: str = "B") -> Path:
+    return output / f"runs/sample/p1_{method}_seed0"
+
+
+def weights_of(output: Path, method: str = "B") -> Path:
+    return run_of(output, method) / "weights.safetensors"
+
+
+def results_of(output: Path) -> dict[str, dict[str, Any]]:
+    return read_results(output / "results", "p1")
 
 
 def test_training_leaves_logs_curves_weights_and_a_record(trained: Path) -> None:
-    run = trained / "runs/sample/p1_B_seed0"
+    run = run_of(trained)
     rows = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == list(range(6))
-    assert {"loss_d", "loss_g", "d_real", "d_fake"} <= rows[0].keys()
-    assert (run / "curves.png").is_file() and (run / "grids/000006.png").is_file()
-    assert (run / "last_good.safetensors").is_file()
+    assert [row["step"] for row in rows] == list(range(4))
+    assert {"loss_d", "loss_g", "d_real", "d_fake"} <= rows[0].keys() and rows[-1]["variety"] > 0
+    for name in ("curves.png", "grids/000004.png", "last_good.safetensors"):
+        assert (run / name).is_file()
     assert (trained / "images/P1/GAN_B_progress.png").is_file()
-    assert rows[-1]["variety"] > 0
-    record = json.loads((trained / "results/p1.json").read_text())["train/B/sample/seed0"]
-    assert (
-        record["steps"] == 6
-        and record["train_images"] == 48
-        and record["late"]["d_real"] > 0
-        and record["dataset"] == "drawn faces (sample)"
-    )
+    record = results_of(trained)["train/B/sample/seed0"]
+    assert record["steps"] == 4 and record["train_images"] == 48 and record["late"]["d_real"] > 0
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--meth", "B"), "--method"),
-        (("--method", "B", "--diff-augment", "colour"), "invalid choice: 'colour'"),
-        (("--method", "B", "--ema-decay", "1"), "--ema-decay 1.0: must be less than 1"),
-    ],
-)
-def test_a_wrong_option_is_refused(run_command: Run, data_root: Path, options: tuple[str, ...], message: str) -> None:
-    done = run_command("p1_gan/train.py", *options, "--data-root", data_root)
-    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+def test_a_killed_training_ends_with_the_same_weights(
+    trained: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
 
+    guard = Run.guard
 
-def test_killed_training_ends_with_the_same_weights(trained: Path, data_root: Path, tmp_path: Path) -> None:
-    # Patched to save after every step and to die in the middle of the fourth.
-    program = (
-        "import os, runpy, sys; from common import run; "
-        "old = run.Run.guard\n"
-        "def guard(self, *losses):\n"
-        "    old(self, *losses); self.checkpoint_seconds = -1.0\n"
-        "    if self.step == 3 and os.environ.get('DIE'): os.kill(os.getpid(), 9)\n"
-        "run.Run.guard = guard\n"
-        f"sys.argv = ['train.py', '--method', 'B', *{TINY!r}, '--data-root', {str(data_root)!r}, "
-        f"'--output', {str(tmp_path)!r}]\n"
-        f"runpy.run_path({str(ROOT / 'p1_gan/train.py')!r}, run_name='__main__')"
-    )
-    command = [sys.executable, "-c", program]
-    killed = subprocess.run(command, cwd=ROOT, env={**os.environ, "DIE": "1"}, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL
+    def die(run: Run, *losses: torch.Tensor) -> None:
+        guard(run, *losses)
+        if run.step == 2:
+            raise Killed
+
+    command = ("--method", "B", *TINY, "--data-root", data_root, "--output", tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("common.run.CHECKPOINT_SECONDS", -1.0)
+        patched.setattr(Run, "guard", die)
+        with pytest.raises(Killed):
+            call(train, *command)
     assert not weights_of(tmp_path).exists()
-    resumed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert resumed.returncode == 0, resumed.stderr
+    call(train, *command)
     expected, found = load_file(weights_of(trained)), load_file(weights_of(tmp_path))
     assert all(expected[name].equal(found[name]) for name in expected)
-    logs = [(output / "runs/sample/p1_B_seed0/stats.jsonl").read_bytes() for output in (trained, tmp_path)]
+    logs = [(run_of(output) / "stats.jsonl").read_bytes() for output in (trained, tmp_path)]
     assert logs[0] == logs[1]
 
 
-def test_interrupt_saves_and_says_so(data_root: Path, tmp_path: Path) -> None:
-    arguments = ["--method", "A", *TINY, "--steps", "100000", "--data-root", data_root, "--output", tmp_path]
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "p1_gan/train.py", *map(str, arguments)], stderr=subprocess.PIPE, text=True
-    )
-    log = tmp_path / "runs/sample/p1_A_seed0/stats.jsonl"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (log.exists() and log.stat().st_size):
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "the same command goes on from here" in errors and "Traceback" not in errors
-    assert (log.parent / "checkpoint.pt").is_file()
+def test_an_interrupt_saves_and_leaves(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = Run.guard
+
+    def interrupt(run: Run, *losses: torch.Tensor) -> None:
+        guard(run, *losses)
+        if run.step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Run, "guard", interrupt)
+    with pytest.raises(SystemExit) as left:
+        call(train, "--method", "A", *TINY, "--data-root", data_root, "--output", tmp_path)
+    run = run_of(tmp_path, "A")
+    assert left.value.code == 130 and (run / "checkpoint.pt").is_file() and not weights_of(tmp_path, "A").exists()
+    assert len((run / "stats.jsonl").read_text().splitlines()) == 2
 
 
-def test_generation_is_the_same_for_a_seed_and_measured(
-    trained: Path, data_root: Path, tmp_path: Path, run_command: Run
-):
-    for name in ("first", "second"):
-        done = run_command("p1_gan/inference.py", tmp_path / name, "--num", 16, "--checkpoint", weights_of(trained))
-        assert done.returncode == 0, done.stderr
-    first, second = (sorted((tmp_path / name).iterdir()) for name in ("first", "second"))
-    assert [file.name for file in first] == [f"{index:04d}.png" for index in range(16)]
-    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
-
-    measured = run_command(
-        "p1_gan/evaluate.py", tmp_path / "first", "--preset", "sample", "--data-root", data_root, "--output", tmp_path,
-    )  # fmt: skip
-    assert measured.returncode == 0, measured.stderr
-    record = json.loads((tmp_path / "results/p1.json").read_text())["evaluate/B/sample/seed0"]
-    assert record["images"] == 16 and record["fd_hog"] > record["fd_hog_floor"] > 0
-    assert record["fid"] == "FID: not run (weights unavailable)" or record["fid"] > 0
-    for name in ("brightness", "colourfulness", "blank_border", "variety"):
-        assert 0 <= record[name] <= 1 and 0 <= record[f"{name}_of_val"] <= 1
-    if "face_rate" in record:
-        assert record["face_rate"] == pytest.approx(1 - record["no_face"] - record["several_faces"])
-    assert (tmp_path / "images/P1/GAN_B_grid.png").is_file()
+def test_compiled_training_has_the_losses_of_the_other(data_root: Path, tmp_path: Path) -> None:
+    rows = []
+    for name in ("no-compile", "compile"):
+        command = ("--method", "B", *TINY, "--steps", 2, "--grid-every", 2, f"--{name}")
+        call(train, *command, "--data-root", data_root, "--output", tmp_path / name)
+        log = (run_of(tmp_path / name) / "stats.jsonl").read_text()
+        rows.append([json.loads(line) for line in log.splitlines()])
+    for plain, compiled in zip(*rows, strict=True):
+        assert compiled == pytest.approx(plain, rel=1e-3, abs=1e-5)
 
 
-def test_wrong_inception_weights_are_refused_before_anything_is_measured(
-    data_root: Path, tmp_path: Path, run_command: Run
+def test_a_broken_face_detector_counts_as_missing(trained: Path, data_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "dlib").mkdir()
+    (tmp_path / "dlib/__init__.py").write_text("raise OSError('libopenblas.so.0: cannot open shared object file')\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    options = ("--method", "A", *TINY, "--steps", 2, "--grid-every", 2, "--data-root", data_root, "--output", tmp_path)
+    command = [sys.executable, ROOT / "p1_gan/train.py", *options]
+    done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and weights_of(tmp_path, "A").is_file()
+    assert done.stderr.count("libopenblas") == 1 and "Traceback" not in done.stderr
+    last = json.loads((run_of(tmp_path, "A") / "stats.jsonl").read_text().splitlines()[-1])
+    assert "variety" in last and "face_rate" not in last
+
+
+@pytest.fixture
+def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away the packages of both judges."""
+    for module in ("dlib", "efficientnet_lite_pytorch"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(faces, "detector", faces.detector.__wrapped__)
+    for script in (evaluate, ablation):
+        monkeypatch.setattr(script, "feature_network", features.feature_network.__wrapped__)
+
+
+def test_without_the_judges_the_rest_is_measured(
+    nothing_installed: None, trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "torn.pth").write_bytes(b"PK\x03\x04 torn")
-    done = run_command(
-        "p1_gan/evaluate.py", data_root / "face/val", "--preset", "sample", "--data-root", data_root,
-        "--output", tmp_path / "out", "--inception-weights", tmp_path / "torn.pth",
-    )  # fmt: skip
-    assert done.returncode == 2 and done.stdout == "" and not (tmp_path / "out").exists()
-    assert done.stderr.count("\n") == 1 and "torn.pth: damaged, or not a file of weights" in done.stderr
+    places = ("--data-root", data_root, "--output", tmp_path)
+    call(evaluate, "--checkpoint", weights_of(trained), "--num", 4, *places)
+    call(ablation, "--preset", "sample", "--rows", "B", "--budget", 16, "--num", 4, *places)
+    assert capsys.readouterr().err.count("EfficientNet-Lite0: not run") == 2  # once a command
+    for record in results_of(tmp_path).values():
+        assert record["images"] == 4 and record.keys().isdisjoint({"fd_lite0", "kid_lite0", "face_rate"})
+    assert results_of(tmp_path)["evaluate/B/sample/weights0/seed0"]["brightness"] > 0
 
 
-def test_a_finished_run_draws_its_strip_again(trained: Path, data_root: Path, run_command: Run) -> None:
-    strip = trained / "images/P1/GAN_B_progress.png"
-    before = strip.read_bytes()
-    strip.unlink()
-    done = run_command("p1_gan/train.py", "--method", "B", *TINY, "--data-root", data_root, "--output", trained)
-    assert done.returncode == 0 and "finished before" in done.stdout
-    assert strip.read_bytes() == before
+def test_generation_is_the_same_for_a_seed(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second/.DS_Store").write_bytes(b"left by a file manager")
+    for name in ("first", "second"):
+        call(inference, tmp_path / name, "--num", 12, "--checkpoint", weights_of(trained))
+    first, second = (sorted((tmp_path / name).glob("*.png")) for name in ("first", "second"))
+    assert [file.name for file in first] == [f"{index:04d}.png" for index in range(12)]
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+    assert Image.open(first[0]).size == (64, 64) and Image.open(first[0]).mode == "RGB"
 
 
-def test_a_discriminator_that_wins_is_said(data_root: Path, tmp_path: Path, run_command: Run) -> None:
-    done = run_command(
-        "p1_gan/train.py", "--method", "A", *TINY, "--steps", 60, "--grid-every", 60, "--channels", 4,
-        "--discriminator-learning-rate", 0.02, "--generator-learning-rate", 1e-5, "--real-label", 0.9,
-        "--data-root", data_root, "--output", tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0 and "the discriminator has won" in done.stderr
+def test_weights_and_the_folder_they_drew_have_the_same_measures(
+    small_judge: None,
+    trained: Path,
+    data_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint, places = ("--checkpoint", weights_of(trained)), ("--data-root", data_root, "--output", tmp_path)
+    call(evaluate, *checkpoint, "--num", 12, "--memorisation", *places)
+    call(inference, tmp_path / "drawn", *checkpoint, "--num", 12)
+    call(evaluate, tmp_path / "drawn", *places)
+    results = results_of(tmp_path)
+    from_weights, from_folder = (results[f"evaluate/{name}"] for name in ("B/sample/weights0/seed0", "folder/drawn"))
+    assert from_folder.items() <= from_weights.items()
+    assert from_weights["fd_lite0"] > 0 and from_weights["fd_lite0_floor"] > 0
+    assert from_weights["training_seed"] == 0 and from_weights["steps"] == 4
+    assert from_weights["nearest_train_median"] > 0
+    for name in ("brightness", "colourfulness", "blank_border", "variety"):
+        assert 0 <= from_weights[name] <= 1 and 0 <= from_weights[f"{name}_of_val"] <= 1
+    # Real faces may not be published, so none goes where pictures are committed.
+    assert (tmp_path / "runs/sample/p1_neighbours/B_sample_weights0_seed0.png").is_file()
+    assert not (tmp_path / "images").exists()
+
+    monkeypatch.setattr(evaluate, "generate", None)  # nothing is drawn a second time
+    capsys.readouterr()
+    call(evaluate, *checkpoint, "--num", 12, *places)
+    assert capsys.readouterr().out.startswith("measured before")
+
+
+@pytest.mark.parametrize("which", ["folder", "val", "num"])
+def test_one_picture_is_too_few(
+    which: str, trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, count in (("one", 1), ("two", 2)):
+        (tmp_path / name).mkdir()
+        for path in sorted((data_root / "face/val").iterdir())[:count]:
+            shutil.copy(path, tmp_path / name)
+    arguments = {
+        "folder": (tmp_path / "one",),
+        "val": (tmp_path / "two", "--val", tmp_path / "one"),
+        "num": ("--checkpoint", weights_of(trained), "--num", 1),
+    }[which]
+    places = ("--data-root", data_root, "--output", tmp_path / "out")
+    assert "needs at least two pictures" in fails(capsys, evaluate, *arguments, *places)
+    assert not (tmp_path / "out").exists()
+
+
+def test_figures_are_the_first_pictures_and_the_same_bytes(trained: Path, tmp_path: Path) -> None:
+    checkpoint = ("--checkpoint", weights_of(trained), "--seed", 3)
+    for name in ("first", "second"):
+        call(figures, *checkpoint, "--output", tmp_path / name)
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.*")} for name in ("first", "second")
+    )
+    assert first == second and set(first) == {"GAN_B_grid.png", "GAN_B_sheet.png", "walk.gif"}
+    assert len(first["walk.gif"]) < 1_000_000
+    model, _ = methods.load_generator(weights_of(trained), "B", torch.device("cpu"))
+    save_grid(inference.generate(model, inference.draw_latents(32, 3)), tmp_path / "grid.png", columns=8)
+    assert first["GAN_B_grid.png"] == (tmp_path / "grid.png").read_bytes()
+    with Image.open(tmp_path / "first/images/P1/walk.gif") as walk:
+        assert walk.n_frames == 32 and walk.info["loop"] == 0
+
+
+def test_walks_leave_no_gap_and_stay_on_the_sphere() -> None:
+    latents = figures.walk_latents(seed=1)
+    assert torch.allclose(latents[0], inference.draw_latents(4, seed=1))
+    steps = (latents - latents.roll(1, 0)).flatten(2).norm(dim=2)
+    assert steps.max() < 0.35 * latents.flatten(2).norm(dim=2).mean()
+    norms = latents.flatten(2).norm(dim=2)
+    assert norms.min() > 0.9 * norms[::8].min() and norms.max() < 1.1 * norms[::8].max()
+    half = figures.interpolate(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.5)
+    assert half.tolist() == pytest.approx([0.5**0.5, 0.5**0.5])
+
+
+def test_ablation_goes_on_where_it_stopped(
+    small_judge: None,
+    data_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ("--preset", "sample", "--budget", 32, "--num", 4, "--data-root", data_root, "--output", tmp_path)
+    call(ablation, *arguments, "--rows", "no-averaging")
+    first = results_of(tmp_path)
+    record = first["ablation/no-averaging/sample/seed0"]
+    assert record["steps"] == 2 and record["ema_decay"] == 0 and record["fd_lite0"] > 0 and record["images"] == 4
+    rows, train_one = [], ablation.train
+
+    def note(job: Any, *others: Any) -> Run:
+        rows.append(job.key)
+        return train_one(job, *others)
+
+    monkeypatch.setattr(ablation, "train", note)
+    call(ablation, *arguments, "--rows", "no-averaging", "no-spectral-norm")
+    assert rows == ["ablation/no-spectral-norm/sample/seed0"]
+    assert results_of(tmp_path)["ablation/no-averaging/sample/seed0"] == record
+    assert "--run-dir" in fails(capsys, ablation, *arguments, "--run-dir", tmp_path)
+
+
+def test_a_new_method_is_one_entry(
+    small_judge: None, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    presets = {name: replace(preset, ema_decay=0.5) for name, preset in PRESETS_A.items()}
+    new = methods.Method("averaged DCGAN", My_Generator, DCGAN_Discriminator, presets)
+    monkeypatch.setitem(methods.METHODS, "C", new)
+    places = ("--data-root", data_root, "--output", tmp_path)
+    call(train, "--method", "C", *TINY, *places)
+    drawn = ("--method", "C", "--checkpoint", weights_of(tmp_path, "C"))
+    call(inference, tmp_path / "drawn", *drawn, "--num", 2)
+    call(evaluate, *drawn, "--num", 4, *places)
+    call(figures, "grid", *drawn, "--output", tmp_path)
+    space = workspace("sample", tmp_path)
+    page = Page(ROOT / "p1_gan/report.md", read_results(space.results, "p1"), space)
+    shown = parts(page)
+    for name in ("trainings", "measures", "looks", "memorisation"):
+        row = next(line for line in shown[name].splitlines() if line.startswith("| C |"))
+        assert row.count("not run") < row.count("|") - 2 or name == "memorisation"
+    assert "C: averaged DCGAN" in shown["settings"] and "| C |" in readme_table(page.results)
+    assert "GAN_C_grid.png)" in page.render(shown)
 
 
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
-        ("inference.py", ("{new}", "--checkpoint", "{new}/none.safetensors"), "no such weights"),
-        ("inference.py", ("{full}", "--checkpoint", "{weights}"), "is not empty"),
-        ("inference.py", ("{new}", "--method", "A", "--checkpoint", "{weights}"), "holds p1_gan/B, not p1_gan/A"),
-        ("inference.py", ("{new}", "--checkpoint", "{broken}"), "not a whole safetensors file"),
-        ("train.py", ("--method", "A", "--preset", "sample", "--data-root", "{new}"), "no such data root"),
-        ("train.py", ("--method", "A", "--preset", "sample", "--batch-size", "0"), "must be at least"),
-        ("evaluate.py", ("{empty}", "--data-root", "{data}"), "holds no PNG or JPEG file"),
+        (inference, ("{new}", "--checkpoint", "{new}/none.safetensors"), "no such weights"),
+        (inference, ("{full}", "--checkpoint", "{weights}"), "is not empty"),
+        (inference, ("{new}", "--method", "A", "--checkpoint", "{weights}"), "holds p1_gan/B, not p1_gan/A"),
+        (inference, ("{new}", "--checkpoint", "{broken}"), "not a whole safetensors file"),
+        (inference, ("{new}", "--checkpoint", "{narrow}"), "does not fit My_Generator"),
+        (inference, ("{new}", "--checkpoint", "{weights}", "--truncation", "nan"), "--truncation nan"),
+        (train, ("--method", "A", "--preset", "sample", "--data-root", "{new}"), "no such data root"),
+        (train, ("--method", "A", "--preset", "sample", "--batch-size", "0"), "must be at least"),
+        (train, ("--method", "B", "--ema-decay", "1"), "--ema-decay 1.0: must be less than 1"),
+        (evaluate, ("{empty}", "--data-root", "{data}", "--output", "{new}"), "holds no PNG or JPEG file"),
+        (
+            evaluate,
+            ("{data}/face/val", "--data-root", "{data}", "--output", "{new}", "--inception-weights", "{broken}"),
+            "damaged, or not a file of weights",
+        ),
     ],
 )
 def test_mistakes_are_one_clear_line(
-    script: str,
+    script: Any,
     arguments: tuple[str, ...],
     message: str,
     trained: Path,
     data_root: Path,
     tmp_path: Path,
-    run_command: Run,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full/a.txt").write_text("mine")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "broken.safetensors").write_bytes(weights_of(trained).read_bytes()[:1000])
-    places = {"new": "new", "full": "full", "empty": "empty", "broken": "broken.safetensors"}
-    values = {name: str(tmp_path / place) for name, place in places.items()}
-    values |= {"weights": str(weights_of(trained)), "data": str(data_root)}
-    done = run_command(f"p1_gan/{script}", *(argument.format(**values) for argument in arguments))
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ") and message in done.stderr
+    (tmp_path / "broken").write_bytes(weights_of(trained).read_bytes()[:1000])
+    state = load_file(weights_of(trained))
+    state["main.0.weight"] = state["main.0.weight"][:50].contiguous()
+    save_file(state, tmp_path / "narrow", metadata={"kind": "p1_gan/B", "config": '{"channels": 4}'})
+    values = {name: tmp_path / name for name in ("new", "full", "empty", "broken", "narrow")}
+    values |= {"weights": weights_of(trained), "data": data_root}
+    assert message in fails(capsys, script, *(argument.format(**values) for argument in arguments))
     assert not (tmp_path / "new").exists()
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["a.txt"]
 
 
-def test_weights_of_another_shape_are_refused(trained: Path, tmp_path: Path, run_command: Run) -> None:
-    state = load_file(weights_of(trained))
-    state["main.0.weight"] = state["main.0.weight"][:50].contiguous()
-    path = tmp_path / "narrow.safetensors"
-    save_file(state, path, metadata={"kind": "p1_gan/B", "config": '{"channels": 16}'})
-    done = run_command("p1_gan/inference.py", tmp_path / "out", "--checkpoint", path)
-    assert done.returncode == 2 and "does not fit My_Generator" in done.stderr
-
-
-def test_ablation_trains_apart_and_measures_later(data_root: Path, tmp_path: Path, run_command: Run) -> None:
-    arguments = ("--preset", "sample", "--rows", "no-ema", "--steps", 1, "--num", 8)
-    places = ("--data-root", data_root, "--output", tmp_path)
-    early = run_command("p1_gan/ablation.py", *arguments, *places, "--evaluate-only")
-    assert early.returncode == 2 and "holds no finished training of 1 steps" in early.stderr
-    trained = run_command("p1_gan/ablation.py", *arguments, *places, "--train-only")
-    assert trained.returncode == 0, trained.stderr
-    assert not (tmp_path / "results").exists()  # the record of a row's training must not replace that of B
-    measured = run_command("p1_gan/ablation.py", *arguments, *places, "--evaluate-only")
-    assert measured.returncode == 0, measured.stderr
-    results = json.loads((tmp_path / "results/p1.json").read_text())
-    assert set(results) == {"ablation/no-ema/sample/seed0"}
-    record = results["ablation/no-ema/sample/seed0"]
-    assert record["settings"] == {"ema_decay": 0.0} and record["config"]["ema_decay"] == 0.0
-    assert record["steps"] == 1 and record["fd_hog"] > 0
-
-
-def test_script_measures_both_methods_with_three_sampling_seeds(tmp_path: Path) -> None:
-    def commands(*options: str) -> list[list[str]]:
-        done = subprocess.run(
-            ["bash", str(ROOT / "scripts/train_p1.sh"), "--output", str(tmp_path), *options],
-            env={**os.environ, "PYTHON": "echo", "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return [line.split() for line in done.stdout.splitlines() if line.startswith(str(ROOT))]
-
-    def draws(lines: list[list[str]], script: str) -> set[tuple[str, str]]:
-        return {
-            (line[line.index("--method") + 1], line[len(line) - line[::-1].index("--seed")])
-            for line in lines
-            if Path(line[0]).stem == script
-        }
-
-    trainings = {("A", "4"), ("B", "4")}
-    lines = commands("--seed", "4")
-    assert draws(lines, "train") == trainings and len(lines) == 2  # echo trains nothing: there is nothing to draw with
-    for method in "AB":
-        weights = tmp_path / f"runs/cpu/p1_{method}_seed4/weights.safetensors"
-        weights.parent.mkdir(parents=True)
-        weights.write_text("weights")
-    lines = commands("--seed", "4")
-    expected = {(method, seed) for method in "AB" for seed in "456"}
-    assert draws(lines, "inference") == draws(lines, "evaluate") == expected and len(lines) == 14
-    assert draws(commands("--seed", "4"), "inference") == set()  # the weights are the same
-
-
-def test_script_refuses_another_seed_beside_the_report_of_this_one() -> None:
-    done = subprocess.run(["bash", str(ROOT / "scripts/train_p1.sh"), "--seed", "1"], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: --seed 1") and done.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_script_waits_until_both_methods_have_saved(number: signal.Signals, tmp_path: Path) -> None:
-    # Instead of Python: a training that takes a moment to save when asked to stop, and notes how often it was asked.
-    python = tmp_path / "python"
-    python.write_text(
-        "#!/usr/bin/env bash\n[[ $1 != -c ]] || { echo 2; exit; }\n"
-        f'name="{tmp_path}/$5"; trap \'echo asked >>"$name"\' TERM; touch "$name.began"\n'
-        'until [[ -s $name ]]; do sleep 0.05; done; sleep 0.3; echo saved >>"$name"; exit 130\n'
-    )
-    python.chmod(0o755)
-    command = ["bash", str(ROOT / "scripts/train_p1.sh"), "--output", str(tmp_path / "out")]
-    environment = {**os.environ, "PYTHON": str(python), "OMP_NUM_THREADS": "1"}
-    script = subprocess.Popen(
-        command,
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        # A shell cannot trap what it was started ignoring, as tests in the background ignore SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    while not all((tmp_path / f"{method}.began").exists() for method in "AB"):
-        assert script.poll() is None
-        time.sleep(0.05)
-    script.send_signal(number)
-    assert script.wait(timeout=20) == 130
-    assert [(tmp_path / method).read_text().split() for method in "AB"] == [["asked", "saved"]] * 2
+def test_a_discriminator_that_wins_is_said(data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--method", "A", *TINY, "--steps", 60, "--grid-every", 60, "--real-label", 0.9)
+    rates = ("--discriminator-learning-rate", 0.02, "--generator-learning-rate", 1e-5)
+    call(train, *options, *rates, "--data-root", data_root, "--output", tmp_path)
+    assert "the discriminator has won" in capsys.readouterr().err

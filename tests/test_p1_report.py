@@ -1,115 +1,111 @@
-"""Problem 1's section of the report, from small records."""
+"""Problem 1's part of the report, from small records."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.files import write_json
-from common.paths import Workspace, workspace
-from p1_gan.report import ablation_lines, looks, render
+from common.paths import ROOT, workspace
+from common.report import Page
+from common.results import read_results
+from p1_gan.ablation import ROWS
+from p1_gan.methods import METHODS
+from p1_gan.report import parts, readme_table
+
+VERSIONS = {"torch": "2", "numpy": "2"}
 
 
-def row(fd_hog: float, steps: int = 300, seed: int = 0) -> dict[str, float]:
-    return {
-        "steps": steps,
-        "seed": seed,
-        "batch_size": 32,
-        "images": 1000,
-        "fd_hog": fd_hog,
-        "fd_hog_floor": 0.5,
-        "face_rate": 0.25,
+def measured(fd: float, **others: Any) -> dict[str, Any]:
+    machine = {"device": "CPU", "versions": VERSIONS, "images": 1000}
+    return machine | {"fd_lite0": fd, "fd_lite0_floor": 9.0, "kid_lite0": 0.05, "face_rate": 0.25} | others
+
+
+def training(seed: int, steps: int, **others: Any) -> dict[str, Any]:
+    preset = vars(METHODS["B"].presets["cpu"]) | {"steps": steps, "batch_size": 10, "seed": seed}
+    run = {"seconds": 60.0, "images_per_second": 20.0, "late": {"d_real": 0.5, "d_fake": 0.25}}
+    return preset | run | {"train_images": 500, "dataset": "faces", "device": "CPU", "versions": VERSIONS} | others
+
+
+def page(tmp_path: Path, records: dict[str, Any]) -> Page:
+    space = workspace("cpu", tmp_path)
+    write_json(space.results / "p1.json", records)
+    return Page(ROOT / "p1_gan/report.md", read_results(space.results, "p1"), space)
+
+
+def cells(table: str, first: str) -> list[str]:
+    """Return the cells after ``first`` in the row that begins with it."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return next(row[1:] for row in rows if row[0] == first)
+
+
+def test_an_empty_workspace_has_every_table_and_says_not_run(tmp_path: Path) -> None:
+    empty = Page(ROOT / "p1_gan/report.md", {}, workspace("sample", tmp_path))
+    shown = parts(empty)
+    text = empty.render(shown)
+    for name in ("measures", "looks", "trainings", "memorisation"):
+        for method in METHODS:
+            assert set(cells(shown[name], method)) == {"not run"}, name
+    assert cells(shown["ablation"], ROWS["hinge"].title) == ["–", "not run", "not run", "not run"]
+    assert cells(shown["settings"], "learning rate of D") == ["0.0002", "0.0004"]
+    assert shown["repetitions"] == "" and text.count("images/P1/") >= 6
+    assert set(cells(readme_table({}), "A")) == {"not run"}
+
+
+def test_architectures_that_differ_in_name_alone_are_printed_once(tmp_path: Path) -> None:
+    text = parts(page(tmp_path, {}))["printouts"]
+    assert text.count("<details>") == 2 and text.count("3,576,704") == 2  # total and trainable
+    for method in METHODS.values():
+        assert method.generator.__name__ in text and method.discriminator.__name__ in text
+
+
+def test_measures_are_mean_and_range_over_sampling_seeds_of_the_first_training(tmp_path: Path) -> None:
+    records = {
+        "train/B/cpu/seed3": training(3, 100),
+        "evaluate/B/cpu/weights3/seed0": measured(10.0, fid="FID: not run (weights unavailable)"),
+        "evaluate/B/cpu/weights3/seed1": measured(12.0, face_rate=0.75, face_rate_of_val=0.9),
+        "evaluate/B/cpu/weights4/seed0": measured(90.0),  # another training
+        "evaluate/folder/mine": measured(1.0),
     }
+    shown = parts(page(tmp_path, records))
+    rates = "50.0 % (25.0 % to 75.0 %)"
+    assert cells(shown["measures"], "B") == ["not run", "11.0 (10.0 to 12.0)", "50.0 (50.0 to 50.0)", rates]
+    assert cells(shown["measures"], "real pictures") == ["–", "9.0", "–", "90.0 %"]
+    assert rates in cells(shown["looks"], "B") and "10.0 %" in cells(shown["looks"], "real pictures")
+    assert cells(shown["trainings"], "B") == ["1,000 (100 steps of 10)", "64", "60 s", "20", "0.50", "0.25"]
+    assert shown["data"] == "500 pictures of faces" and shown["images"] == "1,000"
 
 
-@pytest.fixture
-def space(tmp_path: Path) -> Workspace:
-    return workspace("cpu", tmp_path)
+def test_repeated_trainings_have_a_row_each(tmp_path: Path) -> None:
+    records = {
+        "train/B/cpu/seed0": training(0, 100),
+        "train/B/cpu/seed1": training(1, 25),
+        "evaluate/B/cpu/weights0/seed0": measured(10.0),
+        "evaluate/B/cpu/weights1/seed0": measured(20.0),
+    }
+    rows = parts(page(tmp_path, records))["repetitions"].splitlines()[2:]
+    assert [row.split(" | ")[1:4] for row in rows] == [["0", "1,000", "10.0"], ["1", "250", "20.0"]]
 
 
-def test_ablation_gives_mean_and_range_of_seeds_with_one_budget(space: Workspace) -> None:
+def test_ablation_gives_mean_and_range_of_seeds_with_one_budget(tmp_path: Path) -> None:
+    def row(fd: float, steps: int = 300) -> dict[str, Any]:
+        return measured(fd, steps=steps, batch_size=32)
+
     records = {
         "ablation/B/cpu/seed0": row(10.0),
-        "ablation/B/cpu/seed1": row(12.0, seed=1),
-        "ablation/B/cpu/seed2": row(3.0, steps=600),  # another budget: not comparable with the others
-        "ablation/no-ema/cpu/seed0": row(15.0),
+        "ablation/B/cpu/seed1": row(12.0),
+        "ablation/B/cpu/seed2": row(3.0, steps=100),  # another budget: not comparable with the others
+        "ablation/no-averaging/cpu/seed0": row(15.0),
     }
-    write_json(space.results / "p1.json", records)
-    text = render(space)
-    assert "| B | 11.00 (10.00 to 12.00, 2 seeds) |  | 25.0 % (25.0 % to 25.0 %, 2 seeds) |" in text
-    assert "| no-ema | 15.00 | +4.00 | 25.0 % |" in text
-    assert "300 steps of 32 in every row" in text
-    assert "*Not run: no-spectral-norm, no-adamw," in text
+    shown = parts(page(tmp_path, records))
+    assert shown["budget"] == 9600
+    assert cells(shown["ablation"], "B")[:2] == ["2", "11.0 (10.0 to 12.0)"]
+    assert cells(shown["ablation"], ROWS["no-averaging"].title)[:2] == ["1", "15.0"]
 
 
-def test_ablation_calls_no_difference_real_that_repetition_shows_too() -> None:
-    distance = {
-        "B": {0: 10.0, 1: 11.0},
-        "no-adamw": {0: 9.0, 1: 12.0},
-        "no-ema": {0: 12.5, 1: 13.0},
-        "hinge": {0: 8.0, 1: 8.5},
-        "no-instance-noise": {0: 9.5, 1: 10.5},
-        "A": {0: 12.0, 1: 12.6},
-        "A-with-ema": {0: 9.5, 1: 11.4},
-    }
-    lines = ablation_lines(distance, 300)
-    assert "4 repetitions" in lines[0] and "9.00 to 12.00" in lines[0]
-    assert lines[1:4] == [
-        "Worse than all of these in every seed: no-ema.",
-        "Better than all of these in every seed: hinge.",
-        "Not distinguishable from repeating the training: no-instance-noise, A, A-with-ema.",
-    ]
-    assert "with all 2 seeds: hinge, no-instance-noise. Chance alone does that to one row in 4." in lines[4]
-    assert lines[5].startswith("Without averaging B is not better than A after 300 steps: FD-HOG 12.75")
-    assert lines[6].startswith("With averaging alone A cannot be told from B after 300 steps")
-
-
-def test_ablation_of_one_seed_tells_no_rows_apart() -> None:
-    lines = ablation_lines({"B": {0: 10.0}, "no-adamw": {0: 9.0}, "no-ema": {0: 20.0}}, 300)
-    assert len(lines) == 1 and "With one seed a row" in lines[0]
-    assert ablation_lines({"B": {0: 10.0}, "no-ema": {0: 20.0}}, 300) == []
-
-
-@pytest.mark.parametrize(("worst_of_b", "verdict"), [(4.9, "the ranges do not overlap"), (5.5, "the ranges overlap")])
-def test_methods_are_compared_over_sampling_seeds(space: Workspace, worst_of_b: float, verdict: str) -> None:
-    def measured(fd_hog: float) -> dict[str, float | str]:
-        return row(fd_hog) | {
-            "fid": "FID: not run (weights unavailable)",
-            "dataset": "LFW",
-            "face_rate_of_val": 0.98,
-            "nearest_train_median": 4.0,
-            "nearest_train_median_of_val": 3.8,
-            "nearer_than_closest_percent_of_val": 0.001,
-        }
-
-    records = {
-        "evaluate/A/cpu/seed0": measured(5.0) | {"seed": 0},
-        "evaluate/A/cpu/weights0/seed1": measured(5.2),
-        "evaluate/B/cpu/seed0": measured(4.5) | {"seed": 0},
-        "evaluate/B/cpu/weights0/seed1": measured(worst_of_b),
-    }
-    write_json(space.results / "p1.json", records)
-    text = render(space)
-    assert f"against 5.10 (5.00 to 5.20, 2 sampling seeds); {verdict}" in text
-    assert "high by construction" in text
-    assert "It saw A whiter than B; here: not measured." in text
-    assert "no evidence of copying by this measure" in text
-
-
-def test_remarks_of_the_original_report_meet_what_was_measured(space: Workspace) -> None:
-    def measured(brightness: float, width: float) -> dict[str, float | str | int]:
-        faces = {"face_width_mean": width, "face_width_mean_of_val": 40.0, "brightness_of_val": 0.43}
-        return row(5.0) | faces | {"brightness": brightness}
-
-    results = {
-        "evaluate/A/cpu/seed0": measured(0.5, 44.0),
-        "evaluate/A/cpu/weights0/seed1": measured(0.52, 45.0),
-        "evaluate/B/cpu/seed0": measured(0.4, 43.0),
-        "evaluate/B/cpu/weights0/seed1": measured(0.42, 44.5),
-    }
-    text = looks(results, "cpu")
-    assert "| mean brightness, 0 to 1 | 0.510 | 0.410 | 0.430 |" in text
-    assert "A 0.510 and B 0.410, so it is here too." in text
-    assert "A 44.5 and B 43.8, no difference beyond that between sampling seeds." in text
-    assert "It saw more and larger white or black areas around A's faces; here: not measured." in text
+@pytest.mark.parametrize("preset", ["sample", "full"])
+def test_the_largest_preset_with_a_training_is_shown(tmp_path: Path, preset: str) -> None:
+    records = {"train/A/sample/seed0": training(0, 10), f"train/B/{preset}/seed0": training(0, 10)}
+    assert parts(page(tmp_path, records))["preset"] == preset

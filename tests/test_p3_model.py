@@ -10,10 +10,19 @@ import torch
 
 from common.report import architecture, summary_table
 from p3_dann.augment import prepare
-from p3_dann.evaluate import domain_features, information
 from p3_dann.losses import conditional_entropy, consistency
-from p3_dann.model import DANN_model, GradientReversal, grl_lambda_at, running_statistics_kept
-from p3_dann.presets import PRESETS
+from p3_dann.measures import (
+    accuracies,
+    domain_features,
+    information,
+    other_domain_share,
+    predict_logits,
+    predicted_shares,
+    vote_accuracy,
+)
+from p3_dann.model import DANN_model, GradientReversal, MultilinearMap, grl_lambda_at, running_statistics_kept
+from p3_dann.presets import PRESETS, TrainConfig
+from p3_dann.pseudo_labels import PseudoLabels, align, threshold_factors
 
 PRINTED = """DANN_model(
   (feature_extract): Sequential(
@@ -75,7 +84,7 @@ SUMMARY_LAYERS = (
 
 
 def test_prints_as_in_the_original_report() -> None:
-    assert architecture(DANN_model()) == PRINTED
+    assert architecture(DANN_model()) == f"```text\n{PRINTED}\n```\n"
 
 
 def test_summary_as_in_the_original_report() -> None:
@@ -150,16 +159,85 @@ def test_conditional_entropy_closed_forms() -> None:
     assert conditional_entropy(1000.0 * torch.eye(10)).item() == pytest.approx(0.0)
 
 
-def test_consistency_follows_only_the_confident_teacher() -> None:
-    student = torch.zeros(2, 10)
+def unaligned(**change: object) -> PseudoLabels:
+    """Pseudo-labels of 5 target pictures whose source has every digit equally often."""
+    config = replace(PRESETS["cpu"], **{"distribution_alignment": False, "confidence": 0.9} | change)
+    return PseudoLabels(config, torch.arange(10), 5)
+
+
+def test_consistency_counts_only_what_is_followed() -> None:
+    loss = consistency(torch.zeros(2, 10), torch.tensor([3, 4]), torch.tensor([1.0, 0.0]))
+    assert loss.item() == pytest.approx(math.log(10) / 2)
+
+
+def test_the_teacher_is_followed_where_it_is_as_sure_as_on_the_source() -> None:
     teacher = torch.zeros(2, 10)
     teacher[0, 3] = 100.0
-    sure_source = 100.0 * torch.eye(10)
-    loss, share = consistency(student, teacher, sure_source, confidence=0.9)
-    assert share.item() == 0.5
-    assert loss.item() == pytest.approx(math.log(10) / 2)
-    unsure_source = torch.zeros(3, 10)
-    assert consistency(student, teacher, unsure_source, confidence=0.9)[1].item() == 1.0
+    digits, followed = unaligned()(teacher, 100.0 * torch.eye(10), torch.arange(2))
+    assert digits[0] == 3 and followed.tolist() == [1.0, 0.0]
+    assert unaligned()(teacher, torch.zeros(3, 10), torch.arange(2))[1].tolist() == [1.0, 1.0]
+
+
+def test_alignment_keeps_right_shares_and_raises_what_is_too_rare() -> None:
+    torch.manual_seed(0)
+    probabilities = torch.rand(6, 10).softmax(1)
+    even = torch.full((10,), 0.1)
+    torch.testing.assert_close(align(probabilities, even, even), probabilities)
+    rare = even.clone()
+    rare[6], rare[8] = 0.02, 0.18
+    raised = align(probabilities, even, rare)
+    torch.testing.assert_close(raised.sum(1), torch.ones(6))
+    odds = lambda p: p[:, 6] / p[:, 8]  # noqa: E731
+    torch.testing.assert_close(odds(raised), odds(probabilities) * 9.0)
+
+
+def test_the_running_share_follows_the_teacher_and_turns_its_label() -> None:
+    labels = unaligned(distribution_alignment=True)
+    teacher = torch.zeros(5, 10)
+    teacher[:4, 8], teacher[4, 8], teacher[4, 6] = 9.0, 9.0, 8.0  # four sure eights, and one that may be a six
+    seen = [labels(teacher, torch.zeros(1, 10), torch.arange(5))[0].tolist() for _ in range(100)]
+    assert seen[0] == [8] * 5 and seen[-1] == [8] * 4 + [6]
+    torch.testing.assert_close(labels.target_share, 0.99**100 * 0.1 + (1 - 0.99**100) * teacher.softmax(1).mean(0))
+    restored = unaligned(distribution_alignment=True)
+    restored.load_state_dict(labels.state_dict())
+    assert torch.equal(restored.target_share, labels.target_share)
+
+
+def test_thresholds_are_lower_for_digits_the_teacher_is_rarely_sure_of() -> None:
+    """FlexMatch: beta / (2 - beta) with beta relative to the largest of all counts, that of the unsure included."""
+    latest = torch.tensor([0] * 4 + [1] * 2 + [10] * 3)
+    expected = torch.zeros(10)
+    expected[0], expected[1] = 1.0, 0.5 / 1.5
+    torch.testing.assert_close(threshold_factors(latest), expected)
+    torch.testing.assert_close(threshold_factors(torch.tensor([0, 10, 10]))[0], torch.tensor(0.5 / 1.5))
+
+
+def test_class_thresholds_remember_the_last_confident_digit_of_every_picture() -> None:
+    labels = unaligned(class_thresholds=True)
+    sure, unsure = 100.0 * torch.eye(10), torch.zeros(2, 10)
+    labels(sure[[2, 2]], sure, torch.tensor([0, 3]))
+    labels(unsure, sure, torch.tensor([3, 4]))
+    assert labels.latest.tolist() == [2, 10, 10, 2, 10]
+    # Digit 0 was never confident, so even an unsure teacher is followed on it.
+    assert labels(unsure, sure, torch.tensor([3, 4]))[1].tolist() == [1.0, 1.0]
+
+
+def test_the_multilinear_map_keeps_inner_products_of_features_times_those_of_predictions() -> None:
+    """In expectation over its projections: <T(f, g), T(f, g)> = |f|^2 |g|^2, as for the outer product itself."""
+    features, logits = torch.randn(4, 768, generator=torch.Generator().manual_seed(0)), 100.0 * torch.eye(10)[:4]
+    mapped = torch.stack([MultilinearMap(seed, torch.device("cpu"))(features, logits) for seed in range(20)])
+    torch.testing.assert_close(mapped.square().sum(2).mean(0), features.square().sum(1), rtol=0.1, atol=0.0)
+    across = torch.einsum("sad,sbd->ab", mapped, mapped) / 20 / features.square().sum(1).mean()
+    assert (across - across.diag().diag()).abs().max() < 0.1  # other digits, other directions
+
+
+def test_a_conditional_adversary_gives_predictions_no_gradient() -> None:
+    model = DANN_model().eval()
+    _, domains = model(torch.randn(4, 3, 28, 28), 1.0, False, MultilinearMap(0, torch.device("cpu")))
+    assert domains.shape == (4, 2)
+    domains.sum().backward()
+    assert model.class_classifier[-1].weight.grad is None
+    assert model.feature_extract[0].weight.grad.abs().max() > 0
 
 
 def test_layers_sum_to_the_total_of_the_original_report() -> None:
@@ -168,14 +246,30 @@ def test_layers_sum_to_the_total_of_the_original_report() -> None:
 
 
 def test_information_is_none_for_one_answer_and_log_ten_for_ten_sure_ones() -> None:
+    assert information(torch.tensor([[5.0] + [0.0] * 9]).expand(20, -1)) == pytest.approx(0.0, abs=1e-6)
+    assert information(1000.0 * torch.eye(10)) == pytest.approx(math.log(10))
+
+
+def test_logits_do_not_depend_on_the_batch_size() -> None:
+    images = torch.randint(0, 256, (70, 3, 28, 28), dtype=torch.uint8)
+    model, config = DANN_model().eval(), TrainConfig()
+    whole = predict_logits(model, images, config)
+    torch.testing.assert_close(predict_logits(model, images, config, batch_size=30), whole)
+
+
+def test_accuracy_of_all_and_of_each_digit() -> None:
+    assert accuracies(torch.tensor([1, 1, 7, 7]), torch.tensor([1, 7, 7, 3])) == (0.5, {"1": 1.0, "3": 0.0, "7": 0.5})
+    assert predicted_shares(torch.eye(10)[[0, 0, 0, 9]]) == [0.75] + [0.0] * 8 + [0.25]
+
+
+def test_neighbours_of_domains_that_are_apart_and_mixed() -> None:
     torch.manual_seed(0)
-    images = torch.randint(0, 256, (200, 3, 28, 28), dtype=torch.uint8)
-    model, config = DANN_model().eval(), PRESETS["cpu"]
-    last = model.class_classifier[-1]
-    torch.nn.init.zeros_(last.weight)
-    assert information(model, images, config) == pytest.approx(0.0, abs=1e-5)
-    torch.nn.init.normal_(last.weight, std=1e4)
-    assert 0.1 < information(model, images, config, batch_size=60) <= math.log(10)
+    here, there = torch.randn(40, 8), 100.0 + torch.randn(40, 8)
+    assert other_domain_share(here, there, 15) == 0.0
+    assert 0.4 < other_domain_share(here, torch.randn(40, 8), 15) < 0.6
+    labels = torch.arange(40) % 2
+    source = labels[:, None] * 50.0 + torch.randn(40, 8)
+    assert vote_accuracy(source, labels, torch.tensor([[0.0] * 8, [50.0] * 8]), torch.tensor([0, 0]), 5) == 0.5
 
 
 def test_features_of_each_domain_are_normalised_as_in_training() -> None:
