@@ -81,6 +81,8 @@ def draw(results: Mapping[str, Mapping[str, Any]], targets: list[str]) -> Figure
         for method, title in METHOD_TITLES.items():
             found = [(number, accuracies(results, rung, method, target)) for number, rung in enumerate(RUNGS)]
             points = [(number, [100 * value for value in values]) for number, values in found if values]
+            if not points:
+                continue
             means = [statistics.fmean(values) for _, values in points]
             (line,) = axis.plot([number for number, _ in points], means, label=title, linewidth=1.6)
             for number, values in points:

@@ -1,4 +1,4 @@
-"""P3's commands as a user runs them: predictions, plots, the training script, and every kind of bad input."""
+"""P3's commands as a user runs them: predictions, plots, a domain of one's own, and every kind of bad input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,27 +15,37 @@ import pytest
 import torch
 from PIL import Image
 
-from common.paths import ROOT
-from common.weights import load_weights, save_weights
-from p3_dann import inference, train
-from p3_dann.evaluate import KIND, load_model, predict
-from p3_dann.presets import PARTS
+from common.errors import UserError
+from common.paths import ROOT, workspace
+from common.report import Page
+from common.results import read_results
+from common.weights import save_weights
+from p3_dann import evaluate, inference, train, tsne
+from p3_dann.measures import predict
+from p3_dann.model import load_model
+from p3_dann.report import parts, readme_table
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
 TINY = ("--preset", "sample", "--steps", "4", "--batch-size", "16", "--device", "cpu")
+MODULES = {"train": train, "inference": inference, "evaluate": evaluate, "tsne": tsne}
+
+
+def run_main(name: str, *arguments: object) -> None:
+    """Run the main function of a command of P3 in this process."""
+    before = sys.argv
+    sys.argv = [f"{name}.py", *map(str, arguments)]
+    try:
+        MODULES[name].main()
+    finally:
+        sys.argv = before
 
 
 @pytest.fixture(scope="module")
 def trained(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tiny DANN trainings; returns the folder given as --output."""
-    output, arguments = tmp_path_factory.mktemp("p3"), sys.argv
-    try:
-        for target, batchnorm in (("svhn", "joint"), ("usps", "separate")):
-            places = ("--data-root", str(data_root), "--output", str(output))
-            sys.argv = ["train.py", "--mode", "dann", "--target", target, "--batchnorm", batchnorm, *TINY, *places]
-            train.main()
-    finally:
-        sys.argv = arguments
+    output = tmp_path_factory.mktemp("p3")
+    for target, batchnorm in (("svhn", "joint"), ("usps", "separate")):
+        places = ("--data-root", data_root, "--output", output)
+        run_main("train", "--mode", "dann", "--target", target, "--batchnorm", batchnorm, *TINY, *places)
     return output
 
 
@@ -44,27 +53,66 @@ def weights_of(trained: Path, target: str) -> Path:
     return trained / "runs" / "sample" / f"p3_{target}_dann_seed0" / "weights.safetensors"
 
 
-def assert_one_clear_line(done: subprocess.CompletedProcess[str], *fragments: str) -> None:
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-    for fragment in fragments:
-        assert fragment in done.stderr
+def predictions(path: Path) -> dict[str, int]:
+    header, *rows = csv.reader(path.open())
+    assert header == ["image_name", "label"]
+    return {name: int(label) for name, label in rows}
 
 
-def test_inference_writes_every_picture_sorted(
-    run_command: Command, trained: Path, data_root: Path, tmp_path: Path
-) -> None:
+def test_inference_writes_every_picture_sorted(trained: Path, data_root: Path, tmp_path: Path) -> None:
     folder, weights = data_root / "digits" / "usps" / "data", weights_of(trained, "usps")
-    done = run_command("p3_dann/inference.py", folder, "new/pred.csv", "--checkpoint", weights, "--batch-size", "50")
-    assert done.returncode == 0, done.stderr
-    rows = list(csv.reader((tmp_path / "new" / "pred.csv").open()))
-    assert rows[0] == ["image_name", "label"]
-    names = [name for name, _ in rows[1:]]
-    assert names == sorted(path.name for path in folder.iterdir())
+    run_main("inference", folder, tmp_path / "new/pred.csv", "--checkpoint", weights, "--batch-size", 50)
+    found = predictions(tmp_path / "new" / "pred.csv")
+    assert list(found) == sorted(path.name for path in folder.iterdir())
     model, config, _ = load_model(weights, torch.device("cpu"))
-    picture = torch.from_numpy(np.array(Image.open(folder / names[7]))).view(1, 1, 28, 28)
-    assert int(rows[8][1]) == predict(model, picture.expand(-1, 3, -1, -1), config).item()
+    for name, label in list(found.items())[::9]:
+        picture = torch.from_numpy(np.array(Image.open(folder / name))).view(1, 1, 28, 28)
+        assert label == predict(model, picture.expand(-1, 3, -1, -1), config).item()
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"pred.csv"}
+
+
+def test_inference_of_any_size_mode_and_link(
+    trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A digit enlarged, between margins, grey or through a link is read as the digit itself."""
+    original = next(iter(sorted((data_root / "digits/svhn/data").iterdir())))
+    small = Image.open(original).convert("L")
+    pictures, weights = tmp_path / "pictures", weights_of(trained, "svhn")
+    pictures.mkdir()
+    small.save(pictures / "a.png")
+    small.convert("RGB").save(pictures / "b.png")
+    (pictures / "c.png").symlink_to(tmp_path / "elsewhere.png")
+    shutil.copy(pictures / "a.png", tmp_path / "elsewhere.png")
+    run_main("inference", pictures, tmp_path / "same.csv", "--checkpoint", weights)
+    assert capsys.readouterr().err == ""
+    assert len(set(predictions(tmp_path / "same.csv").values())) == 1
+
+    large = small.resize((112, 112), Image.Resampling.NEAREST)
+    wide = Image.new("L", (200, 112), "white")
+    wide.paste(large, (44, 0))
+    large.save(pictures / "d.png")
+    wide.convert("RGBA").save(pictures / "e.png")
+    run_main("inference", pictures, tmp_path / "all.csv", "--checkpoint", weights)
+    assert len(predictions(tmp_path / "all.csv")) == 5
+    assert capsys.readouterr().err.count("2 of 5") == 1
+    images = inference.read_pictures(pictures, ["a.png", "d.png", "e.png"]).float()
+    assert torch.equal(images[1], images[2])
+    assert (images[1] - images[0]).abs().mean() < 8.0
+
+
+@pytest.mark.parametrize("kind", ["pipe", "broken link", "text"])
+def test_inference_names_what_is_no_picture(trained: Path, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "pictures" / "a.png"
+    path.parent.mkdir()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "broken link":
+        path.symlink_to(tmp_path / "gone.png")
+    else:
+        path.write_text("no picture")
+    with pytest.raises(UserError, match=str(path)):
+        run_main("inference", path.parent, tmp_path / "pred.csv", "--checkpoint", weights_of(trained, "svhn"))
+    assert not (tmp_path / "pred.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -75,70 +123,78 @@ def test_target_named_by_the_path(path: str, expected: str) -> None:
     assert inference.target_named_by(Path(path)) == expected
 
 
-def test_predictions_are_compared_by_name(run_command: Command, tmp_path: Path) -> None:
-    (tmp_path / "pred.csv").write_text("image_name,label\nc.png,3\na.png,1\nb.png,2\nunlisted.png,9\n")
-    (tmp_path / "val.csv").write_text("image_name,label\na.png,1\nb.png,7\nc.png,3\n")
-    done = run_command("p3_dann/evaluate.py", "pred.csv", "val.csv")
-    assert done.returncode == 0, done.stderr
-    assert "accuracy 66.67 % on 3 pictures" in done.stdout
-    assert "1: 100.0 %, 3: 100.0 %, 7: 0.0 %" in done.stdout
-    (tmp_path / "val.csv").write_text("image_name,label\nmissing.png,1\n")
-    assert_one_clear_line(run_command("p3_dann/evaluate.py", "pred.csv", "val.csv"), "no line for missing.png")
+def test_predictions_are_compared_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predicted, labels = tmp_path / "pred.csv", tmp_path / "digits" / "mine" / "test.csv"
+    labels.parent.mkdir(parents=True)
+    predicted.write_text("image_name,label\nc.png,3\na.png,1\nb.png,2\nunlisted.png,9\n")
+    labels.write_text("image_name,label\na.png,1\nb.png,7\nc.png,3\n")
+    run_main("evaluate", predicted, labels)
+    said = capsys.readouterr().out
+    assert "66.67 % on 3 pictures" in said and "1: 100.0 %, 3: 100.0 %, 7: 0.0 %" in said
+    run_main("evaluate", predicted, "--target", "mine", "--split", "test", "--data-root", tmp_path)
+    assert capsys.readouterr().out == said
+    labels.write_text("image_name,label\nmissing.png,1\n")
+    with pytest.raises(UserError, match=r"missing\.png"):
+        run_main("evaluate", predicted, labels)
+    with pytest.raises(UserError, match="--target"):
+        run_main("evaluate", predicted)
 
 
-def test_tsne_draws_four_plots_and_measures_mixing(run_command: Command, trained: Path, data_root: Path) -> None:
-    arguments = ("--preset", "sample", "--output", trained, "--data-root", data_root, "--points", "30")
-    done = run_command("p3_dann/tsne.py", *arguments)
-    assert done.returncode == 0, done.stderr
+def test_tsne_draws_what_there_is_and_measures_mixing(
+    trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ("--output", trained, "--data-root", data_root)
+    run_main("tsne", "--preset", "sample", "--modes", "dann", "source", *places, "--points", 30)
     measured = json.loads((trained / "results" / "p3.json").read_text())
     for target in ("svhn", "usps"):
-        for colouring in ("class", "domain"):
-            picture = Image.open(trained / "images" / "P3" / f"DANN_{colouring}_TSNE_{target.upper()}.png")
-            assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
-        assert measured[f"tsne/{target}/dann"]["points_per_domain"] == 30
-        assert 0.0 <= measured[f"tsne/{target}/dann"]["knn_domain_accuracy"] <= 1.0
+        record = measured[f"tsne/sample/{target}/dann"]
+        for way, name in record["pictures"].items():
+            assert name == f"P3/DANN_{way}_TSNE_{target.upper()}.png"
+            assert len(Image.open(trained / "images" / name).convert("RGB").getcolors(1 << 24)) > 50
+        assert record["points_per_domain"] == 30
+        assert 0.0 <= record["other_domain_share"] <= 1.0 and 0.0 <= record["knn_transfer_accuracy"] <= 1.0
+    said = capsys.readouterr().err
+    assert all(f"p3_{target}_source_seed0" in said for target in ("svhn", "usps"))
+    with pytest.raises(UserError, match="runs/original"):
+        run_main("tsne", "--preset", "original", "--output", tmp_path, "--data-root", data_root)
 
 
-def test_tsne_before_adaptation_needs_a_preset(run_command: Command, data_root: Path) -> None:
-    done = run_command("p3_dann/tsne.py", "--modes", "dann", "source", "--data-root", data_root)
-    assert done.returncode == 2 and "weights/ has dann only" in done.stderr
+def test_tsne_takes_any_seed(trained: Path, data_root: Path, tmp_path: Path) -> None:
+    places = ("--output", tmp_path, "--data-root", data_root, "--points", 10)
+    run_main("tsne", "--checkpoint", weights_of(trained, "usps"), "--seed", 2**64 - 1, *places)
+    assert (tmp_path / "images/P3/DANN_class_TSNE_USPS.png").is_file()
 
 
-def train_script(*options: str) -> subprocess.CompletedProcess[str]:
-    """scripts/train_p3.sh with every command printed in place of run."""
-    return subprocess.run(
-        ["bash", str(ROOT / "scripts/train_p3.sh"), *options],
-        env={**os.environ, "PYTHON": "echo", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_tsne_before_adaptation_needs_a_preset(data_root: Path) -> None:
+    with pytest.raises(UserError, match="--preset"):
+        run_main("tsne", "--modes", "dann", "source", "--data-root", data_root)
 
 
-@pytest.mark.parametrize(("preset", "switches"), [("cpu", ()), ("cpu", ("--parts",)), ("sample", ())])
-def test_training_script_runs_the_whole_table(preset: str, switches: tuple[str, ...]) -> None:
-    done = train_script("--preset", preset, "--seeds", "0 7", *switches, "--steps", "5")
-    assert done.returncode == 0, done.stderr
-    commands = [line.split() for line in done.stdout.splitlines() if "--mode" in line]
-    chosen = {
-        tuple(line[line.index(key) + 1] for key in ("--preset", "--target", "--mode", "--seed")) for line in commands
-    }
-    modes = [(preset, mode) for mode in ("source", "dann", "target")] + [
-        ("original", mode) for mode in ("source", "dann")
-    ] * (preset != "sample")
-    modes += [(part, "dann") for part in PARTS if switches]
-    assert chosen == {
-        (name, target, mode, seed) for name, mode in modes for target in ("svhn", "usps") for seed in ("0", "7")
-    }
-    assert len(commands) == len(chosen)
-    assert all(line[-2:] == ["--steps", "5"] for line in commands)
-
-
-def test_parts_belong_to_one_preset() -> None:
-    done = train_script("--preset", "full", "--parts")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: --parts:")
-    assert "--mode" not in done.stdout
+def test_a_domain_of_ones_own_without_labels_goes_all_the_way(data_root: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "data" / "digits" / "mydigits"
+    shutil.copytree(data_root / "digits" / "mnistm", mine.with_name("mnistm"))
+    (mine / "data").mkdir(parents=True)
+    names = [path.name for path in sorted((data_root / "digits/svhn/data").iterdir())[:30]]
+    for name in names:
+        shutil.copy(data_root / "digits/svhn/data" / name, mine / "data" / name)
+    for split, part in (("train", names[:20]), ("val", names[20:26]), ("test", names[26:])):
+        (mine / f"{split}.csv").write_text("image_name\n" + "".join(f"{name}\n" for name in part))
+    places = ("--data-root", tmp_path / "data", "--output", tmp_path)
+    run_main("train", "--mode", "dann", "--target", "mydigits", *TINY, *places)
+    weights = weights_of(tmp_path, "mydigits")
+    run_main("inference", mine / "data", tmp_path / "pred.csv", "--target", "mydigits", "--checkpoint", weights)
+    assert list(predictions(tmp_path / "pred.csv")) == names
+    run_main("tsne", "--preset", "sample", "--target", "mydigits", *places)
+    space = workspace("sample", tmp_path)
+    results = read_results(space.results, "p3")
+    assert "knn_transfer_accuracy" not in results["tsne/sample/mydigits/dann"]
+    page = Page(ROOT / "p3_dann/report.md", results, space)
+    text = page.render(parts(page))
+    assert "MNIST-M → mydigits, validation" in text
+    assert all(f"images/P3/DANN_{way}_TSNE_MYDIGITS.png)" in text for way in ("class", "domain"))
+    assert "MNIST-M → mydigits" in readme_table(results)
+    with pytest.raises(UserError, match="mydigits"):
+        run_main("inference", mine / "data", tmp_path / "other.csv", "--target", "mydigits")
 
 
 @pytest.fixture
@@ -191,44 +247,27 @@ def first_name(data: Path) -> str:
 @pytest.mark.parametrize(
     "damage", [remove_root, change_header, change_label, truncate_picture, empty_folder, make_one_grey]
 )
-def test_training_on_bad_data_ends_in_one_clear_line(
-    run_command: Command, broken_data: Path, tmp_path: Path, damage: Callable[[Path], tuple[str, ...]]
+def test_training_on_bad_data_names_the_file(
+    broken_data: Path, tmp_path: Path, damage: Callable[[Path], tuple[str, ...]]
 ) -> None:
     fragments = damage(broken_data)
-    places = ("--data-root", broken_data, "--output", tmp_path / "out")
-    done = run_command("p3_dann/train.py", "--mode", "source", "--target", "svhn", *TINY, *places)
-    assert_one_clear_line(done, *fragments)
+    with pytest.raises(UserError) as error:
+        places = ("--data-root", broken_data, "--output", tmp_path / "out")
+        run_main("train", "--mode", "source", "--target", "svhn", *TINY, *places)
+    assert all(fragment in str(error.value) for fragment in fragments)
     assert not (tmp_path / "out").exists()
 
 
-def test_inference_with_weights_of_another_model(run_command: Command, data_root: Path, tmp_path: Path) -> None:
+def test_inference_with_weights_of_another_model(data_root: Path, tmp_path: Path) -> None:
     weights, folder = tmp_path / "other.safetensors", data_root / "digits/usps/data"
     save_weights(weights, {"weight": torch.zeros(1)}, "p1_gan/A", {})
-    done = run_command("p3_dann/inference.py", folder, "pred.csv", "--checkpoint", weights)
-    assert_one_clear_line(done, str(weights), "p1_gan/A", "p3_dann")
+    with pytest.raises(UserError, match="p1_gan/A, not p3_dann"):
+        run_main("inference", folder, tmp_path / "pred.csv", "--checkpoint", weights)
     assert not (tmp_path / "pred.csv").exists()
 
 
-def test_inference_on_a_mixed_folder(run_command: Command, trained: Path, data_root: Path, tmp_path: Path) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    for name, domain in (("a.png", "svhn"), ("b.png", "usps")):
-        shutil.copy(next((data_root / "digits" / domain / "data").iterdir()), pictures / name)
-    weights = weights_of(trained, "svhn")
-    done = run_command("p3_dann/inference.py", pictures, "pred.csv", "--checkpoint", weights)
-    assert_one_clear_line(done, str(pictures / "b.png"), "RGB")
-    assert not (tmp_path / "pred.csv").exists()
-
-
-def test_inference_needs_to_know_the_target(run_command: Command, data_root: Path, tmp_path: Path) -> None:
+def test_inference_needs_to_know_the_target(data_root: Path, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     shutil.copytree(data_root / "digits/usps/data", pictures)
-    done = run_command("p3_dann/inference.py", pictures, "pred.csv")
-    assert_one_clear_line(done, str(pictures), "--target")
-
-
-def test_weights_of_an_older_recipe_still_load(trained: Path, tmp_path: Path) -> None:
-    state, config = load_weights(weights_of(trained, "svhn"), KIND)
-    del config["noise"]
-    save_weights(tmp_path / "older.safetensors", state, KIND, config)
-    assert load_model(tmp_path / "older.safetensors", torch.device("cpu"))[1].grey
+    with pytest.raises(UserError, match="--target"):
+        run_main("inference", pictures, tmp_path / "pred.csv")

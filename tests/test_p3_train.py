@@ -1,4 +1,4 @@
-"""Real, tiny trainings of P3: every mode, label blindness, resuming, and repeatability."""
+"""Real, tiny trainings of P3: every mode and option, label blindness, resuming, and repeatability."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,9 +19,9 @@ from safetensors.torch import load_file
 
 from common.errors import UserError
 from common.paths import ROOT
-from p3_dann import train
-from p3_dann.dataset import load_unlabelled
-from p3_dann.presets import PRESETS, TARGETS
+from p3_dann import ladder, train
+from p3_dann.dataset import REPORTED_TARGETS, load_unlabelled
+from p3_dann.presets import PRESETS, presets_for
 
 TINY = ("--preset", "sample", "--steps", "6", "--batch-size", "16", "--log-every", "2", "--device", "cpu")
 Train = Callable[..., Path]
@@ -58,23 +59,36 @@ def copy_with_labels(data_root: Path, folder: Path, target: str, change: Callabl
     return copy
 
 
+def record_of(folder: Path, key: str) -> dict[str, Any]:
+    return json.loads((folder / "results" / "p3.json").read_text())[key]
+
+
+DIRT_T = ("--refinement", "0.5", "--entropy-weight", "0.1", "--consistency-weight", "0.5")
+CDAN = ("--batchnorm", "separate", "--grl-lambda-max", "1", "--adversary", "conditional", "--shared-augmentation")
+
+
 @pytest.mark.parametrize(
     ("mode", "target", "options"),
     [
         ("source", "svhn", ()),
         ("target", "usps", ()),
-        ("dann", "svhn", ("--batchnorm", "joint")),
-        ("dann", "usps", ("--batchnorm", "separate", "--entropy-weight", "0.1", "--consistency-weight", "0.5")),
+        ("dann", "svhn", ("--class-thresholds", *DIRT_T)),
+        ("dann", "usps", CDAN),
     ],
 )
 def test_every_mode_trains_evaluates_and_records(
-    run_training: Train, tmp_path: Path, mode: str, target: str, options: tuple[str, ...]
+    run_training: Train, tmp_path: Path, data_root: Path, mode: str, target: str, options: tuple[str, ...]
 ) -> None:
     folder = run_training(mode, target, *options)
-    measured = json.loads((tmp_path / "results" / "p3.json").read_text())[f"sample/{target}/{mode}/seed0"]
-    assert 0.0 <= measured["accuracy"] <= 1.0
-    assert 0.0 <= measured["test_accuracy"] <= 1.0 and measured["test_images"] == 32
-    assert measured["counts"] == {"labelled": 96, "unlabelled": 96 if mode == "dann" else 0, "val": 32}
+    measured = record_of(tmp_path, f"sample/{target}/{mode}/seed0")
+    assert all(0.0 <= measured[name] <= 1.0 for name in ("accuracy", "test_accuracy", "source_accuracy"))
+    listing = (data_root / "digits" / target / "val.csv").read_text()
+    labels = [int(line.split(",")[1]) for line in listing.split()[1:]]
+    each = measured["digit_accuracy"]
+    assert sum(each[str(label)] for label in labels) / len(labels) == pytest.approx(measured["accuracy"], abs=1e-3)
+    assert sum(measured["predicted_shares"]) == pytest.approx(1.0, abs=1e-3)
+    unlabelled = 96 if mode == "dann" else 0
+    assert measured["counts"] == {"labelled": 96, "unlabelled": unlabelled, "val": 32, "test": 32}
     assert measured["steps"] == 6 and measured["epochs"] == 1.0
     rows = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 2, 4, 5]
@@ -84,6 +98,22 @@ def test_every_mode_trains_evaluates_and_records(
     assert (folder / "weights.safetensors").is_file()
 
 
+def test_every_option_of_the_adaptation_changes_the_weights(run_training: Train) -> None:
+    base = ("--grl-lambda-max", "0.5", "--consistency-warmup", "0", "--confidence", "1.2", "--ema-decay", "0")
+    plain = load_file(run_training("dann", "svhn", *base, name="plain") / "weights.safetensors")
+    for option in (CDAN[4:6], CDAN[6:], ("--grl-lambda-max", "1"), ("--class-thresholds",), DIRT_T[:2]):
+        changed = load_file(run_training("dann", "svhn", *base, *option, name=option[0]) / "weights.safetensors")
+        assert any(not torch.equal(changed[name], tensor) for name, tensor in plain.items()), option
+
+
+def test_refinement_leaves_the_source_alone(run_training: Train, tmp_path: Path) -> None:
+    """With no loss on the target either, nothing but weight decay moves the weights."""
+    still = ("--refinement", "1", "--consistency-weight", "0", "--weight-decay", "0", "--ema-decay", "0")
+    one = load_file(run_training("dann", "svhn", *still, name="one") / "weights.safetensors")
+    two = load_file(run_training("dann", "svhn", *still, "--steps", "2", name="two") / "weights.safetensors")
+    assert all(torch.equal(one[name], tensor) for name, tensor in two.items() if name.endswith("weight"))
+
+
 def test_training_learns(run_training: Train) -> None:
     tiny = ("--preset", "sample", "--steps", "60", "--batch-size", "32", "--log-every", "1", "--device", "cpu")
     rows = (run_training("target", "usps", tiny=tiny) / "stats.jsonl").read_text().splitlines()
@@ -91,21 +121,51 @@ def test_training_learns(run_training: Train) -> None:
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", REPORTED_TARGETS)
 def test_dann_never_sees_a_label_of_the_target(
-    run_training: Train, tmp_path: Path, data_root: Path, target: str
+    run_training: Train, tmp_path: Path, data_root: Path, target: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    expected = load_file(run_training("dann", target, name="with_labels") / "weights.safetensors")
+    options = ("--class-thresholds", "--grl-lambda-max", "1")
+    expected = load_file(run_training("dann", target, *options, name="with_labels") / "weights.safetensors")
 
     scrambled = copy_with_labels(data_root, tmp_path / "a", target, lambda n, line: f"{line.split(',')[0]},{n % 10}")
-    found = load_file(run_training("dann", target, name="scrambled", data=scrambled) / "weights.safetensors")
+    found = load_file(run_training("dann", target, *options, name="scrambled", data=scrambled) / "weights.safetensors")
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
+    capsys.readouterr()
     stripped = copy_with_labels(data_root, tmp_path / "b", target, lambda _, line: line.split(",")[0])
-    with pytest.raises(UserError, match=r"val\.csv: line 2: the label must be a digit 0-9.*only evaluates"):
-        run_training("dann", target, name="stripped", data=stripped)
+    run_training("dann", target, *options, name="stripped", data=stripped)
     found = load_file(tmp_path / "stripped" / "weights.safetensors")
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    measured, said = record_of(tmp_path, f"sample/{target}/dann/seed0"), capsys.readouterr().err
+    assert "accuracy" not in measured and "test_accuracy" not in measured and measured["source_accuracy"] >= 0.0
+    assert all(str(stripped / "digits" / target / f"{split}.csv") in said for split in ("val", "test"))
+
+
+def test_target_only_needs_no_other_domain(run_training: Train, tmp_path: Path, data_root: Path) -> None:
+    alone = tmp_path / "alone"
+    shutil.copytree(data_root / "digits" / "svhn", alone / "digits" / "svhn")
+    run_training("target", "svhn", data=alone)
+    measured = record_of(tmp_path, "sample/svhn/target/seed0")
+    assert "source_accuracy" not in measured and 0.0 <= measured["accuracy"] <= 1.0
+
+
+def test_target_only_without_labels_is_refused_before_the_first_step(
+    run_training: Train, tmp_path: Path, data_root: Path
+) -> None:
+    stripped = copy_with_labels(
+        data_root, tmp_path / "a", "svhn", lambda n, line: line.split(",")[0] + f",{n % 10}" * (n > 0)
+    )
+    with pytest.raises(UserError, match=r"svhn/train\.csv"):
+        run_training("target", "svhn", data=stripped)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("target", ["mnistm", "nowhere", "../digits/svhn"])
+def test_what_is_no_target_is_refused(run_training: Train, tmp_path: Path, target: str) -> None:
+    with pytest.raises(UserError, match=f"--target {target}"):
+        run_training("dann", target)
+    assert not (tmp_path / "run").exists()
 
 
 def test_target_only_does_see_them(run_training: Train, tmp_path: Path, data_root: Path) -> None:
@@ -117,7 +177,7 @@ def test_target_only_does_see_them(run_training: Train, tmp_path: Path, data_roo
 
 
 def test_validation_pictures_are_never_trained_on(data_root: Path, tmp_path: Path) -> None:
-    for target in TARGETS:
+    for target in REPORTED_TARGETS:
         copy = tmp_path / target
         shutil.copytree(data_root / "digits" / target, copy / "digits" / target)
         (copy / "digits" / target / "val.csv").unlink()
@@ -147,7 +207,7 @@ def test_a_finished_training_is_only_reported(run_training: Train, capsys: pytes
     weights = run_training("source", "svhn") / "weights.safetensors"
     first, written = capsys.readouterr().out, weights.stat().st_mtime_ns
     run_training("source", "svhn")
-    assert capsys.readouterr().out == first
+    assert str(weights) in first and str(weights) in capsys.readouterr().out
     assert weights.stat().st_mtime_ns == written
 
 
@@ -175,3 +235,42 @@ def test_two_processes_train_together(tmp_path: Path, data_root: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("sample/svhn/dann/seed0") == 1
+
+
+def test_a_batch_of_one_is_refused(run_training: Train) -> None:
+    with pytest.raises(UserError, match="--batch-size"):
+        run_training("source", "svhn", "--batch-size", "1")
+
+
+def test_unknown_targets_have_the_default_look() -> None:
+    assert presets_for("mydigits") == presets_for("svhn") != presets_for("usps")
+
+
+def test_a_rung_of_the_ladder_has_all_treatments_below_it() -> None:
+    rungs = {rung: ladder.recipe(rung, "both", "usps", "cpu", 7) for rung in ladder.RUNGS}
+    original, usps = PRESETS["original"], presets_for("usps")["cpu"]
+    fields = [field for rung in ladder.RUNGS.values() for field in rung]
+    assert all(getattr(rungs["plain"], field) == getattr(original, field) for field in fields)
+    assert all(getattr(rungs["geometry"], field) == getattr(usps, field) for field in fields)
+    assert rungs["normalised"].grey and not rungs["normalised"].blur and rungs["intensity"].blur
+    assert rungs["intensity"].source_zoom == (1.0, 1.0)
+    assert {config.steps for config in rungs.values()} == {7} and rungs["plain"].grl_lambda_max == 1.0
+
+
+def test_the_ladder_trains_records_and_draws(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["ladder.py", "--preset", "sample", "--steps", "2", "--device", "cpu"]
+    command += ["--targets", "usps", "--rungs", "plain", "geometry", "--methods", "source", "adversarial"]
+    monkeypatch.setattr(sys, "argv", [*command, "--data-root", str(data_root), "--output", str(tmp_path)])
+    ladder.main()
+    results = json.loads((tmp_path / "results" / "p3.json").read_text())
+    expected = {
+        f"ladder/{rung}/{method}/usps/seed0" for rung in ("plain", "geometry") for method in ("source", "adversarial")
+    }
+    assert results.keys() == expected
+    assert results["ladder/plain/adversarial/usps/seed0"]["grl_lambda_max"] == 1.0
+    assert Image.open(tmp_path / "images" / ladder.FIGURE).format == "PNG"
+    capsys.readouterr()
+    ladder.main()
+    assert capsys.readouterr().out.count("finished before") == 4
