@@ -30,7 +30,11 @@ def hold(path: Path, busy: str | None = None) -> Iterator[None]:
     Raises:
         UserError: ``busy``.
     """
-    lock = FileLock(path, timeout=-1 if busy is None else 0)
+    try:
+        # Its fallback to a file of its own would take the one that an earlier lock left here for one that is held.
+        lock = FileLock(path, timeout=-1 if busy is None else 0, fallback_to_soft=False)
+    except TypeError:  # a release from before that fallback
+        lock = FileLock(path, timeout=-1 if busy is None else 0)
     try:
         lock.acquire()
     except Timeout as error:

@@ -16,7 +16,11 @@ from tests.in_process import call
 
 
 @pytest.mark.parametrize("problem", list(plain.LOOPS))
-def test_a_plain_loop_is_timed(problem: str, data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plain_loop_is_timed(
+    problem: str, data_root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain, "WARM_UP_STEPS", 1)
+    monkeypatch.setattr(plain, "LEAST_STEPS", 1)
     options = ("--batch-size", 2, "--seconds", 0, "--data-root", data_root)
     assert call("benchmarks/plain.py", problem, *options) == 0
     assert float(capsys.readouterr().out) > 0
