@@ -23,14 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, add_run_arguments, make_parser, positive_int
-from common.dataset import domain_title
 from common.distributed import join_world
 from common.errors import UserError, run_main
 from common.paths import workspace
 from common.plots import PALETTE, new_figure, save_figure
 from common.results import of_all_seeds, read_results
 from common.run import Job
-from p3_dann.dataset import REPORTED_TARGETS, SOURCE
+from p3_dann.dataset import REPORTED_TARGETS
 from p3_dann.model import KIND
 from p3_dann.presets import ADAPTATIONS, PRESETS, TrainConfig, presets_for
 from p3_dann.train import data_names, train_and_record
@@ -89,7 +88,8 @@ def draw(results: Mapping[str, Mapping[str, Any]], targets: list[str]) -> Figure
             axis.plot([number for number, _ in points], means, label=title, color=colour, linewidth=1.6)
             for number, values in points:
                 axis.plot([number] * len(values), values, ".", color=colour)
-        axis.set_title(f"{domain_title(SOURCE)} → {domain_title(target)}")
+        run = next(run for key, run in results.items() if key.startswith("ladder/") and run["target"] == target)
+        axis.set_title(" → ".join(run[name].split(" (")[0] for name in ("source_data", "target_data")))
         axis.set_xticks(range(len(RUNGS)), [RUNG_TITLES[rung].replace(", ", ",\n") for rung in RUNGS], fontsize=9)
         axis.set_ylabel("accuracy on validation pictures, %")
     handles, labels = axes[0, 0].get_legend_handles_labels()
