@@ -68,6 +68,8 @@ def parts(page: Page) -> dict[str, Any]:
     printed = architecture(model) + "\n" + summary_table(model, (3, 28, 28))
     return {
         "preset": preset,
+        "steps": " or ".join(f"{steps:,}" for steps in sorted({run["steps"] for run in adapted})),
+        "preset_steps": f"{PRESETS[preset].steps:,}",
         "accuracy_table": accuracy_table(results, preset),
         "other_tables": {
             name: accuracy_table(results, name) for name in SCHEDULES if name != preset and found(results, name)

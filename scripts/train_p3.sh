@@ -7,7 +7,7 @@
 #   bash scripts/train_p3.sh --seed 1 --steps 2000             # other options go to p3_dann/train.py
 #
 # Also --data-root and --output. Stopped, the same command goes on; what is done is not done again. The ladder of inputs
-# takes much longer and is made by p3_dann/ladder.py.
+# takes much longer and is made by p3_dann/ladder.py. A target without labels has no row of its own: use train.py.
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
 target=""
@@ -28,5 +28,6 @@ if [[ $preset != sample ]]; then
     for mode in source dann; do
         run p3_dann/train.py --mode $mode --preset original --data-root "$data_root" "${options[@]}"
     done
+    run p3_dann/tsne.py --target "$target" --preset original --data-root "$data_root"
 fi
 run p3_dann/tsne.py --target "$target" --preset "$preset" --modes dann source --data-root "$data_root"
