@@ -3,7 +3,7 @@
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-preset=${default_preset:-cpu} data_root="" output="" seed=0 device=auto
+preset=${default_preset:-cpu} data_root="" output="" seed=0 device=auto list=""
 options=() # everything else, for train.py
 while (($#)); do
     case $1 in
@@ -13,6 +13,10 @@ while (($#)); do
         ;;
     --preset=* | --data-root=* | --output=* | --seed=* | --device=*)
         set -- "${1%%=*}" "${1#*=}" "${@:2}"
+        ;;
+    --list) # only say what would be run
+        list=--list
+        shift
         ;;
     --preset | --data-root | --output | --seed | --device)
         (($# > 1)) || { echo "error: $1: needs a value" >&2 && exit 2; }
@@ -45,7 +49,12 @@ if [[ -z $python ]]; then
     exit 2
 fi
 
-run() { # SCRIPT OPTIONS...
-    echo "== $*" >&2
-    "$python" "$root/$1" --device "$device" ${output:+--output "$output"} --seed "$seed" "${@:2}"
+call() { # SCRIPT OPTIONS...: one command of the repository, said before it runs
+    printf '== python'
+    printf ' %q' "$@"
+    echo
+    [[ -n $list ]] || "$python" "$root/$1" "${@:2}"
+}
+run() { # SCRIPT OPTIONS...: with what all of them take
+    call "$1" --device "$device" ${output:+--output "$output"} --seed "$seed" "${@:2}"
 }

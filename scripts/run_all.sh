@@ -5,16 +5,17 @@
 #   bash scripts/run_all.sh --preset cpu --data-root hw2_data    # the committed report and images
 #   bash scripts/run_all.sh --preset full --data-root hw2_data --device cuda
 #
-# Also --output and --seed; other options go to every train.py. Stopped, the same command goes on.
+# Also --output and --seed, and --list to see the commands; other options go to every train.py. Stopped, the same
+# command goes on.
 default_preset=sample makes_environment=yes
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
 if [[ $preset == sample && $data_root != "$sample_data" && ! -d $data_root ]]; then
-    "$python" "$root/data/prepare.py" sample --data-root "$sample_data"
+    call data/prepare.py sample --data-root "$sample_data"
     data_root="$sample_data"
 fi
-shared=(--preset "$preset" --data-root "$data_root" --seed "$seed" --device "$device" ${output:+--output "$output"})
+shared=(--preset "$preset" --data-root "$data_root" --seed "$seed" --device "$device" ${output:+--output "$output"} $list)
 for problem in p1 p2 p3; do
     bash "$root/scripts/train_$problem.sh" "${shared[@]}" ${options[@]+"${options[@]}"}
 done
-"$python" "$root/scripts/render_report.py" --preset "$preset" ${output:+--output "$output"}
+call scripts/render_report.py --preset "$preset" ${output:+--output "$output"}

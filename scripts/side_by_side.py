@@ -16,6 +16,9 @@ import sys
 
 def main() -> None:
     """Start what the command line lists, wait for all, and end with the first status that is not 0."""
+    if sys.argv[1:] in ([], ["-h"], ["--help"]):
+        print(__doc__)
+        return
     groups = itertools.groupby(sys.argv[1:], lambda word: word == "--")
     commands = [list(words) for is_separator, words in groups if not is_separator]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

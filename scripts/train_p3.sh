@@ -17,7 +17,7 @@ for place in ${options[@]+"${!options[@]}"}; do
 done
 if [[ -z $target ]]; then
     both=(bash "$0" --preset "$preset" --data-root "$data_root" --seed "$seed" --device "$device")
-    both+=(${output:+--output "$output"} ${options[@]+"${options[@]}"})
+    both+=($list ${output:+--output "$output"} ${options[@]+"${options[@]}"})
     exec "$python" "$root/scripts/side_by_side.py" "${both[@]}" --target svhn -- "${both[@]}" --target usps
 fi
 

@@ -356,8 +356,8 @@ def test_evaluation_of_real_pictures_finds_the_judges_accuracy(trained: Path, da
     for number, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
         save_image(image, tmp_path / "real" / f"{label}_{number:03d}.png")
     where = ("--judge", judge_of(trained), "--data-root", data_root, "--output", tmp_path / "out")
-    call(evaluate.main, tmp_path / "real", *where, "--name", "val")
-    measured = read_results(tmp_path / "out" / "results", "p2")["evaluate/val"]
+    call(evaluate.main, tmp_path / "real", *where)
+    measured = read_results(tmp_path / "out" / "results", "p2")["evaluate/folder/real"]
     judge = read_results(trained / "results", "p2")["judge/sample/seed0"]
     assert measured["accuracy"] == judge["accuracy"]
     assert measured["per_digit"] == judge["per_digit"]
@@ -367,6 +367,22 @@ def test_evaluation_of_real_pictures_finds_the_judges_accuracy(trained: Path, da
     shutil.copy(tmp_path / "real" / next(iter(os.listdir(tmp_path / "real"))), tmp_path / "real" / "seven.png")
     with pytest.raises(UserError, match=r"seven.png: the name must tell the digit, like 7_001.png"):
         call(evaluate.main, tmp_path / "real", *where)
+
+
+def test_evaluation_draws_what_inference_draws_and_measures_it_once(
+    trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--judge", judge_of(trained), "--data-root", data_root, "--output", tmp_path)
+    drawn = ("--checkpoint", weights_of(trained), "--num-per-digit", 2, "--steps", 2)
+    call(inference.main, tmp_path / "folder", *drawn)
+    call(evaluate.main, tmp_path / "folder", *where)
+    call(evaluate.main, *drawn, *where)
+    entries = read_results(tmp_path / "results", "p2")
+    of_folder, of_weights = entries["evaluate/folder/folder"], entries["evaluate/sample"]
+    assert all(of_weights[name] == of_folder[name] for name in ("images", "accuracy", "per_digit", "frechet"))
+    capsys.readouterr()
+    call(evaluate.main, *drawn, *where)
+    assert "measured before" in capsys.readouterr().out
 
 
 def test_one_picture_has_no_distance(trained: Path, data_root: Path, tmp_path: Path) -> None:
