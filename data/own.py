@@ -165,7 +165,7 @@ def _report(place: Path, folder: Path, made: str, left_out: list[str]) -> None:
         if first_of(left_out, "\n") != "\n".join(left_out):
             (folder / "left_out.txt").write_text("\n".join(left_out) + "\n", encoding="utf-8")
             whole = f" (all of them: {place / 'left_out.txt'})"
-        print(f"{len(left_out):,} files left out{whole}:\n  {first_of(left_out, chr(10) + '  ')}")
+        print(f"left out: {len(left_out):,}{whole}:\n  {first_of(left_out, chr(10) + '  ')}")
 
 
 def _read_labels(path: Path, names: list[str]) -> tuple[dict[str, int], list[str]]:

@@ -134,7 +134,7 @@ def test_folders_and_archives_of_any_depth(tmp_path: Path, form: str, capsys: py
     assert (len(train), len(val)) == (8, 2)
     assert sorted(train + val) == list(range(10))
     said = capsys.readouterr().out
-    assert "2 files left out" in said
+    assert "left out: 2" in said
     assert "cut.png: damaged picture" in said
     assert "notes.txt: not a picture" in said
     assert "MACOSX" not in said and "._" not in said and "DS_Store" not in said
@@ -155,7 +155,7 @@ def test_many_files_left_out_are_listed_in_a_file(tmp_path: Path, capsys: pytest
     source = write_folder(tmp_path / "photos", {"a.png": photo(1), "b.png": photo(2)} | bad)
     own_faces(tmp_path / "root", source)
     said = capsys.readouterr().out
-    assert "25 files left out" in said and "bad09.jpg" in said and "bad10.jpg" not in said
+    assert "left out: 25" in said and "bad09.jpg" in said and "bad10.jpg" not in said
     assert len((tmp_path / "root/face/left_out.txt").read_text().splitlines()) == 25
 
 

@@ -49,6 +49,30 @@ def run_training(tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatc
     return run
 
 
+def test_compiled_training_has_the_loss_of_the_uncompiled_one(
+    run_training: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Undropped(train.DANN_model):
+        """Without dropout, whose compiled form draws other numbers."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            for module in self.modules():
+                if isinstance(module, torch.nn.Dropout | torch.nn.Dropout2d):
+                    module.p = 0.0
+
+    monkeypatch.setattr(train, "DANN_model", Undropped)
+    steps = ("--steps", 2, "--log-every", 1)
+    plain, compiled = (
+        [json.loads(line) for line in (run_training("dann", "svhn", *steps, *more, name=name) / "stats.jsonl").open()]
+        for name, more in (("plain", ()), ("compiled", ("--compile",)))
+    )
+    assert len(plain) == len(compiled) == 2
+    for row, other in zip(plain, compiled, strict=True):
+        assert row["class_loss"] == pytest.approx(other["class_loss"], rel=1e-3)
+        assert row["domain_loss"] == pytest.approx(other["domain_loss"], rel=1e-3)
+
+
 def copy_with_labels(data_root: Path, folder: Path, target: str, change: Callable[[int, str], str]) -> Path:
     """Return a copy of the data whose CSV files of ``target`` have every line after the header changed."""
     copy = folder / "changed_data"
