@@ -29,22 +29,24 @@ from p3_dann import report as p3
 PROBLEMS = {"p1": p1, "p2": p2, "p3": p3}
 BLOCK = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 PRESETS = ("full", "full_cpu", "cpu", "original")  # from the largest; `sample` is for trying out
-# What others measured: the row, the original report, the best of about 20 public solutions; then where ours stands:
+WAYS = {"source": "trained on the source", "dann": "adapted", "target": "trained on the target"}
+# What others measured: the row, the original report, the best of about 20 public solutions. Then where ours stands:
 # keys of the results with a place for the preset, the value, the entry that names the data, and the data of others.
 OTHERS = (
     ("P1: FID of 1000 pictures", "–", "22.97", r"p1/evaluate/B/{}/.*", "fid", "dataset", "CelebA"),
     ("P1: pictures with exactly one face", "–", "96.4 %", r"p1/evaluate/B/{}/.*", "face_rate", "dataset", "CelebA"),
     ("P2: digits recognised", "–", "99.90 %", "p2/evaluate/{}", "accuracy", "dataset", "MNIST-M"),
     *(
-        (f"P3: {name}", original, best, rf"p3/{{}}/{target}/{mode}/seed\d+", "accuracy", "target_data", target.upper())
-        for name, target, mode, original, best in (
-            ("MNIST-M → SVHN, source only", "svhn", "source", "42.9 %", "50.9 %"),
-            ("MNIST-M → SVHN, adapted", "svhn", "dann", "44.8 %", "54.4 %"),
-            ("MNIST-M → SVHN, trained on the target", "svhn", "target", "85.6 %", "97.2 %"),
-            ("MNIST-M → USPS, source only", "usps", "source", "72.0 %", "90.0 %"),
-            ("MNIST-M → USPS, adapted", "usps", "dann", "76.8 %", "92.4 %"),
-            ("MNIST-M → USPS, trained on the target", "usps", "target", "84.9 %", "99.3 %"),
+        (
+            f"P3: {p3.column(target)}, {way}",
+            *(percent(measured[target][row]) for measured in p3.REFERENCES.values()),
+            rf"p3/{{}}/{target}/{mode}/seed\d+",
+            "accuracy",
+            "target_data",
+            target.upper(),
         )
+        for target in next(iter(p3.REFERENCES.values()))
+        for row, (mode, way) in enumerate(WAYS.items())
     ),
 )
 

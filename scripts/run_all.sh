@@ -7,6 +7,7 @@
 #
 # Also --output (unset: this repository; for preset sample: runs/sample) and --seed; other options go to every
 # train.py, for example --fresh. Stopped, the same command goes on, and what was trained is not trained again.
+[[ " $* " != *" --help "* && " $* " != *" -h "* ]] || exec sed -n '/^#!/d; /^#/!q; s/^# \{0,1\}//p' "$0"
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 exec "$python" "$root/scripts/launch.py" "$0" sample "$@" <<'COMMANDS'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from common.paths import ROOT
 from scripts.launch import read_commands
+from tests.in_process import call
 
 SCRIPTS = ("train_p1.sh", "train_p2.sh", "train_p3.sh", "run_all.sh")
 
@@ -72,7 +74,7 @@ def test_a_signal_reaches_every_command_and_starts_no_other(tmp_path: Path, numb
 
 def test_options_go_where_they_belong(tmp_path: Path) -> None:
     listed = """if sample: a/train.py --mode dann
-unless sample unless --quick: p2_diffusion/inference.py {runs}/x --checkpoint {runs}/weights.safetensors --seed {second_seed}
+unless sample unless --quick: p2_diffusion/inference.py {runs}/x --checkpoint {runs}/w.safetensors --seed {second_seed}
 if --more unless sample: a/evaluate.py --preset other
 b/train_judge.py"""
 
@@ -90,7 +92,7 @@ b/train_judge.py"""
         str(ROOT / "p2_diffusion/inference.py"),
         f"{out}/runs/cpu/x",
         "--checkpoint",
-        f"{out}/runs/cpu/weights.safetensors",
+        f"{out}/runs/cpu/w.safetensors",
         "--seed",
         "4",
         "--device",
@@ -115,13 +117,17 @@ def test_help_is_the_head_of_the_script(script: str) -> None:
     assert done.returncode == 0 and f"bash scripts/{script} " in done.stdout and "#!" not in done.stdout
 
 
-def test_a_data_set_is_trained_on_to_the_plots(data_root: Path, tmp_path: Path) -> None:
+def test_what_a_script_lists_trains_to_the_plots_and_a_second_time_only_says_so(
+    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["bash", str(ROOT / "scripts/train_p3.sh"), "--preset", "sample", "--data-root", str(data_root)]
     command += ["--output", str(tmp_path / "a folder"), "--steps", "2", "--batch-size", "16", "--device", "cpu"]
-    for _ in range(2):
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        assert done.returncode == 0, done.stderr
-    assert done.stdout.count("finished before") == 6
+    listed = subprocess.run([*command, "--list"], capture_output=True, text=True, check=True).stdout
+    commands = [shlex.split(line)[1:] for line in listed.splitlines()]
+    trainings = [words for words in commands if words[0].endswith("/train.py")]
+    for script, *options in [*commands, *trainings]:
+        assert call(str(Path(script).relative_to(ROOT)), *options) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out.count("finished before") == len(trainings) == 6
     assert len(list((tmp_path / "a folder/images/P3").glob("*.png"))) == 8
 
 
