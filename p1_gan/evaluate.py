@@ -136,7 +136,7 @@ def main() -> None:
         space = workspace(config["preset"], arguments.output)
         name = f"{arguments.method}/{config['preset']}/weights{config['seed']}/seed{arguments.seed}"
         origin |= {key: config[key] for key in ("method", "preset", "steps", "batch_size")}
-        origin["training_seed"] = config["seed"]
+        origin |= {"training_seed": config["seed"], "trained_on": config["dataset"]}
         origin["weights_sha256"] = sha256(weights_path(arguments.checkpoint, arguments.method))
         if is_measured(read_results(space.results, "p1").get(f"evaluate/{name}"), origin, arguments):
             print(f"measured before: evaluate/{name} in {space.results / 'p1.json'}")

@@ -1,17 +1,21 @@
-"""Measure a folder of generated digits: accuracy of the judge, and how far they are from real ones.
+"""Measure digits: how many a judge recognises, and how far they are from real ones.
 
-    python p2_diffusion/evaluate.py out_dir
-    python p2_diffusion/evaluate.py out_dir --judge runs/cpu/p2_judge_seed0/weights.safetensors --name mine
+    python p2_diffusion/evaluate.py digits                      # a folder of pictures
+    python p2_diffusion/evaluate.py --checkpoint runs/cpu/p2_seed0/weights.safetensors
+    python p2_diffusion/evaluate.py digits --judge runs/cpu/p2_judge_seed0/weights.safetensors
 
-The file names say which digit each picture should be ({digit}_{001..100}.png). The Fréchet distance is taken
-between features of the judge; beside it stands that of as many real training pictures, which no generator can
-be expected to beat. Guidance that buys accuracy with variety shows there.
+Without a folder it draws the pictures of inference.py itself; the report is made from these measurements. The Fréchet
+distance is taken between features of the judge; beside it stands that of as many real training pictures, which no
+generator can be expected to beat. Guidance that buys accuracy with variety shows there.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +23,20 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cache import list_images, load_images
-from common.cli import add_common_arguments, make_parser
+from common.cli import add_common_arguments, make_parser, positive_int
 from common.dataset import DIGIT_SIZE, dataset_name
 from common.device import pick_device
 from common.errors import UserError, run_main
+from common.files import sha256
 from common.frechet import frechet_distance
 from common.paths import WEIGHTS, workspace
 from common.report import percent
-from common.results import record
+from common.results import read_results, record
 from common.seed import generator
+from p2_diffusion.build import load_model
 from p2_diffusion.dataset import DOMAIN, load_mnistm
+from p2_diffusion.inference import add_sampler_arguments, generate, sampler_config, shipped_weights
 from p2_diffusion.judge import DigitClassifier, judge_images, load_judge, share_per_digit
-from p2_diffusion.presets import PRESETS
 
 JUDGE = WEIGHTS / "p2_classifier.safetensors"
 NAME = re.compile(r"([0-9])_\d+\.png")
@@ -95,26 +101,47 @@ def load_generated(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.tensor([int(match[1]) for match in matches])
 
 
-def main() -> None:
-    """Parse the command line, measure, print and record."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line."""
     parser = make_parser(__doc__)
-    parser.add_argument("folder", type=Path, help="pictures named {digit}_{number}.png")
+    parser.add_argument("folder", type=Path, nargs="?", help="pictures named {digit}_{number}.png (unset: drawn)")
+    parser.add_argument("--num-per-digit", type=positive_int, default=100, help="pictures of each digit to draw")
     parser.add_argument("--judge", type=Path, default=JUDGE, help="weights of the judge")
-    parser.add_argument("--name", default=None, help="recorded as evaluate/NAME (unset: the folder's name)")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="cpu", help="whose results the record joins")
+    add_sampler_arguments(parser)
     add_common_arguments(parser)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Parse the command line, draw or read pictures, measure, print and record."""
+    arguments = parse_arguments()
     device = pick_device(arguments.device)
-    images, digits = load_generated(arguments.folder)
-    evaluator = Evaluator(load_judge(arguments.judge, device), arguments.data_root)
-    values = evaluator.measure(images, digits) | {
-        "frechet_floor": evaluator.floor(len(images)),
+    judge = load_judge(arguments.judge, device)
+    values: dict[str, Any] = {
         "dataset": dataset_name(arguments.data_root, DOMAIN),
-        "val_images": len(evaluator.val_images),
-        "preset": arguments.preset,
+        "judge": sha256(arguments.judge)[:16],
     }
-    space = workspace(arguments.preset, arguments.output)
-    name = arguments.name or arguments.folder.resolve().name
+    if arguments.folder is not None:
+        space, name = workspace("cpu", arguments.output), f"folder/{arguments.folder.resolve().name}"
+        images, digits = load_generated(arguments.folder)
+    else:
+        checkpoint = arguments.checkpoint or shipped_weights(arguments.model)
+        model, diffusion, trained = load_model(checkpoint, device)
+        config = sampler_config(arguments, trained)
+        space, name = workspace(trained["preset"], arguments.output), trained["preset"]
+        digits = torch.arange(10).repeat_interleave(arguments.num_per_digit)
+        values |= {"preset": trained["preset"], "weights": sha256(checkpoint)[:16], "seed": arguments.seed}
+        values |= json.loads(json.dumps(asdict(config))) | {"images": len(digits)}
+        measured = read_results(space.results, "p2").get(f"evaluate/{name}", {})
+        if values.items() <= measured.items():
+            print(f"measured before: evaluate/{name} in {space.results / 'p2.json'}")
+            return
+        images = generate(model, diffusion, digits.tolist(), config, arguments.seed)
+    evaluator = Evaluator(judge, arguments.data_root)
+    values |= evaluator.measure(images, digits) | {
+        "frechet_floor": evaluator.floor(len(images)),
+        "val_images": len(evaluator.val_images),
+    }
     record(space.results, "p2", f"evaluate/{name}", values, device)
     print(f"accuracy {percent(values['accuracy'])} on {len(images)} pictures")
     print("per digit " + ", ".join(f"{digit}: {percent(share)}" for digit, share in values["per_digit"].items()))

@@ -127,14 +127,14 @@ def main() -> None:
     checkpoint = arguments.checkpoint or shipped_weights(arguments.model)
     model, diffusion, trained = load_model(checkpoint, device)
     config = sampler_config(arguments, trained)
-    space = workspace(arguments.model, arguments.output)
+    space = workspace(trained["preset"], arguments.output)
     folder = space.images / "P2"
 
     images, moments = draw_grid(model, diffusion, config, arguments.seed)
     save_grid(images, folder / "diffusion_grid.png", COLUMNS, scale=GRID_SCALE)
     save_strip(moments, folder / "diffusion_grid_time.png")
     save_animation(moments, folder / "reverse.gif")
-    made_with = {"preset": arguments.model, "weights": sha256(checkpoint)[:16], "seed": arguments.seed}
+    made_with = {"preset": trained["preset"], "weights": sha256(checkpoint)[:16], "seed": arguments.seed}
     record(space.results, "p2", "figures", made_with | asdict(config), device)
     print(f"wrote {folder}/diffusion_grid.png, diffusion_grid_time.png and reverse.gif")
 

@@ -122,7 +122,7 @@ class SweepConfig:
     steps: tuple[int, ...] = option((5, 10, 20, 50), "time steps visited")
     guidance_scales: tuple[float, ...] = option((1.0, 1.5, 2.0, 3.0), "guidance scales; 1 is none")
     guidance_intervals: tuple[str, ...] = option(
-        ("0-1", "0.2-0.8", "0.3-0.9"), "shares of T within which guidance is on, LOW-HIGH"
+        ("0-1", "0.2-1", "0.2-0.8"), "shares of T within which guidance is on, LOW-HIGH"
     )
     all_steps: bool = option(True, "also the samplers that visit all T, at the network's default guidance")
     num_per_digit: int = option(100, "pictures of each digit in every setting", minimum=1)
@@ -130,7 +130,7 @@ class SweepConfig:
 
 
 _SWEEP_CPU = SweepConfig(
-    steps=(10, 20), guidance_scales=(1.0, 2.0, 3.0), guidance_intervals=("0-1", "0.2-0.8"), batch_size=250
+    steps=(10, 20), guidance_scales=(1.0, 2.0, 3.0), guidance_intervals=("0-1", "0.2-1"), batch_size=250
 )
 SWEEP_PRESETS = {
     "full": SweepConfig(),

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import torch
 
-from common.dataset import DIGIT_DOMAINS, load_digit_images, load_digits
+from common.dataset import DIGIT_DOMAINS, digit_domains, has_labels, load_digit_images, load_digits
 from common.errors import UserError
-from p3_dann.until_merged import digit_domains, has_labels
 
 SOURCE = "mnistm"
 # Those the report is about; any other folder of digits/ is a target too.

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cache import list_images
 from common.cli import add_common_arguments, make_parser, positive_int
 from common.dataset import DIGIT_SIZE
+from common.decode import read_picture, square
 from common.device import pick_device
 from common.errors import UserError, run_main
 from common.files import write_text
@@ -34,7 +35,6 @@ from common.progress import progress_bar
 from common.seed import seed_everything
 from p3_dann.measures import predict
 from p3_dann.model import load_model, shipped_targets
-from p3_dann.until_merged import read_picture, square
 
 
 def read_pictures(folder: Path, names: Sequence[str]) -> torch.Tensor:

@@ -12,8 +12,10 @@ adaptation alone, and all have the same short schedule. Writes images/P3/ladder.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,14 +26,13 @@ from common.cli import add_common_arguments, add_run_arguments, make_parser, pos
 from common.distributed import join_world
 from common.errors import UserError, run_main
 from common.paths import workspace
-from common.plots import new_figure, save_figure
+from common.plots import PALETTE, new_figure, save_figure
 from common.results import of_all_seeds, read_results
 from common.run import Job
-from p3_dann.dataset import REPORTED_TARGETS, SOURCE
+from p3_dann.dataset import REPORTED_TARGETS
 from p3_dann.model import KIND
 from p3_dann.presets import ADAPTATIONS, PRESETS, TrainConfig, presets_for
 from p3_dann.train import data_names, train_and_record
-from p3_dann.until_merged import domain_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,16 +79,17 @@ def draw(results: Mapping[str, Mapping[str, Any]], targets: list[str]) -> Figure
     """Return the figure: accuracy over the rungs, a panel for each target, a line with all seeds for each method."""
     figure, axes = new_figure(1, len(targets), (5.4 * len(targets), 4.6))
     for axis, target in zip(axes[0], targets, strict=True):
-        for method, title in METHOD_TITLES.items():
+        for (method, title), colour in zip(METHOD_TITLES.items(), PALETTE, strict=False):
             found = [(number, accuracies(results, rung, method, target)) for number, rung in enumerate(RUNGS)]
             points = [(number, [100 * value for value in values]) for number, values in found if values]
             if not points:
                 continue
             means = [statistics.fmean(values) for _, values in points]
-            (line,) = axis.plot([number for number, _ in points], means, label=title, linewidth=1.6)
+            axis.plot([number for number, _ in points], means, label=title, color=colour, linewidth=1.6)
             for number, values in points:
-                axis.plot([number] * len(values), values, ".", color=line.get_color())
-        axis.set_title(f"{domain_title(SOURCE)} → {domain_title(target)}")
+                axis.plot([number] * len(values), values, ".", color=colour)
+        run = next(run for key, run in results.items() if key.startswith("ladder/") and run["target"] == target)
+        axis.set_title(" → ".join(run[name].split(" (")[0] for name in ("source_data", "target_data")))
         axis.set_xticks(range(len(RUNGS)), [RUNG_TITLES[rung].replace(", ", ",\n") for rung in RUNGS], fontsize=9)
         axis.set_ylabel("accuracy on validation pictures, %")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -127,11 +129,17 @@ def main() -> None:
         for rung in arguments.rungs
         for method in arguments.methods
     ]
-    if not arguments.figure_only and not all(run_job(arguments, *run) for run in runs):
-        return  # --max-seconds
+    end = time.monotonic() + (arguments.max_seconds or math.inf)
+    for run in () if arguments.figure_only else runs:
+        if arguments.max_seconds:
+            arguments.max_seconds = max(1, round(end - time.monotonic()))
+        if not run_job(arguments, *run):
+            return
     space = workspace(arguments.preset, arguments.output)
     results = read_results(space.results, "p3")
-    drawn = [target for target in arguments.targets if any(accuracies(results, *run[:2], target) for run in runs)]
+    drawn = [
+        target for target in arguments.targets if any(accuracies(results, *run) for run in runs if run[2] == target)
+    ]
     if drawn:
         save_figure(draw(results, drawn), space.images / FIGURE)
         print(f"wrote {space.images / FIGURE}")

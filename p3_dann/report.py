@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from common.dataset import domain_title
 from common.report import (
     Page,
     Results,
@@ -24,7 +25,6 @@ from common.results import of_all_seeds
 from p3_dann.dataset import REPORTED_TARGETS, SOURCE
 from p3_dann.model import CLASSES, DANN_model
 from p3_dann.presets import MODES, PARTS, PRESETS, TrainConfig, presets_for
-from p3_dann.until_merged import domain_title
 
 Run = Mapping[str, Any]
 
@@ -54,11 +54,6 @@ OPTIONS = {
     "adversarial_weak": "DANN alone, a tenth as strong",
     "conditional": "DANN alone, class-conditional (CDAN)",
 }
-# Measured by others on the course's own data, in the order of MODES.
-REFERENCES = {
-    "original report": {"svhn": (0.429, 0.448, 0.856), "usps": (0.720, 0.768, 0.849)},
-    "best of about 20 public solutions": {"svhn": (0.509, 0.544, 0.972), "usps": (0.900, 0.924, 0.993)},
-}
 ADAPTATION = ("grl_lambda_max", "consistency_weight", "distribution_alignment", "batchnorm", "entropy_weight")
 
 
@@ -73,6 +68,8 @@ def parts(page: Page) -> dict[str, Any]:
     printed = architecture(model) + "\n" + summary_table(model, (3, 28, 28))
     return {
         "preset": preset,
+        "steps": " or ".join(f"{steps:,}" for steps in sorted({run["steps"] for run in adapted})),
+        "preset_steps": f"{PRESETS[preset].steps:,}",
         "accuracy_table": accuracy_table(results, preset),
         "other_tables": {
             name: accuracy_table(results, name) for name in SCHEDULES if name != preset and found(results, name)
@@ -80,9 +77,8 @@ def parts(page: Page) -> dict[str, Any]:
         "digit_table": digit_table(results, preset),
         "option_table": option_table(results),
         "data_table": data_table(results, preset),
-        "reference_table": reference_table(),
         "ladder_table": ladder_table(results),
-        "plots": plots(page, preset),
+        "plots": plots(results, preset),
         "gains": {target: gains(results, preset, target) for target in names},
         "sampling": [sampling_error(run) for target in names for run in runs_of(results, preset, target, "dann")[:1]],
         "settings": details("Every setting", settings_table()),
@@ -195,16 +191,6 @@ def data_table(results: Results, preset: str) -> str:
     return table(header, rows or [["not run"] * len(header)])
 
 
-def reference_table() -> str:
-    """Return what others measured."""
-    rows = [
-        [f"{name}, {column(target)}", *map(percent, shares)]
-        for name, measured in REFERENCES.items()
-        for target, shares in measured.items()
-    ]
-    return table(["", *("source", "DANN", "target")], rows)
-
-
 def ladder_table(results: Results) -> str:
     """Return the validation accuracies of the ladder; empty where none was run."""
     keys = [key.split("/")[1:4] for key in results if key.startswith("ladder/")]
@@ -222,32 +208,16 @@ def ladder_table(results: Results) -> str:
     return table(["", *rungs], rows) if rows else ""
 
 
-def plots(page: Page, preset: str) -> list[dict[str, Any]]:
-    """Return the t-SNE plots: of the shipped or trained model, and of the original recipe's DANN."""
+def plots(results: Results, preset: str) -> list[dict[str, Any]]:
+    """Return title, files and record of the t-SNE plots: of the adapted network, and of the original recipe's DANN."""
     shown = []
-    for target in targets(page.results):
-        for title, name, mode in (("after adaptation", preset, "dann"), ("DANN, original recipe", "original", "dann")):
-            measured = page.results.get(f"tsne/{name}/{target}/{mode}")
-            if not measured and name == "original":
-                continue
-            files = (
-                measured["pictures"]
-                if measured
-                else {way: f"P3/DANN_{way}_TSNE_{target.upper()}.png" for way in ("class", "domain")}
-            )
-            shown.append(
-                {
-                    "title": f"{column(target)}, {title}",
-                    "pictures": [
-                        page.picture(files[way], f"{column(target)}, {title}, by {words}")
-                        for way, words in (("class", "digit"), ("domain", "domain"))
-                    ],
-                    "measured": measured,
-                    "transfer": percent(measured["knn_transfer_accuracy"])
-                    if measured and "knn_transfer_accuracy" in measured
-                    else None,
-                }
-            )
+    for target in targets(results):
+        for title, name in (("after adaptation", preset), ("DANN, original recipe", "original")):
+            measured = results.get(f"tsne/{name}/{target}/dann")
+            files = {way: f"P3/DANN_{way}_TSNE_{target.upper()}.png" for way in ("class", "domain")}
+            if measured or name == preset:
+                files = measured["pictures"] if measured else files
+                shown.append({"title": f"{column(target)}, {title}", "files": files, "measured": measured})
     return shown
 
 

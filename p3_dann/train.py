@@ -28,7 +28,7 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.batches import Batches
 from common.cli import add_common_arguments, add_preset_arguments, add_run_arguments, make_parser, resolve_config
-from common.dataset import dataset_name, load_digits
+from common.dataset import dataset_name, digit_domains, has_labels, load_digits
 from common.device import autocast, place
 from common.distributed import World, join_world
 from common.ema import ExponentialMovingAverage
@@ -43,7 +43,6 @@ from p3_dann.measures import accuracies, information, predict, predict_logits, p
 from p3_dann.model import KIND, DANN_model, MultilinearMap, grl_lambda_at
 from p3_dann.presets import MODES, TrainConfig, presets_for
 from p3_dann.pseudo_labels import PseudoLabels
-from p3_dann.until_merged import digit_domains, has_labels
 
 PANELS = {
     "losses": ("class_loss", "domain_loss", "entropy", "consistency_loss"),

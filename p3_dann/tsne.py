@@ -25,7 +25,7 @@ from sklearn.neighbors import NearestNeighbors
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, make_parser, positive_int
-from common.dataset import dataset_name, load_digit_images, load_digits
+from common.dataset import dataset_name, digit_domains, has_labels, load_digit_images, load_digits
 from common.device import pick_device
 from common.errors import UserError, run_main
 from common.paths import WEIGHTS, workspace
@@ -36,7 +36,6 @@ from p3_dann.dataset import REPORTED_TARGETS, SOURCE
 from p3_dann.measures import domain_features, other_domain_share, predict, vote_accuracy
 from p3_dann.model import DANN_model, load_model
 from p3_dann.presets import MODES, PARTS, PRESETS, TrainConfig
-from p3_dann.until_merged import digit_domains, domain_title, has_labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -164,7 +163,8 @@ def draw_model(
     plane = embed(torch.cat([source_features, target_features]).numpy(), seed)
     shown, is_target = torch.cat([source_digits[:count], digits]).numpy(), np.arange(2 * count) >= count
 
-    titles = [domain_title(domain) for domain in (SOURCE, target)]
+    names = [dataset_name(data_root, domain) for domain in (SOURCE, target)]
+    titles = [name.split(" (")[0] for name in names]
     title = f"{titles[0]} → {titles[1]}, {STATES[mode]}"
     if not has_digits:
         title += f" (digits of {titles[1]} as predicted)"
@@ -174,8 +174,8 @@ def draw_model(
     for way, name in drawn.items():
         save_figure(draw(plane, shown, is_target, titles, title, by_digit=way == "class"), space.images / name)
     values = {
-        "source_data": dataset_name(data_root, SOURCE),
-        "target_data": dataset_name(data_root, target),
+        "source_data": names[0],
+        "target_data": names[1],
         "preset": preset,
         "mode": mode,
         "seed": trained["seed"],

@@ -5,15 +5,17 @@
 #   bash scripts/run_all.sh --preset cpu --data-root hw2_data    # the committed report and images
 #   bash scripts/run_all.sh --preset full --data-root hw2_data --device cuda
 #
-# Also --output (unset: this repository; for preset sample: runs/sample) and --seed; other options go to every
-# train.py, for example --fresh. Stopped, the same command goes on, and what was trained is not trained again.
-[[ " $* " != *" --help "* && " $* " != *" -h "* ]] || exec sed -n '/^#!/d; /^#/!q; s/^# \{0,1\}//p' "$0"
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+# Also --output and --seed, and --list to see the commands; other options go to every train.py. Stopped, the same
+# command goes on.
+default_preset=sample makes_environment=yes
+source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
-exec "$python" "$root/scripts/launch.py" "$0" sample "$@" <<'COMMANDS'
-if sample unless --data-root: data/prepare.py sample
-scripts/train_p1.sh
-scripts/train_p2.sh
-scripts/train_p3.sh
-scripts/render_report.py
-COMMANDS
+if [[ $preset == sample && $data_root != "$sample_data" && ! -d $data_root ]]; then
+    call data/prepare.py sample --data-root "$sample_data"
+    data_root="$sample_data"
+fi
+shared=(--preset "$preset" --data-root "$data_root" --seed "$seed" --device "$device" ${output:+--output "$output"} $list)
+for problem in p1 p2 p3; do
+    bash "$root/scripts/train_$problem.sh" "${shared[@]}" ${options[@]+"${options[@]}"}
+done
+call scripts/render_report.py --preset "$preset" ${output:+--output "$output"}

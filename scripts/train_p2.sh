@@ -1,24 +1,19 @@
 #!/usr/bin/env bash
-# Make everything P2's report needs: judge, U-Net, 1000 pictures and their measures, figures, the sweep of samplers.
+# Make everything P2's report needs: the judge, the U-Net, the measures of 1000 digits, the pictures, the sweep.
 #
 #   bash scripts/train_p2.sh                                   # preset cpu
 #   bash scripts/train_p2.sh --preset full --device cuda
-#   bash scripts/train_p2.sh --no-sweep --steps 4000           # other options go to p2_diffusion/train.py
+#   bash scripts/train_p2.sh --steps 4000                      # other options go to p2_diffusion/train.py
 #
-# Also --data-root, --output and --seed; --list only shows the commands. Stopped, the same command goes on.
-source "$(dirname "${BASH_SOURCE[0]}")/python.sh"
+# Also --data-root, --output and --seed. Stopped, the same command goes on; what is done is not done again.
+source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
-judge="{runs}/p2_judge_seed{seed}/weights.safetensors"
-weights="{runs}/p2_seed{seed}/weights.safetensors"
-samples="{runs}/p2_samples_seed{seed}"
-exec "$python" "$root/scripts/launch.py" "$0" cpu "$@" <<COMMANDS
-p2_diffusion/train_judge.py
-p2_diffusion/train.py
-rm -rf $samples
-if sample: p2_diffusion/inference.py $samples --checkpoint $weights --num-per-digit 20
-unless sample: p2_diffusion/inference.py $samples --checkpoint $weights
-p2_diffusion/evaluate.py $samples --judge $judge --name {preset}
-if sample: p2_diffusion/figures.py --model {preset} --checkpoint $weights --sampler ddim --steps 20
-unless sample: p2_diffusion/figures.py --model {preset} --checkpoint $weights
-unless --no-sweep: p2_diffusion/sweep.py --checkpoint $weights --judge $judge
-COMMANDS
+judge="$runs/p2_judge_seed$seed/weights.safetensors"
+weights="$runs/p2_seed$seed/weights.safetensors"
+run p2_diffusion/train_judge.py --preset "$preset" --data-root "$data_root"
+run p2_diffusion/train.py --preset "$preset" --data-root "$data_root" ${options[@]+"${options[@]}"}
+count=100 sampler=(--sampler ddpm)
+[[ $preset != sample ]] || count=20 sampler=(--sampler ddim --steps 20) # a quick look
+run p2_diffusion/evaluate.py --checkpoint "$weights" --judge "$judge" --data-root "$data_root" --num-per-digit $count
+run p2_diffusion/figures.py --checkpoint "$weights" "${sampler[@]}"
+run p2_diffusion/sweep.py --preset "$preset" --checkpoint "$weights" --judge "$judge" --data-root "$data_root"

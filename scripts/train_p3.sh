@@ -1,33 +1,33 @@
 #!/usr/bin/env bash
-# Make everything P3's report needs: {source, dann, target} x {svhn, usps}, the original report's recipe, the plots.
+# Make everything P3's report needs of a target: source-only, adapted, target-only, the original recipe, the plots.
 #
-#   bash scripts/train_p3.sh                                   # preset cpu, seed 0
-#   for seed in 2 1 0; do bash scripts/train_p3.sh --seed $seed --parts; done   # also parts of the adaptation alone
+#   bash scripts/train_p3.sh                                   # preset cpu, SVHN and USPS side by side
+#   bash scripts/train_p3.sh --target receipts                 # one target: any folder of digits/
 #   bash scripts/train_p3.sh --preset full --device cuda
-#   bash scripts/train_p3.sh --ladder                          # also p3_dann/ladder.py
-#   bash scripts/train_p3.sh --no-original --steps 2000        # other options go to p3_dann/train.py
+#   bash scripts/train_p3.sh --seed 1 --steps 2000             # other options go to p3_dann/train.py
 #
-# Also --data-root and --output; --list only shows the commands. Stopped, the same command goes on.
-source "$(dirname "${BASH_SOURCE[0]}")/python.sh"
+# Also --data-root and --output. Stopped, the same command goes on; what is done is not done again. The ladder of inputs
+# takes much longer and is made by p3_dann/ladder.py. A target without labels has no row of its own: use train.py.
+source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
-parts="joint_batchnorm adversarial adversarial_weak conditional both both_shared_augmentation unaligned refined"
+target=""
+for place in ${options[@]+"${!options[@]}"}; do
+    [[ ${options[place]} != --target ]] || target="${options[place + 1]:-}"
+    [[ ${options[place]} != --target=* ]] || target="${options[place]#*=}"
+done
+if [[ -z $target ]]; then
+    both=(bash "$0" --preset "$preset" --data-root "$data_root" --seed "$seed" --device "$device")
+    both+=($list ${output:+--output "$output"} ${options[@]+"${options[@]}"})
+    exec "$python" "$root/scripts/side_by_side.py" "${both[@]}" --target svhn -- "${both[@]}" --target usps
+fi
 
-commands() { # of one target
-    cat <<COMMANDS
-p3_dann/train.py --target $1 --mode source
-p3_dann/train.py --target $1 --mode dann
-p3_dann/train.py --target $1 --mode target
-unless sample unless --no-original: p3_dann/train.py --target $1 --mode source --preset original
-unless sample unless --no-original: p3_dann/train.py --target $1 --mode dann --preset original
-$(printf "if --parts unless sample: p3_dann/train.py --target $1 --mode dann --preset %s\n" $parts)
-
-COMMANDS
-}
-last() {
-    cat <<COMMANDS
-wait
-p3_dann/tsne.py --modes dann source
-if --ladder: p3_dann/ladder.py
-COMMANDS
-}
-exec "$python" "$root/scripts/launch.py" "$0" cpu "$@" < <(commands svhn && commands usps && last)
+for mode in source dann target; do
+    run p3_dann/train.py --mode $mode --preset "$preset" --data-root "$data_root" "${options[@]}"
+done
+if [[ $preset != sample ]]; then
+    for mode in source dann; do
+        run p3_dann/train.py --mode $mode --preset original --data-root "$data_root" "${options[@]}"
+    done
+    run p3_dann/tsne.py --target "$target" --preset original --data-root "$data_root"
+fi
+run p3_dann/tsne.py --target "$target" --preset "$preset" --modes dann source --data-root "$data_root"

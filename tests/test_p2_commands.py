@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,13 +24,18 @@ from common.files import sha256
 from common.frechet import frechet_distance
 from common.paths import ROOT, workspace
 from common.pictures import save_image
+from common.report import Page
 from common.results import read_results
+from common.run import Job, Run
 from common.weights import load_weights, save_weights
-from p2_diffusion import classifier, evaluate, figures, inference, report, sweep, train
-from p2_diffusion.classifier import judge_images, load_judge, random_affine
-from p2_diffusion.inference import generate, load_model
-from p2_diffusion.presets import PRESETS
-from p2_diffusion.samplers import SamplerConfig
+from p2_diffusion import evaluate, figures, inference, report, sweep, train, train_judge
+from p2_diffusion.build import KIND, build_model, load_model
+from p2_diffusion.inference import generate
+from p2_diffusion.judge import NUM_FEATURES, judge_images, load_judge
+from p2_diffusion.presets import PRESETS, SWEEP_PRESETS, default_sampling
+from p2_diffusion.samplers import SAMPLERS, Sampler, SamplerConfig
+from p2_diffusion.train_judge import random_affine
+from tests.test_p2_diffusion import heun
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 TIMESTEPS = 6
@@ -38,15 +44,16 @@ TINY = replace(
     initial_weights="",
     channel_mults=(1, 1),
     attention_levels=(),
-    timesteps=TIMESTEPS,
-    steps=4,
+    timesteps=3,
+    steps=3,
     batch_size=8,
     warmup_steps=1,
-    log_every=2,
-    sample_every=4,
+    log_every=1,
+    sample_every=3,
     dropout=0.1,
 )
 SIZE = ("--channel-mults", 1, 1, "--attention-levels", "--timesteps", TIMESTEPS, "--batch-size", 8)
+SCHEDULE = ("--initial-weights", "", *SIZE, "--steps", 4, "--log-every", 2)
 CPU = torch.device("cpu")
 
 
@@ -60,17 +67,26 @@ def call(main: Callable[[], None], *arguments: object) -> None:
         sys.argv = before
 
 
+def places(data_root: Path, output: Path) -> tuple[object, ...]:
+    return ("--data-root", data_root, "--output", output, "--device", "cpu", "--preset", "sample")
+
+
+def sweep_arguments(output: Path) -> tuple[object, ...]:
+    """Ten pictures a setting, with the networks of ``trained``."""
+    files = ("--checkpoint", weights_of(output), "--judge", judge_of(output))
+    few = ("--num-per-digit", 1, "--steps", 2, 3, "--guidance-scales", 1, 2, "--all-steps")
+    return (*files, *few, "--guidance-intervals", "0-1", "0.2-0.6")
+
+
 @pytest.fixture(scope="module")
 def trained(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny judge, a tiny U-Net, their sweep and figures; returns the folder given as --output."""
     output = tmp_path_factory.mktemp("p2")
-    places = ("--data-root", data_root, "--output", output, "--device", "cpu", "--preset", "sample")
-    call(classifier.main, *places, "--epochs", 2, "--batch-size", 16, "--log-every", 1)
-    call(train.main, *places, "--initial-weights", "", *SIZE, "--steps", 4, "--log-every", 2, "--sample-every", 4)
-    weights, judge = weights_of(output), judge_of(output)
-    few = ("--num-per-digit", 1, "--steps", 2, 3, "--guidance-scales", 1, 2)
-    call(sweep.main, *places, "--checkpoint", weights, "--judge", judge, *few, "--ancestral")
-    call(figures.main, "--model", "sample", "--output", output, "--device", "cpu", "--checkpoint", weights)
+    call(train_judge.main, *places(data_root, output), "--epochs", 2, "--batch-size", 16, "--log-every", 1)
+    call(train.main, *places(data_root, output), *SCHEDULE)
+    call(sweep.main, *places(data_root, output), *sweep_arguments(output))
+    drawn = ("--model", "sample", "--checkpoint", weights_of(output), "--guidance-scale", 1)
+    call(figures.main, *drawn, "--output", output, "--device", "cpu")
     return output
 
 
@@ -82,31 +98,22 @@ def judge_of(output: Path) -> Path:
     return output / "runs" / "sample" / "p2_judge_seed0" / "weights.safetensors"
 
 
-def assert_one_clear_line(done: subprocess.CompletedProcess[str], *fragments: str) -> None:
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-    for fragment in fragments:
-        assert fragment in done.stderr
-
-
 # Training
 
 
-def train_in(folder: Path, data_root: Path, max_seconds: float | None) -> train.Run:
-    arguments = argparse.Namespace(data_root=data_root, seed=3, fresh=False, tensorboard=False, max_seconds=max_seconds)
-    return train.train(
-        TINY, asdict(TINY) | {"seed": 3, "preset": "tiny", "dataset": "test"}, None, folder, arguments, World(0, 1, CPU)
-    )[0]
+def train_in(folder: Path, data_root: Path, config: train.TrainConfig = TINY, max_seconds: float | None = None) -> Run:
+    described = json.loads(json.dumps(asdict(config) | {"seed": 3, "preset": "sample", "dataset": "test"}))
+    space = workspace("sample", folder)
+    job = Job("p2", "train/tiny/seed3", KIND, described, space, folder, max_seconds=max_seconds)
+    return train.train(job, config, World(0, 1, CPU), *load_digits(data_root, "mnistm", "train"))
 
 
 def test_training_stopped_after_every_step_ends_the_same(data_root: Path, tmp_path: Path) -> None:
-    whole = train_in(tmp_path / "whole", data_root, None)
-    starts = 0
-    while starts < 10:
-        parts = train_in(tmp_path / "parts", data_root, 1e-9)
+    whole = train_in(tmp_path / "whole", data_root)
+    starts, parts = 0, None
+    while starts < 10 and not (parts and parts.is_complete):
+        parts = train_in(tmp_path / "parts", data_root, max_seconds=1e-9)
         starts += 1
-        if parts.step == TINY.steps:
-            break
     assert starts == TINY.steps
     for name, tensor in whole.weights().items():
         assert torch.equal(tensor, parts.weights()[name]), name
@@ -115,18 +122,33 @@ def test_training_stopped_after_every_step_ends_the_same(data_root: Path, tmp_pa
     assert whole.rows[-1]["step"] == TINY.steps - 1
     assert any(key.startswith("loss_level_") for key in whole.rows[-1])
 
+    state = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)["state"]
+    tail = "tail.2.weight"  # starts at zero
+    assert state["model"][tail].abs().sum() > state["ema"]["model"][tail].abs().sum() > 0
+
+
+def test_compiled_training_has_the_loss_of_the_uncompiled_one_and_resumes(data_root: Path, tmp_path: Path) -> None:
+    # Without dropout, whose compiled form draws other numbers.
+    plain = replace(TINY, channel_mults=(1,), dropout=0.0, steps=2, log_every=1, sample_every=100)
+    compiled = replace(plain, compile=True)
+    expected = train_in(tmp_path / "plain", data_root, plain).rows
+    stopped = train_in(tmp_path / "compiled", data_root, compiled, max_seconds=1e-9)
+    assert stopped.step == 1 and not stopped.is_complete
+    found = train_in(tmp_path / "compiled", data_root, compiled)
+    assert found.is_complete and len(found.rows) == 2
+    for row, other in zip(expected, found.rows, strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-3)
+
 
 def test_training_goes_on_from_given_weights(trained: Path, data_root: Path, tmp_path: Path) -> None:
     start = weights_of(trained)
-    places = ("--data-root", data_root, "--output", tmp_path, "--device", "cpu", "--preset", "sample")
     still = ("--steps", 1, "--learning-rate", 1e-12, "--log-every", 1)
-    call(train.main, *places, *SIZE, *still, "--initial-weights", start)
-    before, after = (load_weights(path, train.KIND)[0] for path in (start, weights_of(tmp_path)))
+    call(train.main, *places(data_root, tmp_path), *SIZE, *still, "--initial-weights", start)
+    before, after = (load_weights(path, KIND)[0] for path in (start, weights_of(tmp_path)))
     assert all(torch.allclose(after[name], tensor, atol=1e-6) for name, tensor in before.items())
     record = read_results(tmp_path / "results", "p2")["train/sample/seed0"]
     assert record["initial_sha256"] == sha256(start)
     assert record["initial_dataset"] == "MNIST-M-like (sample)"
-    assert "trained on MNIST-M-like (sample)" in report.render(workspace("sample", tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -136,21 +158,13 @@ def test_training_goes_on_from_given_weights(trained: Path, data_root: Path, tmp
         (("--initial-weights", "p2_classifier.safetensors"), "not p2_diffusion/unet"),
         (("--channels", "64"), "does not fit UNet"),
         (("--prediction", "epsilon"), "trained with prediction v, asked for epsilon"),
+        (("--channel-mults", "1", "2", "2", "2"), "28 halves only twice"),
     ],
 )
-def test_weights_that_cannot_begin_a_training(
-    options: tuple[str, ...], fragment: str, data_root: Path, tmp_path: Path, run_command: Command
-) -> None:
-    places = ("--data-root", data_root, "--output", tmp_path, "--preset", "sample")
-    assert_one_clear_line(run_command("p2_diffusion/train.py", *places, *options), fragment)
+def test_trainings_that_cannot_begin(options: tuple[str, ...], fragment: str, data_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(fragment)):
+        call(train.main, *places(data_root, tmp_path), *options)
     assert not list(tmp_path.rglob("*.safetensors"))
-
-
-def test_training_moves_the_weights_and_the_average_lags_behind(data_root: Path, tmp_path: Path) -> None:
-    train_in(tmp_path / "run", data_root, None)
-    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["state"]
-    tail = "tail.2.weight"  # starts at zero
-    assert state["model"][tail].abs().sum() > state["ema"]["model"][tail].abs().sum() > 0
 
 
 def test_loss_levels_split_the_time_steps_evenly() -> None:
@@ -168,13 +182,16 @@ def test_learning_rate_warms_up_and_decays() -> None:
     assert factors[-1] == pytest.approx(0.01, abs=0.011)
 
 
-def test_training_is_recorded_with_its_recipe(trained: Path) -> None:
-    run = read_results(trained / "results", "p2")["train/sample/seed0"]
+def test_training_is_recorded_with_its_recipe_and_only_once(trained: Path, data_root: Path) -> None:
+    path = trained / "results" / "p2.json"
+    before = path.read_bytes()
+    run = json.loads(before)["train/sample/seed0"]
     assert run["timesteps"] == TIMESTEPS and run["channel_mults"] == [1, 1]
     assert run["dataset"] == "MNIST-M-like (sample)" and run["train_images"] == 96
-    assert run["parameters"] == sum(
-        tensor.numel() for tensor in load_weights(weights_of(trained), train.KIND)[0].values()
-    )
+    assert run["parameters"] == sum(tensor.numel() for tensor in load_weights(weights_of(trained), KIND)[0].values())
+    call(train.main, *places(data_root, trained), *SCHEDULE)
+    call(train_judge.main, *places(data_root, trained), "--epochs", 2, "--batch-size", 16, "--log-every", 1)
+    assert path.read_bytes() == before
 
 
 # The judge
@@ -184,7 +201,7 @@ def test_judge_learns_from_the_sample_set(trained: Path, data_root: Path) -> Non
     judge = load_judge(judge_of(trained), CPU)
     images, _ = load_digits(data_root, "mnistm", "val")
     digits, features = judge_images(judge, images)
-    assert digits.shape == (32,) and features.shape == (32, classifier.NUM_FEATURES)
+    assert digits.shape == (32,) and features.shape == (32, NUM_FEATURES)
     in_parts = judge_images(judge, images, batch_size=5)
     assert torch.equal(digits, in_parts[0])
     torch.testing.assert_close(features, in_parts[1], atol=1e-5, rtol=1e-4)
@@ -227,9 +244,12 @@ def test_frechet_distance_closed_forms(count: int) -> None:
 
 def test_inference_by_contract_and_byte_for_byte(trained: Path, tmp_path: Path) -> None:
     arguments = ("--checkpoint", weights_of(trained), "--num-per-digit", 2, "--steps", 3, "--device", "cpu")
+    (tmp_path / "a").mkdir()
+    for name in (".DS_Store", ".gitkeep"):
+        (tmp_path / "a" / name).touch()
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
         call(inference.main, tmp_path / folder, *arguments, "--seed", seed, "--sampler", "ddpm")
-    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    names = sorted(path.name for path in (tmp_path / "a").glob("*.png"))
     assert names == sorted(f"{digit}_{number:03d}.png" for digit in range(10) for number in (1, 2))
     contents = {folder: [(tmp_path / folder / name).read_bytes() for name in names] for folder in "abc"}
     assert contents["a"] == contents["b"] != contents["c"]
@@ -238,7 +258,7 @@ def test_inference_by_contract_and_byte_for_byte(trained: Path, tmp_path: Path) 
 
 
 def test_batches_of_another_size_draw_the_same_pictures(trained: Path) -> None:
-    model, diffusion = load_model(weights_of(trained), CPU)
+    model, diffusion, _ = load_model(weights_of(trained), CPU)
     config = SamplerConfig("ddim", 3, 2.0)
     together, parts = (generate(model, diffusion, [0, 3, 3, 9], config, 0, size) for size in (4, 1))
     assert together.shape == (4, 3, 28, 28) and together.dtype == torch.uint8
@@ -252,6 +272,8 @@ def test_batches_of_another_size_draw_the_same_pictures(trained: Path) -> None:
         (("--steps", "0"), ("--steps 0",)),
         (("--digits", "3", "10"), ("--digits 10", "0-9")),
         (("--digits", "3", "3"), ("every digit once",)),
+        (("--guidance-interval", "0.8", "0.2"), ("--guidance-interval 0.8 0.2",)),
+        (("--eta", "0.5", "--sampler", "dpmpp"), ("--eta 0.5", "dpmpp")),
         (("--checkpoint", "nowhere.safetensors"), ("nowhere.safetensors", "no such weights")),
     ],
 )
@@ -262,26 +284,68 @@ def test_inference_errors(trained: Path, tmp_path: Path, options: tuple[str, ...
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_that_is_not_shipped_is_named_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--model huge: .*\bcpu\b"):
+        call(inference.main, tmp_path / "out", "--model", "huge")
+
+
 def test_inference_never_writes_into_a_folder_with_content(run_command: Command, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
-    arguments = ("--checkpoint", weights_of(trained), "--num-per-digit", 1)
-    done = run_command("p2_diffusion/inference.py", "full", *arguments)
-    assert_one_clear_line(done, "full", "not empty")
+    done = run_command("p2_diffusion/inference.py", "full", "--checkpoint", weights_of(trained), "--num-per-digit", 1)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: full: ") and done.stderr.count("\n") == 1, done.stderr
     assert sorted(path.name for path in (tmp_path / "full").iterdir()) == ["mine.txt"]
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="file: is a file"):
-        call(inference.main, tmp_path / "file", *arguments)
 
 
 def test_weights_of_another_model_or_width_are_refused(trained: Path, tmp_path: Path) -> None:
-    state, config = load_weights(weights_of(trained), train.KIND)
+    state, config = load_weights(weights_of(trained), KIND)
     save_weights(tmp_path / "gan.safetensors", state, "p1_gan/A", config)
-    save_weights(tmp_path / "longer.safetensors", state, train.KIND, config | {"timesteps": 200})
+    save_weights(tmp_path / "longer.safetensors", state, KIND, config | {"timesteps": 200})
     with pytest.raises(UserError, match="holds p1_gan/A, not p2_diffusion/unet"):
         load_model(tmp_path / "gan.safetensors", CPU)
     with pytest.raises(UserError, match=r"longer.safetensors: does not fit UNet.*time_embedding"):
         load_model(tmp_path / "longer.safetensors", CPU)
+
+
+def test_a_network_that_saw_every_label_is_sampled_without_guidance(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Wider than a channel a group, whose norm would take away what the label adds, and random, so that it shows.
+    config = asdict(TINY) | {"preset": "sample", "channel_mults": (1, 2), "label_dropout": 0.0}
+    state = {name: torch.randn(tensor.shape) * 0.2 for name, tensor in build_model(config).state_dict().items()}
+    path = tmp_path / "no_null.safetensors"
+    save_weights(path, state, KIND, config)
+    few = ("--checkpoint", path, "--num-per-digit", 1, "--steps", 2, "--device", "cpu")
+    notes = {}
+    for folder, options in (
+        ("unset", ()),
+        ("none", ("--guidance-scale", 1)),
+        ("asked", ("--guidance-scale", 2)),
+    ):
+        call(inference.main, tmp_path / folder, *few, *options)
+        notes[folder] = capsys.readouterr().err.count("--guidance-scale")
+    assert notes == {"unset": 1, "none": 0, "asked": 0}
+    pictures = {
+        folder: [path.read_bytes() for path in sorted((tmp_path / folder).iterdir())]
+        for folder in ("unset", "none", "asked")
+    }
+    assert pictures["unset"] == pictures["none"] != pictures["asked"]
+
+
+def test_a_new_sampler_is_one_entry_of_the_table(
+    trained: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SAMPLERS, "heun", Sampler("Heun, brand new", heun, steps=10))
+    output = shutil.copytree(trained, tmp_path / "output")
+    few = ("--checkpoint", weights_of(trained), "--num-per-digit", 1, "--device", "cpu")
+    call(inference.main, tmp_path / "digits", *few, "--sampler", "heun", "--guidance-scale", 1)
+    assert len(list((tmp_path / "digits").iterdir())) == 10
+    call(sweep.main, *places(data_root, output), *sweep_arguments(output))
+    entries = read_results(output / "results", "p2")
+    assert entries["sweep/sample/heun-3-w1"]["passes"] == 2 * 3 - 1
+    assert entries["sweep/sample/heun-3-w2"]["passes"] == 2 * (2 * 3 - 1)
+    assert "Heun, brand new" in render(output)
 
 
 # Evaluation, sweep, figures, report
@@ -291,9 +355,9 @@ def test_evaluation_of_real_pictures_finds_the_judges_accuracy(trained: Path, da
     images, labels = load_digits(data_root, "mnistm", "val")
     for number, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
         save_image(image, tmp_path / "real" / f"{label}_{number:03d}.png")
-    places = ("--judge", judge_of(trained), "--data-root", data_root, "--output", tmp_path / "out")
-    call(evaluate.main, tmp_path / "real", *places, "--name", "val")
-    measured = read_results(tmp_path / "out" / "results", "p2")["evaluate/val"]
+    where = ("--judge", judge_of(trained), "--data-root", data_root, "--output", tmp_path / "out")
+    call(evaluate.main, tmp_path / "real", *where)
+    measured = read_results(tmp_path / "out" / "results", "p2")["evaluate/folder/real"]
     judge = read_results(trained / "results", "p2")["judge/sample/seed0"]
     assert measured["accuracy"] == judge["accuracy"]
     assert measured["per_digit"] == judge["per_digit"]
@@ -302,28 +366,80 @@ def test_evaluation_of_real_pictures_finds_the_judges_accuracy(trained: Path, da
 
     shutil.copy(tmp_path / "real" / next(iter(os.listdir(tmp_path / "real"))), tmp_path / "real" / "seven.png")
     with pytest.raises(UserError, match=r"seven.png: the name must tell the digit, like 7_001.png"):
-        call(evaluate.main, tmp_path / "real", *places)
+        call(evaluate.main, tmp_path / "real", *where)
 
 
-def test_sweep_measures_every_setting_once_and_skips_what_is_known(
+def test_evaluation_draws_what_inference_draws_and_measures_it_once(
+    trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--judge", judge_of(trained), "--data-root", data_root, "--output", tmp_path)
+    drawn = ("--checkpoint", weights_of(trained), "--num-per-digit", 2, "--steps", 2)
+    call(inference.main, tmp_path / "folder", *drawn)
+    call(evaluate.main, tmp_path / "folder", *where)
+    call(evaluate.main, *drawn, *where)
+    entries = read_results(tmp_path / "results", "p2")
+    of_folder, of_weights = entries["evaluate/folder/folder"], entries["evaluate/sample"]
+    assert all(of_weights[name] == of_folder[name] for name in ("images", "accuracy", "per_digit", "frechet"))
+    capsys.readouterr()
+    call(evaluate.main, *drawn, *where)
+    assert "measured before" in capsys.readouterr().out
+
+
+def test_one_picture_has_no_distance(trained: Path, data_root: Path, tmp_path: Path) -> None:
+    save_image(torch.zeros(3, 28, 28, dtype=torch.uint8), tmp_path / "one" / "7_001.png")
+    with pytest.raises(UserError, match=r"one: .*at least two"):
+        call(evaluate.main, tmp_path / "one", "--judge", judge_of(trained), "--data-root", data_root)
+
+    source, own = data_root / "digits" / "mnistm", tmp_path / "own" / "digits" / "mnistm"
+    shutil.copytree(source / "data", own / "data")
+    shutil.copy(source / "train.csv", own)
+    (own / "val.csv").write_text("\n".join((source / "val.csv").read_text().splitlines()[:2]))
+    with pytest.raises(UserError, match=r"val.csv: .*at least two"):
+        evaluate.Evaluator(load_judge(judge_of(trained), CPU), tmp_path / "own")
+
+
+def test_sweep_measures_every_setting_once_and_counts_its_passes(
     trained: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = read_results(trained / "results", "p2")
-    keys = {key.removeprefix("sweep/sample/") for key in before if key.startswith("sweep/")}
-    pairs = {(sampler, steps) for sampler in ("ddim", "dpmpp") for steps in (2, 3)}
-    ancestral = f"ddpm-{TIMESTEPS}-w2"
-    assert keys == {f"{sampler}-{steps}-w2" for sampler, steps in pairs} | {
-        ancestral,
-        f"{SamplerConfig().sampler}-{TIMESTEPS}-w1",
-        f"{SamplerConfig().sampler}-{TIMESTEPS}-w2",
-    }
+    passes = {key.removeprefix("sweep/sample/"): e["passes"] for key, e in before.items() if key.startswith("sweep/")}
+    # Two time steps of T = 6 are 5, 0; three are 5, 2, 0 and, denser near 0, 5, 1, 0. 0.2 T to 0.6 T is 1.2 to 3.6.
+    default = default_sampling(read_results(trained / "results", "p2")["train/sample/seed0"])
+    expected = {sweep.key_of("sample", default).removeprefix("sweep/sample/"): 2 * TIMESTEPS, "ddpm-6-w2": 12}
+    for sampler in ("ddim", "dpmpp"):
+        expected |= {f"{sampler}-{steps}-w1": steps for steps in (2, 3)}
+        expected |= {f"{sampler}-{steps}-w2": 2 * steps for steps in (2, 3)}
+        expected |= {f"{sampler}-2-w2-0.2to0.6": 2, f"{sampler}-3-w2-0.2to0.6": 4 if sampler == "ddim" else 3}
+    assert passes == expected
     assert (trained / "images" / "P2" / "sampler_sweep_sample.png").is_file()
-    places = ("--data-root", data_root, "--output", trained, "--device", "cpu", "--preset", "sample")
-    weights = ("--checkpoint", weights_of(trained), "--judge", judge_of(trained))
-    few = ("--num-per-digit", 1, "--steps", 2, 3, "--guidance-scales", 1, 2, "--ancestral")
-    call(sweep.main, *places, *weights, *few)
+    call(sweep.main, *places(data_root, trained), *sweep_arguments(trained))
     assert read_results(trained / "results", "p2") == before
-    assert len([line for line in capsys.readouterr().out.splitlines() if line.startswith("sweep/")]) == len(keys)
+    printed = capsys.readouterr().out.splitlines()
+    assert len([line for line in printed if line.startswith("sweep/")]) == len(passes)
+
+
+def test_sweep_of_a_network_without_null_label_has_no_guidance() -> None:
+    trained = asdict(TINY) | {"preset": "sample", "label_dropout": 0.0}
+    found = sweep.settings(SWEEP_PRESETS["full"], default_sampling(trained), TIMESTEPS)
+    assert found and {setting.guidance_scale for setting in found} == {1.0}
+    with pytest.raises(UserError, match=r"--guidance-intervals 0\.8-0\.2"):
+        sweep.settings(replace(SWEEP_PRESETS["cpu"], guidance_intervals=("0.8-0.2",)), default_sampling(trained), 6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "chosen"),
+    [
+        ([(0.990, 8.0, 40), (0.988, 8.8, 20), (0.990, 8.9, 10)], 1),  # the last is too far, by distance
+        ([(0.990, 8.0, 40), (0.987, 8.0, 20)], 0),  # the last is too far, by accuracy
+        ([(0.990, 8.5, 20), (0.990, 8.0, 20)], 1),
+        ([(0.990, 9.0, 40), (0.900, 8.0, 20)], None),
+    ],
+)
+def test_the_rule_takes_the_fastest_setting_near_the_best(
+    settings: list[tuple[float, float, int]], chosen: int | None
+) -> None:
+    entries = [dict(zip(("accuracy", "frechet", "passes"), setting, strict=True)) for setting in settings]
+    assert sweep.choose(entries) == (None if chosen is None else entries[chosen])
 
 
 def test_drawing_alone_or_in_a_batch_is_the_same(trained: Path) -> None:
@@ -331,73 +447,64 @@ def test_drawing_alone_or_in_a_batch_is_the_same(trained: Path) -> None:
     assert measured["largest_difference"] < 1e-4 < measured["another_noise"]
 
 
-def test_a_finished_training_keeps_its_record(trained: Path, data_root: Path) -> None:
-    path = trained / "results" / "p2.json"
-    before = path.read_bytes()
-    places = ("--data-root", data_root, "--output", trained, "--device", "cpu", "--preset", "sample")
-    call(train.main, *places, "--initial-weights", "", *SIZE, "--steps", 4, "--log-every", 2, "--sample-every", 4)
-    assert path.read_bytes() == before
-
-
-def test_strip_shows_the_first_zero_of_the_grid(trained: Path) -> None:
-    model, diffusion = load_model(weights_of(trained), CPU)
-    images, frames = figures.draw_grid(model, diffusion, SamplerConfig("ddpm", TIMESTEPS, 2.0), seed=0)
-    assert sorted(frames) == [0, 1, 2, 4, 5, 6]
-    assert torch.equal(frames[TIMESTEPS], images[0])
-    grid = np.asarray(Image.open(trained / "images" / "P2" / "diffusion_grid.png"))
+def test_figures_show_one_run_of_the_sampler(trained: Path, tmp_path: Path) -> None:
+    model, diffusion, _ = load_model(weights_of(trained), CPU)
+    images, moments = figures.draw_grid(model, diffusion, SamplerConfig("ddpm", TIMESTEPS), seed=0)
+    assert sorted(moments) == [*range(TIMESTEPS + 1)]
+    assert torch.equal(moments[TIMESTEPS], images[::10])
+    folder = trained / "images" / "P2"
+    grid = np.asarray(Image.open(folder / "diffusion_grid.png"))
     assert grid.shape == (10 * (56 + 2) + 2, 10 * (56 + 2) + 2, 3)
     assert np.array_equal(grid[2:58:2, 2:58:2], images[0].permute(1, 2, 0).numpy())
-    assert (trained / "images" / "P2" / "diffusion_grid_time.png").is_file()
+
+    strip = np.asarray(Image.open(folder / "diffusion_grid_time.png"))
+    picture = images[0].permute(1, 2, 0).numpy()
+    scale, padding = figures.STRIP_SCALE, 8
+    last = strip[-28 * scale - padding : -padding : scale, -28 * scale - padding : -padding : scale]
+    assert np.array_equal(last, picture)  # so nothing but its frame lies below
+
+    figures.save_animation(moments, tmp_path / "again.gif")
+    assert (folder / "reverse.gif").read_bytes() == (tmp_path / "again.gif").read_bytes()
+    assert Image.open(folder / "reverse.gif").n_frames == TIMESTEPS + 1
 
 
-def test_strip_of_a_fast_sampler_counts_time_steps(trained: Path) -> None:
-    model, diffusion = load_model(weights_of(trained), CPU)
-    images, frames = figures.draw_grid(model, diffusion, SamplerConfig("ddim", 3, 2.0), seed=0)
-    assert sorted(frames) == [0, 3, 5, 6]  # T - 1 less the time steps 5, 2 and 0 of the three passes, and T
-    assert torch.equal(frames[TIMESTEPS], images[0])
+def test_an_animation_of_noise_stays_small(tmp_path: Path) -> None:
+    """Noise is what compresses worst: no run of the sampler makes a larger file."""
+    moments = {k: torch.randint(0, 256, (10, 3, 28, 28), dtype=torch.uint8) for k in range(201)}
+    figures.save_animation(moments, tmp_path / "noise.gif")
+    assert Image.open(tmp_path / "noise.gif").n_frames == figures.GIF_FRAMES
+    assert (tmp_path / "noise.gif").stat().st_size < 1_000_000
 
 
-def test_report_says_what_is_measured_and_what_is_not(trained: Path, tmp_path: Path) -> None:
-    space = workspace("sample", trained)
-    text = report.render(space)
-    assert text == report.render(space)
-    assert text.startswith("## Problem 2")
-    assert "33,293,187 parameters" in text and "MNIST-M-like (sample)" in text
-    assert "images/P2/diffusion_grid.png" in text and "images/P2/sampler_sweep_sample.png" in text
-    assert "no folder of generated pictures is evaluated yet" in text
-    assert "Not run: this compares presets `cpu` and `full`" in text
-    nothing = report.render(workspace("sample", tmp_path))
-    assert "no training is recorded yet" in nothing and "diffusion_grid.png: not made" in nothing
-    assert report.readme_table(space) == "*Not run.*\n"
+def test_moments_of_a_fast_sampler_count_time_steps(trained: Path) -> None:
+    model, diffusion, _ = load_model(weights_of(trained), CPU)
+    images, moments = figures.draw_grid(model, diffusion, SamplerConfig("ddim", 3), seed=0)
+    assert sorted(moments) == [0, 3, 5, 6]  # T - 1 less the time steps 5, 2 and 0, and T
+    assert torch.equal(moments[TIMESTEPS], images[::10])
+    assert sorted(figures.evenly(dict.fromkeys(range(201)), 6)) == [0, 40, 80, 120, 160, 200]
 
 
-# The script
+def render(output: Path) -> str:
+    space = workspace("sample", output)
+    page = Page(ROOT / "p2_diffusion/report.md", read_results(space.results, "p2"), space)
+    return page.render(report.parts(page))
 
 
-def test_script_runs_every_part_once(tmp_path: Path) -> None:
-    runs = tmp_path / "out" / "runs" / "cpu"
+def test_report_has_what_was_measured_and_no_more(trained: Path, tmp_path: Path) -> None:
+    text, nothing = render(trained), render(tmp_path)
+    assert text == render(trained)
+    results = read_results(trained / "results", "p2")
+    titles = [sampler.title for sampler in SAMPLERS.values()]
+    for value in ("MNIST-M-like (sample)", "images/P2/reverse.gif", "images/P2/sampler_sweep_sample.png", *titles):
+        assert value in text and value not in nothing.replace("*images/P2/reverse.gif: not made yet.*", "")
+    assert text.count("33,293,187 parameters") == nothing.count("33,293,187 parameters") > 0
+    assert report.MISSING in nothing
+    assert f"{results['train/sample/seed0']['parameters']:,}" in text
+    assert report.readme_table(results).count("\n") == 1  # nothing was evaluated
 
-    def commands() -> list[list[str]]:
-        done = subprocess.run(
-            ["bash", str(ROOT / "scripts/train_p2.sh"), "--output", str(tmp_path / "out"), "--seed=4", "--steps", "9"],
-            env={**os.environ, "PYTHON": "echo"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return [line.split() for line in done.stdout.splitlines() if line.startswith(str(ROOT))]
 
-    def names(lines: list[list[str]]) -> list[str]:
-        return [Path(line[0]).stem for line in lines]
-
-    assert names(commands()) == ["classifier", "train"]  # echo trains nothing, so there is nothing to draw with
-    for name in ("p2_judge_seed4", "p2_seed4"):
-        (runs / name).mkdir(parents=True)
-        (runs / name / "weights.safetensors").write_text("first")
-    lines = commands()
-    assert names(lines) == ["classifier", "train", "inference", "evaluate", "figures", "sweep"]
-    assert all(line[line.index("--seed") + 1] == "4" for line in lines)
-    assert ["--steps" in line for line in lines] == [name == "train" for name in names(lines)]
-    assert names(commands()) == ["classifier", "train", "sweep"]
-    (runs / "p2_seed4" / "weights.safetensors").write_text("second")
-    assert names(commands()) == ["classifier", "train", "inference", "evaluate", "figures", "sweep"]
+def test_committed_report_is_of_the_committed_results() -> None:
+    space = workspace("cpu")
+    page = Page(ROOT / "p2_diffusion/report.md", read_results(space.results, "p2"), space)
+    page.render(report.parts(page))
+    assert page.stale == []

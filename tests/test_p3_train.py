@@ -99,7 +99,18 @@ def test_every_mode_trains_evaluates_and_records(
 
 
 def test_every_option_of_the_adaptation_changes_the_weights(run_training: Train) -> None:
-    base = ("--grl-lambda-max", "0.5", "--consistency-warmup", "0", "--confidence", "1.2", "--ema-decay", "0")
+    base = (
+        "--grl-lambda-max",
+        "0.5",
+        "--consistency-warmup",
+        "0",
+        "--confidence",
+        "1.2",
+        "--ema-decay",
+        "0",
+        "--steps",
+        "3",
+    )
     plain = load_file(run_training("dann", "svhn", *base, name="plain") / "weights.safetensors")
     for option in (CDAN[4:6], CDAN[6:], ("--grl-lambda-max", "1"), ("--class-thresholds",), DIRT_T[:2]):
         changed = load_file(run_training("dann", "svhn", *base, *option, name=option[0]) / "weights.safetensors")
@@ -185,7 +196,7 @@ def test_validation_pictures_are_never_trained_on(data_root: Path, tmp_path: Pat
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(run_training: Train, tmp_path: Path, data_root: Path) -> None:
-    tiny = ("--preset", "sample", "--steps", "30", "--batch-size", "16", "--log-every", "1", "--device", "cpu")
+    tiny = ("--preset", "sample", "--steps", "16", "--batch-size", "16", "--log-every", "1", "--device", "cpu")
     whole = run_training("dann", "usps", name="whole", tiny=tiny)
     cut = tmp_path / "cut"
     command = [sys.executable, str(ROOT / "p3_dann/train.py"), "--mode", "dann", "--target", "usps", *tiny]

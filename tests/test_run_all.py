@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -14,57 +13,32 @@ from pathlib import Path
 import pytest
 
 from common.paths import ROOT
-from scripts.launch import read_commands
-from tests.in_process import call
 
 SCRIPTS = ("train_p1.sh", "train_p2.sh", "train_p3.sh", "run_all.sh")
+SIDE_BY_SIDE = [sys.executable, str(ROOT / "scripts/side_by_side.py")]
 
 
-def launch(listed: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts/launch.py"), "script", "cpu", *options]
-    return subprocess.run(command, input=listed, capture_output=True, text=True, env=os.environ | environment)
-
-
-def test_paragraphs_run_side_by_side_and_their_lines_in_order(tmp_path: Path) -> None:
-    # Each paragraph waits for what the other makes: one alone would never end.
-    wait = "bash -c 'until [[ -e {path} ]]; do sleep 0.01; done'"
-    first, second, last = (tmp_path / name for name in ("first", "second", "last"))
-    listed = f"touch {first}\n{wait.format(path=second)}\n\n{wait.format(path=first)}\ntouch {second}\n"
-    done = launch(listed + f"wait\ntest -e {first} -a -e {second}\ntouch {last}\n")
-    assert done.returncode == 0 and last.exists(), done.stderr
-
-
-def test_paragraphs_share_the_cores_unless_told_otherwise(tmp_path: Path) -> None:
-    listed = f"bash -c 'echo $OMP_NUM_THREADS >{tmp_path}/a'\n\nbash -c 'echo $OMP_NUM_THREADS >{tmp_path}/b'\n"
-    os.environ.pop("OMP_NUM_THREADS", None)
-    launch(listed)
+def test_commands_run_at_once_and_share_the_cores(tmp_path: Path) -> None:
+    # Each waits for what the other makes: one after the other they would never end.
+    one = 'echo "$OMP_NUM_THREADS" >{0}/{1}; until [[ -e {0}/{2} ]]; do sleep 0.01; done'
+    commands = ["bash", "-c", one.format(tmp_path, "a", "b"), "--", "bash", "-c", one.format(tmp_path, "b", "a")]
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     shared = max(1, len(os.sched_getaffinity(0)) // 2)
-    assert [(tmp_path / name).read_text().strip() for name in "ab"] == [str(shared)] * 2
-    launch(listed, OMP_NUM_THREADS="7")
-    assert [(tmp_path / name).read_text().strip() for name in "ab"] == ["7"] * 2
+    for given, expected in (({}, str(shared)), ({"OMP_NUM_THREADS": "7"}, "7")):
+        subprocess.run([*SIDE_BY_SIDE, *commands], check=True, env=environment | given, timeout=60)
+        assert [(tmp_path / name).read_text().strip() for name in "ab"] == [expected] * 2
 
 
-def test_a_command_that_fails_ends_its_paragraph_and_then_the_list(tmp_path: Path) -> None:
-    done = launch(
-        f"false\ntouch {tmp_path}/after\n\nsleep 0.1\ntouch {tmp_path}/beside\nwait\ntouch {tmp_path}/later\n"
-    )
-    assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["beside"]
-
-
-def test_commands_wait_for_weights_that_a_stopped_training_has_not_made(tmp_path: Path) -> None:
-    done = launch(f"touch {tmp_path}/first\ntouch {tmp_path}/weights.safetensors\ntouch {tmp_path}/last\n")
-    assert done.returncode == 0 and [path.name for path in tmp_path.iterdir()] == ["first"]
+def test_a_failure_is_passed_on_after_the_others_have_ended(tmp_path: Path) -> None:
+    done = subprocess.run([*SIDE_BY_SIDE, "bash", "-c", "exit 3", "--", "bash", "-c", f"sleep 0.2; touch {tmp_path}/b"])
+    assert done.returncode == 3 and (tmp_path / "b").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_reaches_every_command_and_starts_no_other(tmp_path: Path, number: int) -> None:
-    wait = "bash -c 'trap \"touch {0}; exit 1\" TERM; touch {0}.ready; while true; do sleep 0.01; done'"
-    listed = "\n\n".join(f"{wait.format(tmp_path / name)}\ntouch {tmp_path}/next" for name in ("a", "b"))
-    command = [sys.executable, str(ROOT / "scripts/launch.py"), "script", "cpu"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    process.stdin.write(listed)
-    process.stdin.close()
+def test_a_signal_reaches_every_command(tmp_path: Path, number: int) -> None:
+    wait = "trap 'touch {0}; exit 130' INT TERM; touch {0}.ready; while true; do sleep 0.01; done"
+    commands = ["bash", "-c", wait.format(tmp_path / "a"), "--", "bash", "-c", wait.format(tmp_path / "b")]
+    process = subprocess.Popen([*SIDE_BY_SIDE, *commands])
     while not all((tmp_path / f"{name}.ready").exists() for name in ("a", "b")):
         time.sleep(0.01)
     process.send_signal(number)
@@ -72,43 +46,9 @@ def test_a_signal_reaches_every_command_and_starts_no_other(tmp_path: Path, numb
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "a.ready", "b.ready"}
 
 
-def test_options_go_where_they_belong(tmp_path: Path) -> None:
-    listed = """if sample: a/train.py --mode dann
-unless sample unless --quick: p2_diffusion/inference.py {runs}/x --checkpoint {runs}/w.safetensors --seed {second_seed}
-if --more unless sample: a/evaluate.py --preset other
-b/train_judge.py"""
-
-    def read(*options: str) -> list[list[str]]:
-        ((commands,),) = read_commands(listed, options, "cpu")
-        assert all(command[0] == sys.executable for command in commands)
-        return [command[1:] for command in commands]
-
-    out, a, b = str(tmp_path), str(ROOT / "a"), str(ROOT / "b")
-    assert read("--quick", "--more", "--seed", "3", "--steps=5") == [
-        [f"{a}/evaluate.py", "--preset", "other", "--seed", "3"],
-        [f"{b}/train_judge.py", "--preset", "cpu", "--seed", "3"],
-    ]
-    assert read("--output", out, "--seed", "3", "--device", "cpu")[0] == [
-        str(ROOT / "p2_diffusion/inference.py"),
-        f"{out}/runs/cpu/x",
-        "--checkpoint",
-        f"{out}/runs/cpu/w.safetensors",
-        "--seed",
-        "4",
-        "--device",
-        "cpu",
-    ]
-    assert read("--preset", "sample", "--data-root", "d", "--more", "--steps", "5") == [
-        [f"{a}/train.py", "--mode", "dann", "--preset", "sample", "--data-root", "d", "--steps", "5"],
-        [f"{b}/train_judge.py", "--preset", "sample", "--data-root", "d"],
-    ]
-
-
-@pytest.mark.parametrize("options", [["--seed"], ["--seed", "x"], ["--run-dir", "x"], ["--method=B"]])
-def test_a_mistake_is_one_line_before_anything_is_made(options: list[str]) -> None:
-    done = subprocess.run(["bash", str(ROOT / "scripts/train_p1.sh"), *options], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stdout == ""
-    assert "error: " in done.stderr and options[0] in done.stderr and done.stderr.count("\n") == 1
+def test_an_option_without_its_value_is_one_line() -> None:
+    done = subprocess.run(["bash", str(ROOT / "scripts/train_p1.sh"), "--seed"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: --seed") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -117,18 +57,14 @@ def test_help_is_the_head_of_the_script(script: str) -> None:
     assert done.returncode == 0 and f"bash scripts/{script} " in done.stdout and "#!" not in done.stdout
 
 
-def test_what_a_script_lists_trains_to_the_plots_and_a_second_time_only_says_so(
-    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_data_set_is_trained_on_to_the_plots(data_root: Path, tmp_path: Path) -> None:
     command = ["bash", str(ROOT / "scripts/train_p3.sh"), "--preset", "sample", "--data-root", str(data_root)]
-    command += ["--output", str(tmp_path / "a folder"), "--steps", "2", "--batch-size", "16", "--device", "cpu"]
-    listed = subprocess.run([*command, "--list"], capture_output=True, text=True, check=True).stdout
-    commands = [shlex.split(line)[1:] for line in listed.splitlines()]
-    trainings = [words for words in commands if words[0].endswith("/train.py")]
-    for script, *options in [*commands, *trainings]:
-        assert call(str(Path(script).relative_to(ROOT)), *options) == 0, capsys.readouterr().err
-    assert capsys.readouterr().out.count("finished before") == len(trainings) == 6
-    assert len(list((tmp_path / "a folder/images/P3").glob("*.png"))) == 8
+    command += ["--output", str(tmp_path / "a folder"), "--steps", "2", "--batch-size", "16", "--target", "usps"]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.count("finished before") == 3
+    assert len(list((tmp_path / "a folder/images/P3").glob("*.png"))) == 4
 
 
 @pytest.fixture
@@ -150,12 +86,15 @@ def has_torch(environment: dict[str, str]) -> bool:
 
 @pytest.mark.skipif(has_torch(BARE), reason="the system's Python has torch")
 def test_an_environment_that_is_not_active_is_used_and_without_one_a_line_says_what_to_do(copy: Path) -> None:
-    command = ["bash", str(copy / "scripts/train_p3.sh"), "--help"]
+    command = ["bash", str(copy / "scripts/train_p3.sh"), "--target", "svhn", "--data-root", "nowhere"]
     done = subprocess.run(command, capture_output=True, text=True, env=BARE)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 2 and done.stderr.startswith("error: no Python with torch") and done.stderr.count("\n") == 1
+    )
     (copy / ".venv").symlink_to(sys.prefix)
+    shutil.copytree(ROOT / "p3_dann", copy / "p3_dann")
     done = subprocess.run(command, capture_output=True, text=True, env=BARE)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 2 and "error: nowhere" in done.stderr, done.stderr
 
 
 def test_a_half_made_environment_is_completed(copy: Path) -> None:
