@@ -75,6 +75,8 @@ def ours(problem: str, arguments: argparse.Namespace) -> float:
             printed_by(script, *options, "--max-seconds", seconds, "--output", folder, "--run-dir", run)
             done.append(json.loads((run / "timing.json").read_text()))
     short, long = done
+    if long["step"] == short["step"]:
+        raise UserError(f"--seconds {arguments.seconds}: a step of {problem} takes longer here; name more")
     return batch_size * (long["step"] - short["step"]) / (long["seconds"] - short["seconds"])
 
 

@@ -42,7 +42,9 @@ if [[ -n ${makes_environment:-} ]]; then source "$root/scripts/setup.sh"; fi
 # An environment that is active comes before .venv, any other Python after it.
 for python in "${PYTHON:-}" ${VIRTUAL_ENV:+python} ${CONDA_PREFIX:+python} \
     "$root/.venv/bin/python" "$root/.venv/Scripts/python.exe" python3 python ""; do
-    if "$python" -c 'import importlib.util as u; u.find_spec("torch.nn") or exit(1)' 2>/dev/null; then break; fi
+    if "$python" -c 'import importlib.util as u; s = u.find_spec("torch"); exit(not (s and s.origin))' 2>/dev/null; then
+        break
+    fi
 done
 if [[ -z $python ]]; then
     echo "error: no Python with torch; run bash scripts/run_all.sh, which makes .venv, or pip install -r requirements.txt" >&2

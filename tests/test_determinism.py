@@ -8,24 +8,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common.paths import ROOT, WEIGHTS
+from common.paths import ROOT
 from data.layout import PARTS
 from data.sample import make_sample
 from tests.conftest import TINY_COUNTS
+from tests.in_process import call
 
-# All in one process, since importing takes longer than what they do.
-PROGRAM = """
-import runpy, sys
-root, data, out = sys.argv[1:]
-for command in (
-    f"p3_dann/inference.py {data}/digits/usps/data {out}/pred.csv --target usps --device cpu",
-    f"p3_dann/tsne.py --checkpoint {root}/weights/p3_usps.safetensors --data-root {data} --output {out} --points 32 "
-    "--device cpu",
-    f"scripts/render_report.py --output {out}",
-):
-    sys.argv = command.split()
-    runpy.run_path(f"{root}/{sys.argv[0]}", run_name="__main__")
-"""
+COMMANDS = (
+    "p3_dann/inference.py {data}/digits/usps/data {out}/pred.csv --target usps --device cpu",
+    "p3_dann/tsne.py --target usps --data-root {data} --output {out} --points 32 --device cpu",
+    "scripts/render_report.py --output {out}",
+)
+
+
+def run(data: Path, out: Path) -> None:
+    for command in COMMANDS:
+        assert call(*command.format(data=data, out=out).split()) == 0, command
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -42,20 +40,16 @@ def assert_same(first: Path, second: Path) -> None:
 
 
 def test_predictions_plots_and_report_of_two_processes_are_the_same(data_root: Path, tmp_path: Path) -> None:
-    assert (WEIGHTS / "p3_usps.safetensors").is_file()
-    for number in ("1", "2"):
-        shutil.copytree(ROOT / "results", tmp_path / number / "results")
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(ROOT), str(data_root), str(tmp_path / number)],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": number},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
-    assert {"pred.csv", "report.md", "images/P3/DANN_class_TSNE_USPS.png"} <= contents(tmp_path / "1").keys()
-    assert_same(tmp_path / "1", tmp_path / "2")
+    here, there = tmp_path / "1", tmp_path / "2"
+    for out in (here, there):
+        shutil.copytree(ROOT / "results", out / "results")
+    run(data_root, here)
+    program = "import sys, tests.test_determinism as t; t.run(*map(t.Path, sys.argv[1:]))"
+    command = [sys.executable, "-c", program, str(data_root), str(there)]
+    # As many threads as here, and sets in another order.
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": "1"}, check=True, capture_output=True)
+    assert {"pred.csv", "report.md", "images/P3/DANN_class_TSNE_USPS.png"} <= contents(here).keys()
+    assert_same(here, there)
 
 
 def test_sample_set_is_the_same_whatever_the_workers(data_root: Path, tmp_path: Path) -> None:

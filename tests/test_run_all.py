@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from common.paths import ROOT
+from tests.in_process import call
 
 SCRIPTS = ("train_p1.sh", "train_p2.sh", "train_p3.sh", "run_all.sh")
 SIDE_BY_SIDE = [sys.executable, str(ROOT / "scripts/side_by_side.py")]
@@ -57,13 +59,17 @@ def test_help_is_the_head_of_the_script(script: str) -> None:
     assert done.returncode == 0 and f"bash scripts/{script} " in done.stdout and "#!" not in done.stdout
 
 
-def test_a_data_set_is_trained_on_to_the_plots(data_root: Path, tmp_path: Path) -> None:
+def test_what_a_script_lists_trains_to_the_plots_and_a_second_time_only_says_so(
+    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["bash", str(ROOT / "scripts/train_p3.sh"), "--preset", "sample", "--data-root", str(data_root)]
     command += ["--output", str(tmp_path / "a folder"), "--steps", "2", "--batch-size", "16", "--target", "usps"]
-    for _ in range(2):
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        assert done.returncode == 0, done.stderr
-    assert done.stdout.count("finished before") == 3
+    listed = subprocess.run([*command, "--list"], capture_output=True, text=True, check=True).stdout
+    commands = [shlex.split(line)[2:] for line in listed.splitlines() if line.startswith("== python ")]
+    trainings = [words for words in commands if words[0].endswith("/train.py")]
+    for script, *options in [*commands, *trainings]:
+        assert call(script, *options) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out.count("finished before") == len(trainings) == 3
     assert len(list((tmp_path / "a folder/images/P3").glob("*.png"))) == 4
 
 
