@@ -23,7 +23,7 @@ def record(results: Path, problem: str, key: str, values: dict[str, Any], device
     Args:
         results: the results folder of the workspace.
         problem: ``p1``, ``p2``, ``p3`` or ``benchmarks``.
-        key: what was measured, e.g. ``train/B/seed0``; the same command always uses the same key.
+        key: what was measured, e.g. ``train/B/cpu/seed0``; the same command always uses the same key.
         values: the measurement and its circumstances (dataset, counts, preset, seed, steps, seconds).
         device: where it was measured; hardware and library versions are added.
     """

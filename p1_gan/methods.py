@@ -25,7 +25,7 @@ class Method:
         title: what the report calls it.
         generator: built with the width of the preset.
         discriminator: the same.
-        presets: by name; ``cpu`` must be one of them.
+        presets: by name; ``cpu`` must be one of them. scripts/train_p1.sh names the methods of the report.
     """
 
     title: str

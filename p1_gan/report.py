@@ -135,7 +135,8 @@ def measures_table(results: Results, preset: str, columns: Mapping[str, tuple[st
 
 def settings_table(results: Results, preset: str) -> str:
     """Return the settings that are not the same in all methods, of the trainings or, before them, of the presets."""
-    used = {name: training(results, name, preset) or asdict(method.presets[preset]) for name, method in METHODS.items()}
+    planned = {name: method.presets.get(preset) for name, method in METHODS.items()}
+    used = {name: training(results, name, preset) or (asdict(plan) if plan else {}) for name, plan in planned.items()}
     rows = [["networks", *(f"{m.generator.__name__}, {m.discriminator.__name__}" for m in METHODS.values())]]
     for key, name in SETTINGS.items():
         cells = [_shown(config[key]) if key in config else "–" for config in used.values()]

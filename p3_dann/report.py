@@ -63,6 +63,7 @@ def parts(page: Page) -> dict[str, Any]:
     preset = main_preset(results)
     names = targets(results)
     adapted = [run for target in names for run in runs_of(results, preset, target, "dann")]
+    first_of_each = [run for target in names for run in runs_of(results, preset, target, "dann")[:1]]
     every = [run for key, run in results.items() if key.split("/")[0] in PRESETS.keys() | PARTS.keys()]
     model = DANN_model()
     printed = architecture(model) + "\n" + summary_table(model, (3, 28, 28))
@@ -80,7 +81,7 @@ def parts(page: Page) -> dict[str, Any]:
         "ladder_table": ladder_table(results),
         "plots": plots(results, preset),
         "gains": {target: gains(results, preset, target) for target in names},
-        "sampling": [sampling_error(run) for target in names for run in runs_of(results, preset, target, "dann")[:1]],
+        "sampling": [sampling_error(run) for run in first_of_each if "accuracy" in run],
         "settings": details("Every setting", settings_table()),
         "network": details("The network, and torchsummary", printed),
         "machines": measured_on(every),
@@ -242,8 +243,8 @@ def gains(results: Results, preset: str, target: str) -> dict[str, str]:
 
 def sampling_error(run: Run) -> str:
     """Return half the width of the 95 % interval that the number of validation pictures alone gives an accuracy."""
-    count, share = run["counts"].get("val", 0), run.get("accuracy", 0.0)
-    half = 196 * math.sqrt(share * (1 - share) / count) if count else math.nan
+    count, share = run["counts"]["val"], run["accuracy"]
+    half = 196 * math.sqrt(share * (1 - share) / count)
     return f"±{half:.1f} points ({column(run['target'])}, {count:,} pictures)"
 
 
