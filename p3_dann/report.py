@@ -141,9 +141,9 @@ def accuracy_table(results: Results, preset: str) -> str:
     rows = []
     for title, name, mode in rows_of(results, preset):
         cells = [cell(runs_of(results, name, target, mode), SPLITS[split]) for target, split in columns]
-        seeds = max(len(runs_of(results, name, target, mode)) for target, _ in columns)
-        rows.append([title, *cells, seeds or "–"])
-    return table(["", *(f"{column(target)}, {split}" for target, split in columns), "seeds"], rows)
+        seeds = [str(len(runs_of(results, name, target, mode))) for target in targets(results)]
+        rows.append([title, *cells, ", ".join(seeds)])
+    return table(["", *(f"{column(target)}, {split}" for target, split in columns), "seeds, by target"], rows)
 
 
 def digit_table(results: Results, preset: str) -> str:

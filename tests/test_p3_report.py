@@ -56,7 +56,7 @@ def test_an_empty_workspace_has_a_page(space: Workspace) -> None:
 def test_cells_are_means_and_ranges_of_the_seeds(space: Workspace) -> None:
     results = results_of(*(("cpu", "svhn", "dann", seed, 0.8 + 0.01 * seed) for seed in (0, 1, 12)))
     table = accuracy_table(results, "cpu")
-    assert row(table, "Self-ensembling") == ["84.3 % (80.0 % to 92.0 %)", "–", "not run", "not run", "3"]
+    assert row(table, "Self-ensembling") == ["84.3 % (80.0 % to 92.0 %)", "–", "not run", "not run", "3, 0"]
     assert row(digit_table(results, "cpu"), "MNIST-M → SVHN, adapted")[6:8] == ["50.0 %", "–"]
     assert "84.3 %" in readme_table(results)
     write_json(space.results / "p3.json", results)
@@ -82,7 +82,7 @@ def test_a_target_of_ones_own_has_columns_and_may_have_no_labels() -> None:
     results = results_of(("sample", "mydigits", "dann", 0, None), ("sample", "svhn", "dann", 0, 0.6))
     table = accuracy_table(results, "sample")
     assert "MNIST-M → mydigits, validation" in table.splitlines()[0]
-    assert row(table, "Self-ensembling") == ["60.0 %", "–", "not run", "not run", "–", "–", "1"]
+    assert row(table, "Self-ensembling") == ["60.0 %", "–", "not run", "not run", "–", "–", "1, 0, 1"]
     assert "Original recipe" not in table
     assert row(readme_table(results), "MNIST-M → mydigits: Self-ensembling") == ["–", "–", "1"]
 
