@@ -7,7 +7,6 @@ import os
 import stat
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from safetensors.torch import save_file
 from common.decode import read_image
 from common.errors import UserError
 from common.files import write_atomic
-from common.progress import progress_bar
+from common.threads import for_each
 
 
 def load_images(
@@ -93,17 +92,8 @@ def _decode_all(folder: Path, names: Sequence[str], size: int, mode: str | None)
     def decode(index: int) -> None:
         images[index] = torch.from_numpy(read_image(folder / names[index], size, mode).transpose(2, 0, 1).copy())
 
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        jobs = pool.map(decode, range(len(names)))
-        for _ in progress_bar(
-            jobs,
-            total=len(names),
-            desc=f"decoding {folder}",
-            unit="img",
-            leave=False,
-            disable=len(names) < 2000,
-        ):
-            pass
+    total = len(names)
+    for_each(decode, range(total), total, f"decoding {folder}", leave=False, disable=total < 2000)
     return images
 
 

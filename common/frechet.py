@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
+
 import torch
+
+from common.errors import UserError
 
 
 def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -26,3 +30,9 @@ def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     cross = torch.linalg.eigvalsh(root @ covariance_2 @ root).clamp(min=0).sqrt().sum()
     means = (first.mean(0) - second.mean(0)).square().sum()
     return float(means + covariance_1.trace() + covariance_2.trace() - 2 * cross)
+
+
+def check_enough(images: Sized, origin: object) -> None:
+    """Raise a UserError naming ``origin`` for fewer pictures than a covariance needs."""
+    if len(images) < 2:
+        raise UserError(f"{origin}: needs at least two pictures, found {len(images)}")

@@ -10,8 +10,9 @@ import numpy as np
 from common.dataset import FACE_SIZE
 from common.decode import read_square
 from common.errors import UserError
+from common.threads import for_each
 from data.archives import is_picture, iterate_files, list_files
-from data.layout import for_each, picture_name, save_png, split_faces
+from data.layout import picture_name, save_png, split_faces
 
 LFW_CROP = 144  # of 250x250
 CELEBA_CROP = 178  # of 178x218

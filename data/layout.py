@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,14 +16,11 @@ from PIL import Image
 from common.dataset import DIGIT_DOMAINS, DIGIT_SIZE
 from common.errors import UserError
 from common.locks import hold
-from common.progress import progress_bar
+from common.threads import for_each
 
 PARTS = ("face", *DIGIT_DOMAINS)
 SHOWN = 10  # problems named on the screen
 _VAL_FACES = 2025  # as many as the original report compares with; a fifth of a small set
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class Splits(NamedTuple):
@@ -157,33 +152,6 @@ def first_of(problems: Sequence[str], joint: str = "; ") -> str:
     return joint.join([*problems[:SHOWN], *rest])
 
 
-def for_each(
-    job: Callable[[Item], Result], items: Iterable[Item], total: int, description: str, workers: int | None = None
-) -> list[Result]:
-    """Return ``job(item)`` of every item, in order, showing how many are done.
-
-    Threads are enough: Pillow lets others run while it decodes, resizes and encodes. Items are drawn as needed, so
-    that the memory stays small however large the source is.
-    """
-    workers = workers or usable_cores()
-    running: deque[Future[Result]] = deque()
-    results = []
-    with ThreadPoolExecutor(workers) as pool, progress_bar(total=total, desc=description, unit="img") as bar:
-        try:
-            for item in items:
-                running.append(pool.submit(job, item))
-                if len(running) > 16 * workers:
-                    results.append(running.popleft().result())
-                    bar.update()
-            for future in running:
-                results.append(future.result())
-                bar.update()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return results
-
-
 def write_digits(folder: Path, pixels: np.ndarray, description: str, workers: int | None = None) -> None:
     """Write ``pixels``, uint8 (N, H, W) or (N, H, W, 3), as 28x28 pictures ``folder/data/NNNNN.png``."""
     data = folder / "data"
@@ -196,11 +164,6 @@ def write_digits(folder: Path, pixels: np.ndarray, description: str, workers: in
         save_png(image, data / picture_name(number))
 
     for_each(write, range(len(pixels)), len(pixels), description, workers)
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def save_png(image: Image.Image, path: Path) -> None:

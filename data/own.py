@@ -14,11 +14,11 @@ from common.dataset import DIGIT_DOMAINS, DIGIT_SIZE, FACE_SIZE, checked_label, 
 from common.decode import read_square
 from common.errors import UserError
 from common.seed import derive_seed
+from common.threads import for_each
 from data.archives import Wanted, iterate_files, list_files
 from data.layout import (  # fmt: skip
     building,
     first_of,
-    for_each,
     picture_name,
     save_png,
     split_faces,

@@ -14,6 +14,7 @@ from PIL import Image
 
 from common.progress import progress_bar
 from common.seed import derive_seed
+from common.threads import usable_cores
 from data.drawing import draw_face, draw_mnistm, draw_svhn, draw_usps
 from data.layout import (  # fmt: skip
     Splits,
@@ -21,7 +22,6 @@ from data.layout import (  # fmt: skip
     picture_name,
     save_png,
     split_shuffled,
-    usable_cores,
     write_source,
     write_splits,
 )

@@ -21,9 +21,10 @@ from common.cli import add_common_arguments, add_run_arguments, make_parser, pos
 from common.dataset import dataset_name, load_faces
 from common.distributed import World, join_world
 from common.errors import UserError, run_main
+from common.frechet import check_enough
 from common.results import read_results, record
 from common.run import Job
-from p1_gan.distances import RealFaces, check_enough
+from p1_gan.distances import RealFaces
 from p1_gan.faces import face_rate
 from p1_gan.features import feature_network
 from p1_gan.inference import draw_latents, generate

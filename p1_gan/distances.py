@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
 from pathlib import Path
 
 import torch
 
-from common.errors import UserError
 from common.frechet import frechet_distance
 from common.seed import generator
 from p1_gan.features import FeatureNetwork, cached_features, features
@@ -75,12 +73,6 @@ def kernel_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     """
     first, second = first.double(), second.double()
     return _mean_within(first) + _mean_within(second) - 2 * _kernel_sum(first, second) / (len(first) * len(second))
-
-
-def check_enough(images: Sized, origin: object) -> None:
-    """Raise a UserError naming ``origin`` for fewer pictures than a covariance needs."""
-    if len(images) < 2:
-        raise UserError(f"{origin}: needs at least two pictures, found {len(images)}")
 
 
 def _nearest(queries: torch.Tensor, references: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,11 +25,12 @@ from common.dataset import FACE_SIZE, dataset_name
 from common.device import pick_device
 from common.errors import run_main
 from common.files import sha256
+from common.frechet import check_enough
 from common.paths import workspace
 from common.pictures import save_grid
 from common.results import read_results, record
 from p1_gan.appearance import appearance, detections
-from p1_gan.distances import RealFaces, check_enough
+from p1_gan.distances import RealFaces
 from p1_gan.faces import find_faces, share_with_one
 from p1_gan.features import feature_network
 from p1_gan.fid import FILE_NAME, NotRunError, fid, load_inception

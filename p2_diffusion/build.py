@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import nn
 
-from common.device import place
+from common.device import Placeable, place
 from common.weights import load_into, load_weights
 from p2_diffusion.diffusion import Diffusion
 from p2_diffusion.model import UNet
 
 KIND = "p2_diffusion/unet"
-
-Placeable = TypeVar("Placeable", nn.Module, torch.Tensor)
 
 
 def build_model(config: Mapping[str, Any]) -> UNet:

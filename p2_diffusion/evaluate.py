@@ -28,7 +28,7 @@ from common.dataset import DIGIT_SIZE, dataset_name
 from common.device import pick_device
 from common.errors import UserError, run_main
 from common.files import sha256
-from common.frechet import frechet_distance
+from common.frechet import check_enough, frechet_distance
 from common.paths import WEIGHTS, workspace
 from common.report import percent
 from common.results import read_results, record
@@ -54,7 +54,7 @@ class Evaluator:
         self.judge = judge
         self.train_images, self.val_images = (load_mnistm(data_root, split)[0] for split in ("train", "val"))
         for split, images in (("train", self.train_images), ("val", self.val_images)):
-            check_count(len(images), f"{data_root}: {DOMAIN}'s {split}.csv")
+            check_enough(images, f"{data_root}: {DOMAIN}'s {split}.csv")
         self.val_features = judge_images(judge, self.val_images)[1]
 
     def measure(self, images: torch.Tensor, digits: torch.Tensor) -> dict[str, Any]:
@@ -79,12 +79,6 @@ class Evaluator:
         return frechet_distance(judge_images(self.judge, self.train_images[chosen])[1], self.val_features)
 
 
-def check_count(count: int, place: str) -> None:
-    """Raise a UserError where ``place`` has too few pictures for a covariance."""
-    if count < 2:
-        raise UserError(f"{place}: holds one picture; a Fréchet distance needs at least two")
-
-
 def load_generated(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the pictures of ``folder``, uint8 (N, 3, 28, 28), and the digits their names say, int64 (N,).
 
@@ -96,7 +90,7 @@ def load_generated(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     for name, match in zip(names, matches, strict=True):
         if match is None:
             raise UserError(f"{folder / name}: the name must tell the digit, like 7_001.png")
-    check_count(len(names), str(folder))
+    check_enough(names, folder)
     images = load_images(folder, names, DIGIT_SIZE, "RGB", cache=False)
     return images, torch.tensor([int(match[1]) for match in matches])
 

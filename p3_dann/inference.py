@@ -15,7 +15,6 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +30,8 @@ from common.device import pick_device
 from common.errors import UserError, run_main
 from common.files import write_text
 from common.paths import WEIGHTS
-from common.progress import progress_bar
 from common.seed import seed_everything
+from common.threads import for_each
 from p3_dann.measures import predict
 from p3_dann.model import load_model, shipped_targets
 
@@ -57,10 +56,8 @@ def read_pictures(folder: Path, names: Sequence[str]) -> torch.Tensor:
         images[index] = torch.from_numpy(np.asarray(picture).transpose(2, 0, 1).copy())
         return scaled
 
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        jobs = pool.map(read, range(len(names)))
-        bar = progress_bar(jobs, total=len(names), desc="reading", unit="img", leave=False, disable=len(names) < 2000)
-        scaled = sum(bar)
+    total = len(names)
+    scaled = sum(for_each(read, range(total), total, "reading", leave=False, disable=total < 2000))
     if scaled:
         size = f"{DIGIT_SIZE}x{DIGIT_SIZE}"
         print(

@@ -25,8 +25,9 @@ from scipy.io import savemat
 from common.dataset import dataset_name, load_digits, load_faces, read_names_and_labels
 from common.errors import UserError
 from common.paths import ROOT
+from common.threads import for_each
 from data.course import check_course, make_course
-from data.layout import PARTS, building, for_each, split_contiguous, split_faces, split_shuffled
+from data.layout import PARTS, building, split_contiguous, split_faces, split_shuffled
 from data.mnistm import blend
 from data.public import Downloads, make_public, set_name
 from data.raw import read_svhn
