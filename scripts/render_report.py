@@ -117,9 +117,10 @@ def presets_table(space: Workspace) -> str:
             found = re.fullmatch(pattern, key)
             if found and found["preset"] in PRESETS:
                 name = f"{problem.upper()} {found.groupdict().get('what', '').replace('/', ', ')}".strip()
-                rows.append([f"`{found['preset']}`", name, entry["device"], duration(entry["seconds"])])
+                seen = f"{entry['steps'] * entry['batch_size']:,}"
+                rows.append([f"`{found['preset']}`", name, seen, entry["device"], duration(entry["seconds"])])
     rows.sort(key=lambda row: PRESETS.index(row[0].strip("`")))
-    return table(["preset", "training", "hardware", "time"], rows) if rows else "*Nothing is trained yet.*\n"
+    return table(["preset", "training", "pictures seen", "hardware", "time"], rows) if rows else "*Nothing is trained yet.*\n"
 
 
 def weights_table(manifest: Mapping[str, Mapping[str, Any]]) -> str:
