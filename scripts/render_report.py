@@ -120,7 +120,11 @@ def presets_table(space: Workspace) -> str:
                 seen = f"{entry['steps'] * entry['batch_size']:,}"
                 rows.append([f"`{found['preset']}`", name, seen, entry["device"], duration(entry["seconds"])])
     rows.sort(key=lambda row: PRESETS.index(row[0].strip("`")))
-    return table(["preset", "training", "pictures seen", "hardware", "time"], rows) if rows else "*Nothing is trained yet.*\n"
+    return (
+        table(["preset", "training", "pictures seen", "hardware", "time"], rows)
+        if rows
+        else "*Nothing is trained yet.*\n"
+    )
 
 
 def weights_table(manifest: Mapping[str, Mapping[str, Any]]) -> str:
