@@ -25,6 +25,7 @@ def build_model(config: Mapping[str, Any]) -> UNet:
         attention_levels=config["attention_levels"],
         num_res_blocks=config["num_res_blocks"],
         dropout=config["dropout"],
+        num_groups=config["num_groups"],
     )
 
 

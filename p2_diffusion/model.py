@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn import functional as F
 
 NULL_LABEL = 0  # row 0 of the condition embedding means "no condition"; digit d is row d + 1
-NUM_GROUPS = 32
 
 
 class Swish(nn.Module):
@@ -95,9 +94,9 @@ class UpSample(nn.Module):
 class AttentionBlock(nn.Module):
     """Single-head self-attention over all pixels, added to its input."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, num_groups: int) -> None:
         super().__init__()
-        self.group_norm = nn.GroupNorm(NUM_GROUPS, channels)
+        self.group_norm = nn.GroupNorm(num_groups, channels)
         self.proj_q = nn.Conv2d(channels, channels, 1)
         self.proj_k = nn.Conv2d(channels, channels, 1)
         self.proj_v = nn.Conv2d(channels, channels, 1)
@@ -119,23 +118,23 @@ class ResidualBlock(nn.Module):
     """Two convolutions with the time and the condition added between them, then optional attention."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, embedding_dim: int, dropout: float, attention: bool
+        self, in_channels: int, out_channels: int, embedding_dim: int, dropout: float, attention: bool, num_groups: int
     ) -> None:
         super().__init__()
         self.block1 = nn.Sequential(
-            nn.GroupNorm(NUM_GROUPS, in_channels), Swish(), nn.Conv2d(in_channels, out_channels, 3, padding=1)
+            nn.GroupNorm(num_groups, in_channels), Swish(), nn.Conv2d(in_channels, out_channels, 3, padding=1)
         )
         self.time_embedding_proj = nn.Sequential(Swish(), nn.Linear(embedding_dim, out_channels))
         self.cond_proj = nn.Sequential(Swish(), nn.Linear(embedding_dim, out_channels))
         self.block2 = nn.Sequential(
-            nn.GroupNorm(NUM_GROUPS, out_channels),
+            nn.GroupNorm(num_groups, out_channels),
             Swish(),
             nn.Dropout(dropout),
             nn.Conv2d(out_channels, out_channels, 3, padding=1),
         )
         same = in_channels == out_channels
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
-        self.attention = AttentionBlock(out_channels) if attention else nn.Identity()
+        self.attention = AttentionBlock(out_channels, num_groups) if attention else nn.Identity()
 
     def forward(self, x: torch.Tensor, time: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """Map (N, in_channels, H, W) and two (N, embedding_dim) to (N, out_channels, H, W)."""
@@ -155,6 +154,8 @@ class UNet(nn.Module):
         attention_levels: the levels whose down blocks attend, 0 being full resolution.
         num_res_blocks: residual blocks a level on the way down (one more on the way up).
         dropout: dropout rate inside the residual blocks.
+        num_groups: groups of every GroupNorm, a divisor of ``channels``. Where it equals the width of a level, every
+            channel is normalised alone, and that takes out again the time and the condition added to all its pixels.
     """
 
     def __init__(
@@ -166,8 +167,13 @@ class UNet(nn.Module):
         attention_levels: Sequence[int] = (0, 1, 2),
         num_res_blocks: int = 2,
         dropout: float = 0.15,
+        num_groups: int = 32,
     ) -> None:
         super().__init__()
+
+        def residual_block(in_channels: int, out_channels: int, attention: bool) -> ResidualBlock:
+            return ResidualBlock(in_channels, out_channels, embedding_dim, dropout, attention, num_groups)
+
         embedding_dim = 4 * channels
         self.time_embedding = TimeEmbedding(num_timesteps, channels, embedding_dim)
         self.cond_embedding = ConditionalEmbedding(num_labels, channels, embedding_dim)
@@ -179,27 +185,25 @@ class UNet(nn.Module):
         for level, mult in enumerate(channel_mults):
             for _ in range(num_res_blocks):
                 attention = level in attention_levels
-                self.downblocks.append(ResidualBlock(width, channels * mult, embedding_dim, dropout, attention))
+                self.downblocks.append(residual_block(width, channels * mult, attention))
                 width = channels * mult
                 skip_widths.append(width)
             if level < len(channel_mults) - 1:
                 self.downblocks.append(DownSample(width))
                 skip_widths.append(width)
 
-        self.middleblocks = ModuleList(
-            ResidualBlock(width, width, embedding_dim, dropout, attention) for attention in (True, False)
-        )
+        self.middleblocks = ModuleList(residual_block(width, width, attention) for attention in (True, False))
 
         self.upblocks = ModuleList()
         for level, mult in reversed(list(enumerate(channel_mults))):
             for _ in range(num_res_blocks + 1):
                 in_channels = width + skip_widths.pop()
-                self.upblocks.append(ResidualBlock(in_channels, channels * mult, embedding_dim, dropout, False))
+                self.upblocks.append(residual_block(in_channels, channels * mult, False))
                 width = channels * mult
             if level > 0:
                 self.upblocks.append(UpSample(width))
 
-        self.tail = nn.Sequential(nn.GroupNorm(NUM_GROUPS, width), Swish(), nn.Conv2d(width, 3, 3, padding=1))
+        self.tail = nn.Sequential(nn.GroupNorm(num_groups, width), Swish(), nn.Conv2d(width, 3, 3, padding=1))
         self._initialise()
 
     def _initialise(self) -> None:

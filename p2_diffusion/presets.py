@@ -10,6 +10,8 @@ from common.cli import option
 from common.errors import UserError
 from p2_diffusion.samplers import SAMPLERS, SamplerConfig
 
+GROUPS = (1, 2, 4, 8, 16, 32)  # all divide the allowed widths
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -21,6 +23,9 @@ class TrainConfig:
     attention_levels: tuple[int, ...] = option((0, 1, 2), "levels whose down blocks attend")
     num_res_blocks: int = option(2, "residual blocks a level", minimum=1)
     dropout: float = option(0.15, "dropout in the residual blocks", minimum=0, below=1)
+    num_groups: int = option(
+        32, "groups of every GroupNorm; fewer than --channels, or its level loses time and digit", choices=GROUPS
+    )
 
     # Diffusion (see p2_diffusion/diffusion.py)
     timesteps: int = option(200, "T, the number of diffusion steps", minimum=2)

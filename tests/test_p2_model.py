@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from common.report import architecture
-from p2_diffusion.model import NULL_LABEL, UNet, sinusoids
+from p2_diffusion.model import NULL_LABEL, ResidualBlock, UNet, sinusoids
 
 PRINTED = Path(__file__).parent / "printed" / "UNet.txt"
 
@@ -35,7 +35,7 @@ def test_prints_as_in_the_original_report() -> None:
     [
         {"channel_mults": (1, 1, 2), "attention_levels": ()},
         {"channel_mults": (1, 2, 2), "attention_levels": (0, 2)},
-        {"num_res_blocks": 2},
+        {"num_res_blocks": 2, "num_groups": 8},
     ],
 )
 def test_narrow_configurations_keep_the_shape_of_the_picture(options: dict[str, object]) -> None:
@@ -76,6 +76,14 @@ def test_time_and_condition_change_the_output() -> None:
     base = model(x, torch.tensor([1]), torch.tensor([1]))
     assert not torch.allclose(base, model(x, torch.tensor([6]), torch.tensor([1])))
     assert not torch.allclose(base, model(x, torch.tensor([1]), torch.tensor([2])))
+
+
+def test_group_norm_over_single_channels_takes_the_time_out_again() -> None:
+    x, condition = torch.randn(2, 32, 6, 6), torch.zeros(2, 8)
+    early, late = torch.randn(2, 2, 8)
+    for num_groups, heeds_time in ((32, False), (8, True)):
+        block = ResidualBlock(32, 32, 8, 0.0, False, num_groups)
+        assert torch.allclose(block(x, early, condition), block(x, late, condition), atol=1e-5) is not heeds_time
 
 
 def test_a_picture_does_not_depend_on_the_rest_of_its_batch() -> None:
