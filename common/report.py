@@ -90,9 +90,21 @@ class Page:
 
 
 def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    """Return a Markdown table; cells are shown with ``str``."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
+    """Return a Markdown table; cells are shown with ``str``, None as not run.
+
+    Rows and columns in which nothing was run are left out, and named in a line below.
+    """
+    kept = [row for row in rows if any(cell is not None for cell in row[1:])]
+    if not kept:
+        return "*Not run.*\n"
+    columns = [0, *(k for k in range(1, len(header)) if any(row[k] is not None for row in kept))]
+    left_out = [str(name) for k, name in enumerate(header) if k not in columns]
+    left_out += [str(row[0]) for row in rows if row not in kept]
+    lines = [[line[k] for k in columns] for line in (header, ["---"] * len(header), *kept)]
+    text = "\n".join(
+        "| " + " | ".join("not run" if cell is None else str(cell) for cell in line) + " |" for line in lines
+    )
+    return text + "\n" + (f"\n*Not run: {'; '.join(left_out)}.*\n" if left_out else "")
 
 
 def details(summary: str, body: str) -> str:
@@ -124,10 +136,10 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def mean_range(values: Sequence[float], show: Any = "{:.2f}".format) -> str:
-    """Return the mean of several measurements and how far they reach, e.g. ``2.6 (2.5 to 2.8)``."""
+def mean_range(values: Sequence[float], show: Any = "{:.2f}".format) -> str | None:
+    """Return the mean of several measurements and how far they reach, e.g. ``2.6 (2.5 to 2.8)``; None of none."""
     if len(values) < 2:
-        return show(values[0]) if values else "not run"
+        return show(values[0]) if values else None
     return f"{show(statistics.fmean(values))} ({show(min(values))} to {show(max(values))})"
 
 

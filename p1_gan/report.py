@@ -129,7 +129,7 @@ def measures_table(results: Results, preset: str, columns: Mapping[str, tuple[st
     ]
     every = [entry for entries in found.values() for entry in entries]
     of_real = [(values_of(every, key), show) for _, show, key in columns.values()]
-    rows.append(["real pictures", *(show(values[0]) if values else "–" for values, show in of_real)])
+    rows.append(["real pictures", *(show(values[0]) if values else None for values, show in of_real)])
     return table(["", *(name for name, _, _ in columns.values())], rows)
 
 
@@ -167,7 +167,7 @@ def trainings_table(results: Results, preset: str) -> str:
     for method in METHODS:
         run = training(results, method, preset)
         if run is None:
-            rows.append([method, *["not run"] * 6])
+            rows.append([method, *[None] * 6])
             continue
         seen = f"{run['steps'] * run['batch_size']:,} ({run['steps']:,} steps of {run['batch_size']})"
         cost = [seen, run["channels"], duration(run["seconds"]), f"{run['images_per_second']:.0f}"]
@@ -203,7 +203,7 @@ def ablation_table(results: Results, preset: str) -> str:
         found = of_all_seeds(results, f"ablation/{name}/{preset}")
         found = [entry for entry in found if entry["steps"] * entry["batch_size"] == budget]
         shown = (mean_range(values_of(found, key), MEASURES[key][1]) for key in columns)
-        rows.append([row.title, len(found) or "–", *shown])
+        rows.append([row.title, len(found) or None, *shown])
     return table(["", "seeds", *(MEASURES[key][0] for key in columns)], rows)
 
 

@@ -37,6 +37,7 @@ from p2_diffusion.build import load_model
 from p2_diffusion.dataset import DOMAIN, load_mnistm
 from p2_diffusion.inference import add_sampler_arguments, generate, sampler_config, shipped_weights
 from p2_diffusion.judge import DigitClassifier, judge_images, load_judge, share_per_digit
+from p2_diffusion.presets import default_sampling
 
 JUDGE = WEIGHTS / "p2_classifier.safetensors"
 NAME = re.compile(r"([0-9])_\d+\.png")
@@ -123,6 +124,8 @@ def main() -> None:
         model, diffusion, trained = load_model(checkpoint, device)
         config = sampler_config(arguments, trained)
         space, name = workspace(trained["preset"], arguments.output), trained["preset"]
+        if config != default_sampling(trained):
+            name += f"/{config.name}"
         digits = torch.arange(10).repeat_interleave(arguments.num_per_digit)
         values |= {"preset": trained["preset"], "weights": sha256(checkpoint)[:16], "seed": arguments.seed}
         values |= json.loads(json.dumps(asdict(config))) | {"images": len(digits)}

@@ -11,12 +11,11 @@ from p2_diffusion.build import build_model
 from p2_diffusion.model import UNet
 from p2_diffusion.presets import PRESETS, default_sampling
 from p2_diffusion.samplers import SAMPLERS
-from p2_diffusion.sweep import choose, guidance_title, key_of
+from p2_diffusion.sweep import choose, guidance_title
 
 Entry = Mapping[str, Any]
 
 PRINTED_PRESETS = ("full", "full_cpu")  # both train the network that the original report prints
-MISSING = "not measured yet"
 
 
 def parts(page: Page) -> dict[str, Any]:
@@ -26,8 +25,13 @@ def parts(page: Page) -> dict[str, Any]:
     return {
         "results": results,
         "machine": measured_on(list(results.values())),
-        "data": ", ".join(sorted({entry["dataset"] for entry in results.values() if "dataset" in entry})) or MISSING,
+        "data": ", ".join(sorted({entry["dataset"] for entry in results.values() if "dataset" in entry})),
         "networks": networks(results),
+        "drawn_with": "; ".join(
+            f"`{preset}`: {named(vars(default_sampling(run)))}"
+            for preset in PRESETS
+            if (run := training(results, preset))
+        ),
         "recipes": recipes(results),
         "printed_unet": details(
             f"The U-Net of the original report, {count(UNet()):,} parameters", architecture(UNet())
@@ -66,10 +70,10 @@ def networks(results: Results) -> str:
         rows.append(
             [
                 f"`{preset}`",
-                f"{count(build_model(vars(PRESETS[preset]) if run is None else run)):,}",
-                f"{run['steps'] * run['batch_size']:,}" if run else MISSING,
-                duration(run["seconds"]) if run else MISSING,
-                *(quality(measured, measured["frechet"]) if measured else [MISSING] * 3),
+                f"{count(build_model(run or vars(PRESETS[preset]))):,}" if run or measured else None,
+                f"{run['steps'] * run['batch_size']:,}" if run else None,
+                duration(run["seconds"]) if run else None,
+                *(quality(measured, measured["frechet"]) if measured else [None] * 3),
                 thousand_pictures(results, preset),
             ]
         )
@@ -98,11 +102,11 @@ def quality(measured: Entry, frechet: float) -> list[str]:
     return [percent(measured["accuracy"]), percent(worst), f"{frechet:.2f}"]
 
 
-def thousand_pictures(results: Results, preset: str) -> str:
+def thousand_pictures(results: Results, preset: str) -> str | None:
     """Return how long 1000 pictures take with the network's default sampler, as measured in the sweep."""
     run = training(results, preset)
-    entry = results.get(key_of(preset, default_sampling(run))) if run else None
-    return duration(1000 * entry["seconds"] / entry["images"]) if entry else MISSING
+    entry = results.get(f"sweep/{preset}/{default_sampling(run).name}") if run else None
+    return duration(1000 * entry["seconds"] / entry["images"]) if entry else None
 
 
 def recipes(results: Results) -> str:
@@ -136,10 +140,10 @@ def by_network(results: Results) -> list[tuple[str, str]]:
     """Return what each network reaches, named by its size."""
     lines = []
     for preset in shown_presets(results):
-        measured = results.get(f"evaluate/{preset}")
-        found = f"{percent(measured['accuracy'])}, {measured['frechet']:.2f}" if measured else MISSING
-        size = count(build_model(training(results, preset) or vars(PRESETS[preset])))
-        lines.append((f"{size / 1e6:.1f} M parameters:", found))
+        if measured := results.get(f"evaluate/{preset}"):
+            size = count(build_model(training(results, preset) or vars(PRESETS[preset])))
+            found = f"{percent(measured['accuracy'])}, {measured['frechet']:.2f}"
+            lines.append((f"{size / 1e6:.1f} M parameters:", found))
     return lines
 
 
@@ -168,7 +172,7 @@ def sweep(page: Page, preset: str) -> dict[str, Any]:
     """Return the comparison of ways to sample from one network."""
     entries = sweep_entries(page.results, preset)
     run = training(page.results, preset)
-    default = key_of(preset, default_sampling(run)) if run else ""
+    default = f"sweep/{preset}/{default_sampling(run).name}" if run else ""
     chosen = choose(entries)
     rows = [
         [
@@ -207,4 +211,4 @@ def readme_table(results: Results) -> str:
         if (run := training(results, preset)) and (measured := results.get(f"evaluate/{preset}"))
     ]
     header = ["P2, preset", "parameters", "digits recognised", "Fréchet distance", "1000 pictures take"]
-    return table(header, rows) if rows else f"*{MISSING}*\n"
+    return table(header, rows)

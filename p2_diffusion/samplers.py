@@ -44,6 +44,16 @@ class SamplerConfig:
     eta: float = 0.0
     clip: bool = True
 
+    @property
+    def name(self) -> str:
+        """A short name for keys of results, for example ``dpmpp-20-w2``."""
+        low, high = self.guidance_interval
+        interval = "" if (low, high) == (0, 1) else f"-{low:g}to{high:g}"
+        noise = f"-eta{self.eta:g}" if self.eta else ""
+        return (
+            f"{self.sampler}-{self.steps}-w{self.guidance_scale:g}{interval}{noise}{'' if self.clip else '-unclipped'}"
+        )
+
     def guidance_at(self, t: int, timesteps: int) -> float:
         """Return the guidance scale at time step ``t`` of T = ``timesteps``."""
         low, high = self.guidance_interval

@@ -65,7 +65,7 @@ def settings(config: SweepConfig, default: SamplerConfig, timesteps: int) -> lis
         found |= {replace(default, sampler=name, steps=timesteps) for name in walkers}
     if default.guidance_scale == 1:
         found = {setting for setting in found if setting.guidance_scale == 1}
-    return sorted(found, key=lambda setting: (setting.steps, key_of("", setting)))
+    return sorted(found, key=lambda setting: (setting.steps, setting.name))
 
 
 def parse_interval(text: str) -> tuple[float, float]:
@@ -81,13 +81,6 @@ def parse_interval(text: str) -> tuple[float, float]:
     if not 0 <= low <= high <= 1:
         raise UserError(f"--guidance-intervals {text}: must be two shares of T, like 0.2-0.8")
     return low, high
-
-
-def key_of(preset: str, setting: SamplerConfig) -> str:
-    """Return the key of a setting in results/p2.json."""
-    low, high = setting.guidance_interval
-    interval = "" if (low, high) == (0, 1) else f"-{low:g}to{high:g}"
-    return f"sweep/{preset}/{setting.sampler}-{setting.steps}-w{setting.guidance_scale:g}{interval}"
 
 
 def choose(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -210,7 +203,7 @@ def main() -> None:
     record(space.results, "p2", f"batch/{preset}", {"weights": common["weights"], **effect}, device)
     entries = []
     for setting in wanted:
-        key = key_of(preset, setting)
+        key = f"sweep/{preset}/{setting.name}"
         entry = read_results(space.results, "p2").get(key, {})
         if any(entry.get(name) != value for name, value in common.items()):
             started = time.perf_counter()

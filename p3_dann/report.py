@@ -119,8 +119,8 @@ def runs_of(results: Results, preset: str, target: str, mode: str) -> list[Run]:
     return [run for run in runs if all(run.get(name) == getattr(config, name) for name in ADAPTATION if name in run)]
 
 
-def cell(runs: Sequence[Run], measure: str = "accuracy") -> str:
-    """Return mean and range of an accuracy over seeds; a dash where the pictures have no labels."""
+def cell(runs: Sequence[Run], measure: str = "accuracy") -> str | None:
+    """Return mean and range of an accuracy over seeds; a dash where the pictures have no labels, None without runs."""
     values = [run[measure] for run in runs if measure in run]
     return "–" if runs and not values else mean_range(values, percent)
 
@@ -141,8 +141,8 @@ def accuracy_table(results: Results, preset: str) -> str:
     rows = []
     for title, name, mode in rows_of(results, preset):
         cells = [cell(runs_of(results, name, target, mode), SPLITS[split]) for target, split in columns]
-        seeds = [str(len(runs_of(results, name, target, mode))) for target in targets(results)]
-        rows.append([title, *cells, ", ".join(seeds)])
+        seeds = [len(runs_of(results, name, target, mode)) for target in targets(results)]
+        rows.append([title, *cells, ", ".join(map(str, seeds)) if any(seeds) else None])
     return table(["", *(f"{column(target)}, {split}" for target, split in columns), "seeds, by target"], rows)
 
 
@@ -153,7 +153,8 @@ def digit_table(results: Results, preset: str) -> str:
         for title, mode in (("trained on source", "source"), ("adapted", "dann")):
             each = [run["digit_accuracy"] for run in runs_of(results, preset, target, mode) if "digit_accuracy" in run]
             shares = [[digits[str(digit)] for digits in each if str(digit) in digits] for digit in range(CLASSES)]
-            cells = [percent(statistics.fmean(values)) if values else "–" for values in shares]
+            nothing = "–" if each else None
+            cells = [percent(statistics.fmean(values)) if values else nothing for values in shares]
             rows.append([f"{column(target)}, {title}", *cells])
     return table(["", *range(CLASSES)], rows)
 
@@ -189,7 +190,7 @@ def data_table(results: Results, preset: str) -> str:
             ]
             rows.append([run["source_data"], run["target_data"], *counts])
     header = ["source", "target", "labelled", "unlabelled", "validation", "test"]
-    return table(header, rows or [["not run"] * len(header)])
+    return table(header, rows)
 
 
 def ladder_table(results: Results) -> str:
@@ -238,7 +239,7 @@ def gains(results: Results, preset: str, target: str) -> dict[str, str]:
         name: "not run" if None in (before, after) else f"{100 * (after - before):+.1f} points"
         for name, (before, after) in pairs.items()
     }
-    return shown | {mode: cell(runs_of(results, preset, target, mode)) for mode in MODES}
+    return shown | {mode: cell(runs_of(results, preset, target, mode)) or "not run" for mode in MODES}
 
 
 def sampling_error(run: Run) -> str:
@@ -268,7 +269,7 @@ def readme_table(results: Results) -> str:
             if runs:
                 rows.append([f"{column(target)}: {title}", cell(runs, "test_accuracy"), cell(runs), len(runs)])
     header = ["P3, accuracy on the target", "test split", "validation split", "training seeds"]
-    return table(header, rows) if rows else "*Not run.*\n"
+    return table(header, rows)
 
 
 def _value(value: Any) -> str:
