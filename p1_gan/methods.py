@@ -45,10 +45,15 @@ def kind_of(method: str) -> str:
     return f"p1_gan/{method}"
 
 
+def add_method_argument(parser: argparse.ArgumentParser, **options: Any) -> None:
+    """Add --method, whose help is the table of methods."""
+    titles = "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
+    parser.add_argument("--method", choices=METHODS, help=titles, **options)
+
+
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --method and --checkpoint, which name the generator that draws."""
-    titles = "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
-    parser.add_argument("--method", choices=METHODS, default="B", help=titles)
+    add_method_argument(parser, default="B")
     parser.add_argument("--checkpoint", type=Path, default=None, help="weights of your own (unset: weights/)")
 
 

@@ -92,8 +92,9 @@ def parts(page: Page) -> dict[str, Any]:
 
 
 def main_preset(results: Results) -> str:
-    """Return the largest preset with a finished training."""
-    return next((name for name in PRESET_ORDER if any(training(results, method, name) for method in METHODS)), "cpu")
+    """Return the preset that most methods were trained with, the largest of several."""
+    trained = {name: sum(training(results, method, name) is not None for method in METHODS) for name in PRESET_ORDER}
+    return max(PRESET_ORDER, key=trained.__getitem__) if any(trained.values()) else "cpu"
 
 
 def training(results: Results, method: str, preset: str) -> Mapping[str, Any] | None:

@@ -32,7 +32,7 @@ from common.seed import seed_everything
 from p1_gan.augment import diff_augment
 from p1_gan.dataset import load_train_faces, random_flip
 from p1_gan.losses import discriminator_loss, generator_loss
-from p1_gan.methods import METHODS, kind_of
+from p1_gan.methods import METHODS, add_method_argument, kind_of
 from p1_gan.model import LATENT_SIZE
 from p1_gan.presets import TrainConfig
 from p1_gan.watch import grid_steps, is_healthy, save_last_good, save_strip, watch
@@ -143,9 +143,9 @@ def noise_level(step: int, config: TrainConfig) -> float:
 def parse_arguments() -> argparse.Namespace:
     """Return the command line; the help shows the presets of the method on it, of A until one is chosen."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--method", choices=METHODS, default="A")
+    add_method_argument(first, default="A")
     parser = make_parser(__doc__)
-    parser.add_argument("--method", choices=METHODS, required=True, help="A: DCGAN; B: spectral norm and what helps")
+    add_method_argument(parser, required=True)
     add_common_arguments(parser)
     add_run_arguments(parser)
     add_preset_arguments(parser, METHODS[first.parse_known_args()[0].method].presets)

@@ -226,7 +226,12 @@ def parse_arguments() -> argparse.Namespace:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--target", default=REPORTED_TARGETS[0])
     parser = make_parser(__doc__)
-    parser.add_argument("--mode", choices=MODES, required=True, help="which data the digits are learned from")
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        required=True,
+        help="source: its labels alone; dann: adapted to the target as the preset says; target: its labels",
+    )
     parser.add_argument("--target", required=True, help="domain to adapt to and to evaluate on: a folder of digits/")
     add_common_arguments(parser)
     add_run_arguments(parser)

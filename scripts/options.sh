@@ -32,8 +32,8 @@ while (($#)); do
 done
 
 # Where common.paths.workspace puts the trainings of a preset, and run_all.sh the sample set.
-runs="${output:-$root}/runs/$preset"
-sample_data="$runs/hw2_data"
+runs="${output:-$root}/runs"
+sample_data="$runs/$preset/hw2_data"
 if [[ -z $data_root ]]; then
     if [[ $preset == sample && -d $sample_data ]]; then data_root="$sample_data"; else data_root=hw2_data; fi
 fi
@@ -59,4 +59,9 @@ call() { # SCRIPT OPTIONS...: one command of the repository, said before it runs
 }
 run() { # SCRIPT OPTIONS...: with what all of them take
     call "$1" --device "$device" ${output:+--output "$output"} --seed "$seed" "${@:2}"
+}
+finished() { # FOLDER of a training in $runs: stop here where --max-seconds ended it
+    [[ -n $list || -f $runs/$1/weights.safetensors ]] && return
+    echo "$runs/$1: not finished; the same command goes on" >&2
+    exit 75 # "try again" of sysexits.h
 }

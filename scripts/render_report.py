@@ -107,9 +107,9 @@ def is_most_of(data: str, name: str) -> bool:
 def presets_table(space: Workspace) -> str:
     """Return what the training of each preset took, for README.md."""
     patterns = {
-        "p1": r"train/(?P<what>\w+)/(?P<preset>\w+)/seed0",
-        "p2": r"train/(?P<preset>\w+)/seed0",
-        "p3": r"(?P<preset>\w+)/(?P<what>\w+/dann)/seed0",
+        "p1": r"train/(?P<what>[^/]+)/(?P<preset>[^/]+)/seed0",
+        "p2": r"train/(?P<preset>[^/]+)/seed0",
+        "p3": r"(?P<preset>[^/]+)/(?P<what>[^/]+/dann)/seed0",
     }
     rows = []
     for problem, pattern in patterns.items():

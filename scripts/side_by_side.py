@@ -34,7 +34,8 @@ def main() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)
-    sys.exit(next(filter(None, [process.wait() for process in running]), 0))
+    status = next(filter(None, [process.wait() for process in running]), 0)
+    sys.exit(status if status >= 0 else 128 - status)  # as a shell tells that a signal ended a command
 
 
 if __name__ == "__main__":

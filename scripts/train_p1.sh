@@ -9,13 +9,17 @@
 # of what each ingredient of B brings takes much longer and is made by p1_gan/ablation.py.
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
-sampling_seeds="0 1 2" # how far the measures depend on the latents drawn
-[[ $preset != sample ]] || sampling_seeds=0
+sampling_seeds="1 2" # how far the measures depend on the latents drawn
+[[ $preset != sample ]] || sampling_seeds=""
 for method in A B; do
-    weights="$runs/p1_${method}_seed$seed/weights.safetensors"
+    folder="$preset/p1_${method}_seed$seed"
+    weights="$runs/$folder/weights.safetensors"
     run p1_gan/train.py --method $method --preset "$preset" --data-root "$data_root" ${options[@]+"${options[@]}"}
+    finished "$folder"
+    measure=(p1_gan/evaluate.py --method $method --checkpoint "$weights" --data-root "$data_root")
+    run "${measure[@]}" --seed 0 --memorisation
     for sampling_seed in $sampling_seeds; do
-        run p1_gan/evaluate.py --method $method --checkpoint "$weights" --data-root "$data_root" --seed $sampling_seed
+        run "${measure[@]}" --seed $sampling_seed
     done
     run p1_gan/figures.py --method $method --checkpoint "$weights"
 done

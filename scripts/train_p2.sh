@@ -8,10 +8,11 @@
 # Also --data-root, --output and --seed. Stopped, the same command goes on; what is done is not done again.
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
-judge="$runs/p2_judge_seed$seed/weights.safetensors"
-weights="$runs/p2_seed$seed/weights.safetensors"
+judge="$runs/$preset/p2_judge_seed$seed/weights.safetensors"
+weights="$runs/$preset/p2_seed$seed/weights.safetensors"
 run p2_diffusion/train_judge.py --preset "$preset" --data-root "$data_root"
 run p2_diffusion/train.py --preset "$preset" --data-root "$data_root" ${options[@]+"${options[@]}"}
+finished "$preset/p2_seed$seed"
 count=100 sampler=(--sampler ddpm)
 [[ $preset != sample ]] || count=20 sampler=(--sampler ddim --steps 20) # a quick look
 run p2_diffusion/evaluate.py --checkpoint "$weights" --judge "$judge" --data-root "$data_root" --num-per-digit $count

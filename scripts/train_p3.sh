@@ -21,13 +21,20 @@ if [[ -z $target ]]; then
     exec "$python" "$root/scripts/side_by_side.py" "${both[@]}" --target svhn -- "${both[@]}" --target usps
 fi
 
+train() { # PRESET MODE
+    run p3_dann/train.py --mode "$2" --preset "$1" --data-root "$data_root" "${options[@]}"
+    finished "$1/p3_${target}_$2_seed$seed"
+}
 for mode in source dann target; do
-    run p3_dann/train.py --mode $mode --preset "$preset" --data-root "$data_root" "${options[@]}"
+    train "$preset" $mode
 done
 if [[ $preset != sample ]]; then
-    for mode in source dann; do
-        run p3_dann/train.py --mode $mode --preset original --data-root "$data_root" "${options[@]}"
-    done
+    train original source
+    train original dann
     run p3_dann/tsne.py --target "$target" --preset original --data-root "$data_root"
+fi
+if [[ $preset == cpu ]]; then # gradient reversal on its schedule, alone and with self-ensembling
+    train adversarial dann
+    train both dann
 fi
 run p3_dann/tsne.py --target "$target" --preset "$preset" --modes dann source --data-root "$data_root"

@@ -36,6 +36,10 @@ def test_a_failure_is_passed_on_after_the_others_have_ended(tmp_path: Path) -> N
     assert done.returncode == 3 and (tmp_path / "b").exists()
 
 
+def test_a_command_that_a_signal_ended_ends_it_as_in_a_shell() -> None:
+    assert subprocess.run([*SIDE_BY_SIDE, "bash", "-c", "kill -TERM $$"]).returncode == 128 + signal.SIGTERM
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_reaches_every_command(tmp_path: Path, number: int) -> None:
     wait = "trap 'touch {0}; exit 130' INT TERM; touch {0}.ready; while true; do sleep 0.01; done"
@@ -71,6 +75,14 @@ def test_what_a_script_lists_trains_to_the_plots_and_a_second_time_only_says_so(
         assert call(script, *options) == 0, capsys.readouterr().err
     assert capsys.readouterr().out.count("finished before") == len(trainings) == 3
     assert len(list((tmp_path / "a folder/images/P3").glob("*.png"))) == 4
+
+
+def test_a_training_that_its_time_limit_stopped_stops_the_script(data_root: Path, tmp_path: Path) -> None:
+    command = ["bash", str(ROOT / "scripts/train_p3.sh"), "--preset", "sample", "--data-root", str(data_root)]
+    command += ["--output", str(tmp_path), "--target", "usps", "--steps", "1000000", "--max-seconds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 75 and "p3_usps_source_seed0: not finished" in done.stderr
+    assert done.stdout.count("== python") == 1
 
 
 @pytest.fixture
