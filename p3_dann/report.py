@@ -135,9 +135,9 @@ def rows_of(results: Results, preset: str) -> list[tuple[str, str, str]]:
     ]
 
 
-def accuracy_table(results: Results, preset: str) -> str:
+def accuracy_table(results: Results, preset: str, splits: Sequence[str] = tuple(SPLITS)) -> str:
     """Return the table of the task: rows of training, columns of targets and splits."""
-    columns = [(target, split) for target in targets(results) for split in SPLITS]
+    columns = [(target, split) for target in targets(results) for split in splits]
     rows = []
     for title, name, mode in rows_of(results, preset):
         cells = [cell(runs_of(results, name, target, mode), SPLITS[split]) for target, split in columns]
@@ -261,15 +261,8 @@ def settings_table() -> str:
 
 
 def readme_table(results: Results) -> str:
-    """Return the short table of README.md."""
-    preset, rows = main_preset(results), []
-    for target in targets(results):
-        for title, name, mode in rows_of(results, preset):
-            runs = runs_of(results, name, target, mode)
-            if runs:
-                rows.append([f"{column(target)}: {title}", cell(runs, "test_accuracy"), cell(runs), len(runs)])
-    header = ["P3, accuracy on the target", "test split", "validation split", "training seeds"]
-    return table(header, rows)
+    """Return the short table of README.md: the test split alone."""
+    return accuracy_table(results, main_preset(results), ("test",))
 
 
 def _value(value: Any) -> str:

@@ -145,7 +145,6 @@ def refresh_tables(text: str, space: Workspace) -> str:
     """
     tables = {name: module.readme_table(read_results(space.results, name)) for name, module in PROBLEMS.items()}
     tables |= {"presets": presets_table(space), "weights": weights_table(json.loads(MANIFEST.read_text()))}
-    tables |= {"benchmarks": speed_table(read_results(space.results, "benchmarks"))}
 
     def fill(block: re.Match[str]) -> str:
         if block[2] not in tables:
