@@ -61,7 +61,7 @@ class TrainConfig:
     entropy_weight: float = option(0.0, "weight of the target's conditional entropy", minimum=0.0)
     consistency_weight: float = option(1.0, "weight of agreement with the EMA teacher on the target", minimum=0.0)
     consistency_warmup: float = option(
-        0.4, "share of the steps over which target losses rise", minimum=0.0, maximum=1.0
+        0.1, "share of the steps over which target losses rise", minimum=0.0, maximum=1.0
     )
     confidence: float = option(0.9, "teacher confidence from which it is followed, relative to that on the source")
     distribution_alignment: bool = option(True, "ask the teacher for every digit as often as the source has it")
@@ -94,7 +94,7 @@ PRESETS = {
     "full": replace(CPU, steps=30_000, batch_size=256, ema_decay=0.999, log_every=200),
     # Half as many steps end too early: a teacher that does not know the source's digits yet passes its errors on, and
     # the adapted network is then worse on the target than one that never saw it.
-    "sample": replace(CPU, steps=800, ema_decay=0.99, log_every=10),
+    "sample": replace(CPU, steps=800, ema_decay=0.99, consistency_warmup=0.4, log_every=10),
     # The recipe of the original report as far as it tells it: pixels in [-1, 1], no augmentation, Adam, and
     # gradient reversal that follows the share of training done. Its report gives neither epochs nor batch size.
     "original": TrainConfig(
