@@ -76,6 +76,8 @@ def join_world(device: str = "auto") -> Iterator[World]:
             raise UserError(f"torchrun: process {local_rank + 1} finds {gpus} GPU here; start one process a GPU")
         torch.cuda.set_device(local_rank)
     chosen = pick_device(device)
+    if chosen.type == "mps":
+        raise UserError("torchrun: processes on mps cannot be joined; pass --device cpu, or train in one process")
     if chosen.type == "cuda":
         chosen = torch.device("cuda", torch.cuda.current_device())
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")

@@ -117,7 +117,8 @@ class Job:
         Raises:
             UserError: what stands in its place is damaged, or of another model.
         """
-        if self.fresh or not self.weights.exists() or self.key not in read_results(self.space.results, self.problem):
+        recorded = read_results(self.space.results, self.problem).get(self.key, {})
+        if self.fresh or not self.weights.exists() or not recorded.items() >= self.config.items():
             return False
         if load_weights(self.weights, self.kind)[1] != self.config:
             return False
@@ -130,7 +131,9 @@ class Job:
         """Write the weights of a complete run, and its record: ``measured`` with the circumstances."""
         save_weights(self.weights, run.weights(), self.kind, self.config)
         speed = {"seconds": round(run.total_seconds, 1), "images_per_second": round(run.images_per_second, 1)}
-        record(self.space.results, self.problem, self.key, self.config | measured | speed, run.world.device)
+        processes = {"processes": run.world.size} if run.world.size > 1 else {}
+        values = self.config | measured | speed | processes
+        record(self.space.results, self.problem, self.key, values, run.world.device)
         print(f"wrote {self.weights}")
 
 

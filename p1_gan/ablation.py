@@ -72,7 +72,7 @@ ROWS = {
         "B",
         ("generator_learning_rate", "discriminator_learning_rate", "decay_share"),
     ),
-    "hinge": Row("B with hinge loss", "B", loss="hinge"),
+    "hinge": Row("B with hinge loss, which has no label smoothing", "B", loss="hinge"),
 }
 
 

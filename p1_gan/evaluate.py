@@ -92,6 +92,7 @@ def is_measured(entry: dict[str, Any] | None, origin: dict[str, Any], arguments:
     """Tell whether ``entry`` holds all that this command would measure of pictures of the same ``origin``."""
     return (
         entry is not None
+        and not arguments.other_pictures
         and entry.items() >= origin.items()
         and entry["images"] == arguments.num
         and "fd_lite0" in entry
@@ -116,6 +117,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--inception-weights", type=Path, default=None, help=f"pytorch-fid's {FILE_NAME}")
     add_common_arguments(parser)
     arguments = parser.parse_args()
+    arguments.other_pictures = bool(arguments.val or arguments.train)
     arguments.val = arguments.val or arguments.data_root / "face" / "val"
     arguments.train = arguments.train or arguments.data_root / "face" / "train"
     return arguments

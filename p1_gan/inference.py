@@ -36,12 +36,13 @@ def draw_latents(count: int, seed: int, truncation: float | None = None) -> torc
             et al., "Large Scale GAN Training", 2019, section 3.1); None truncates nothing.
     """
     stream = generator(seed, "latents")
-    # One by one: the last values of a longer draw would depend on its length.
-    latents = torch.stack([torch.randn(LATENT_SIZE, 1, 1, generator=stream) for _ in range(count)])
-    if truncation is not None:
-        while (outside := latents.abs() > truncation).any():
-            latents[outside] = torch.randn(int(outside.sum()), generator=stream)
-    return latents
+    latents = []
+    for _ in range(count):  # one by one: the last values of a longer draw would depend on its length
+        latent = torch.randn(LATENT_SIZE, 1, 1, generator=stream)
+        while truncation is not None and (outside := latent.abs() > truncation).any():
+            latent[outside] = torch.randn(int(outside.sum()), generator=stream)
+        latents.append(latent)
+    return torch.stack(latents)
 
 
 @torch.no_grad()

@@ -123,7 +123,8 @@ def main() -> None:
         checkpoint = arguments.checkpoint or shipped_weights(arguments.model)
         model, diffusion, trained = load_model(checkpoint, device)
         config = sampler_config(arguments, trained)
-        space, name = workspace(trained["preset"], arguments.output), trained["preset"]
+        space = workspace(trained["preset"], arguments.output)
+        name = f"{trained['preset']}/seed{trained['seed']}"
         if config != default_sampling(trained):
             name += f"/{config.name}"
         digits = torch.arange(10).repeat_interleave(arguments.num_per_digit)

@@ -56,9 +56,14 @@ def training(results: Results, preset: str) -> Entry | None:
     return of_first_seed(results, f"train/{preset}")
 
 
+def evaluation(results: Results, preset: str) -> Entry | None:
+    """Return what was measured of pictures of the network of :func:`training`, as it is sampled from by default."""
+    return of_first_seed(results, f"evaluate/{preset}")
+
+
 def shown_presets(results: Results) -> list[str]:
     """Return the presets that were trained or evaluated, and the printed network in any case."""
-    found = [preset for preset in PRESETS if training(results, preset) or f"evaluate/{preset}" in results]
+    found = [preset for preset in PRESETS if training(results, preset) or evaluation(results, preset)]
     return found if set(found) & set(PRINTED_PRESETS) else ["full_cpu", *found]
 
 
@@ -66,7 +71,7 @@ def networks(results: Results) -> str:
     """Return the main table: how each network was trained and what it draws, beside real pictures."""
     rows = []
     for preset in shown_presets(results):
-        run, measured = training(results, preset), results.get(f"evaluate/{preset}")
+        run, measured = training(results, preset), evaluation(results, preset)
         rows.append(
             [
                 f"`{preset}`",
@@ -78,7 +83,7 @@ def networks(results: Results) -> str:
             ]
         )
     for preset in PRESETS:
-        judge, measured = of_first_seed(results, f"judge/{preset}"), results.get(f"evaluate/{preset}")
+        judge, measured = of_first_seed(results, f"judge/{preset}"), evaluation(results, preset)
         if judge and measured:
             rows.append(["real pictures", "", "", "", *quality(judge, measured["frechet_floor"]), ""])
     return table(
@@ -105,7 +110,7 @@ def quality(measured: Entry, frechet: float) -> list[str]:
 def thousand_pictures(results: Results, preset: str) -> str | None:
     """Return how long 1000 pictures take with the network's default sampler, as measured in the sweep."""
     run = training(results, preset)
-    entry = results.get(f"sweep/{preset}/{default_sampling(run).name}") if run else None
+    entry = results.get(f"sweep/{preset}/seed{run['seed']}/{default_sampling(run).name}") if run else None
     return duration(1000 * entry["seconds"] / entry["images"]) if entry else None
 
 
@@ -129,9 +134,9 @@ def recipes(results: Results) -> str:
 def per_digit(results: Results) -> str:
     """Return the accuracy of each digit."""
     rows = [
-        [f"`{preset}`", *(percent(results[key]["per_digit"].get(str(digit), 0), 0) for digit in range(10))]
+        [f"`{preset}`", *(percent(measured["per_digit"].get(str(digit), 0), 0) for digit in range(10))]
         for preset in PRESETS
-        if (key := f"evaluate/{preset}") in results
+        if (measured := evaluation(results, preset))
     ]
     return table(["digit", *range(10)], rows) if rows else ""
 
@@ -140,7 +145,7 @@ def by_network(results: Results) -> list[tuple[str, str]]:
     """Return what each network reaches, named by its size."""
     lines = []
     for preset in shown_presets(results):
-        if measured := results.get(f"evaluate/{preset}"):
+        if measured := evaluation(results, preset):
             size = count(build_model(training(results, preset) or vars(PRESETS[preset])))
             found = f"{percent(measured['accuracy'])}, {measured['frechet']:.2f}"
             lines.append((f"{size / 1e6:.1f} M parameters:", found))
@@ -162,7 +167,7 @@ def named(entry: Entry) -> str:
 
 def sweep_entries(results: Results, preset: str) -> list[Entry]:
     """Return the settings measured with the newest weights of one preset, the cheapest first."""
-    newest = results.get(f"batch/{preset}", {}).get("weights")
+    newest = (of_first_seed(results, f"batch/{preset}") or {}).get("weights")
     entries = [entry for key, entry in results.items() if key.startswith(f"sweep/{preset}/")]
     entries = [entry for entry in entries if entry["weights"] == newest]
     return sorted(entries, key=lambda entry: (entry["passes"], entry["sampler"], entry["guidance_scale"]))
@@ -172,7 +177,7 @@ def sweep(page: Page, preset: str) -> dict[str, Any]:
     """Return the comparison of ways to sample from one network."""
     entries = sweep_entries(page.results, preset)
     run = training(page.results, preset)
-    default = f"sweep/{preset}/{default_sampling(run).name}" if run else ""
+    default = f"sweep/{preset}/seed{run['seed']}/{default_sampling(run).name}" if run else ""
     chosen = choose(entries)
     rows = [
         [
@@ -208,7 +213,7 @@ def readme_table(results: Results) -> str:
             thousand_pictures(results, preset),
         ]
         for preset in PRESETS
-        if (run := training(results, preset)) and (measured := results.get(f"evaluate/{preset}"))
+        if (run := training(results, preset)) and (measured := evaluation(results, preset))
     ]
     header = ["P2, preset", "parameters", "digits recognised", "Fréchet distance", "1000 pictures take"]
     return table(header, rows)

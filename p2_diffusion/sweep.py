@@ -200,10 +200,11 @@ def main() -> None:
     }
     floor = evaluator.floor(len(digits))  # not compared: its last digits depend on the machine
     effect = batch_effect(model, diffusion, default, arguments.seed)
-    record(space.results, "p2", f"batch/{preset}", {"weights": common["weights"], **effect}, device)
+    which = f"{preset}/seed{trained['seed']}"
+    record(space.results, "p2", f"batch/{which}", {"weights": common["weights"], **effect}, device)
     entries = []
     for setting in wanted:
-        key = f"sweep/{preset}/{setting.name}"
+        key = f"sweep/{which}/{setting.name}"
         entry = read_results(space.results, "p2").get(key, {})
         if any(entry.get(name) != value for name, value in common.items()):
             started = time.perf_counter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from common.dataset import domain_title
@@ -54,7 +54,9 @@ OPTIONS = {
     "adversarial_weak": "DANN alone, a tenth as strong",
     "conditional": "DANN alone, class-conditional (CDAN)",
 }
-ADAPTATION = ("grl_lambda_max", "consistency_weight", "distribution_alignment", "batchnorm", "entropy_weight")
+# What decides how a run is adapted, beside its inputs and its schedule; the second only where there is a teacher.
+ADAPTATION = ("adversary", "batchnorm", "consistency_weight", "domain_weight", "entropy_weight", "grl_lambda_max")
+OF_THE_TEACHER = ("class_thresholds", "confidence", "consistency_warmup", "distribution_alignment", "refinement")
 
 
 def parts(page: Page) -> dict[str, Any]:
@@ -111,12 +113,24 @@ def column(target: str) -> str:
 
 
 def runs_of(results: Results, preset: str, target: str, mode: str) -> list[Run]:
-    """Return the runs of one cell by seed; adapted ones only where they are adapted as the preset says today."""
+    """Return the runs of one cell by seed; adapted ones only where they are adapted as the preset says today.
+
+    Presets of PARTS are compared with ``cpu``: only their runs of its schedule count.
+    """
     runs = of_all_seeds(results, f"{preset}/{target}/{mode}")
-    if mode != "dann":
-        return runs
-    config = presets_for(target)[preset]
-    return [run for run in runs if all(run.get(name) == getattr(config, name) for name in ADAPTATION if name in run)]
+    if mode == "dann":
+        config = asdict(presets_for(target)[preset])
+        names = ADAPTATION + (OF_THE_TEACHER if config["consistency_weight"] else ())
+        runs = [run for run in runs if all(run.get(name, config[name]) == config[name] for name in names)]
+    if preset in PARTS:
+        schedules = [schedule(run) for run in runs_of(results, PARTS_OF, target, mode)]
+        runs = [run for run in runs if schedule(run) in schedules[:1]]
+    return runs
+
+
+def schedule(run: Run) -> tuple[int, int]:
+    """Return what rows of one table must have in common."""
+    return run["steps"], run["batch_size"]
 
 
 def cell(runs: Sequence[Run], measure: str = "accuracy") -> str | None:

@@ -14,6 +14,9 @@ while (($#)); do
     --preset=* | --data-root=* | --output=* | --seed=* | --device=*)
         set -- "${1%%=*}" "${1#*=}" "${@:2}"
         ;;
+    --run-dir | --run-dir=*)
+        echo "error: $1: the folders of several trainings have names of their own; use --output" >&2 && exit 2
+        ;;
     --list) # only say what would be run
         list=--list
         shift

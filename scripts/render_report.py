@@ -27,8 +27,11 @@ from common.report import Page, Results, duration, percent, table
 from common.results import read_results
 from common.weights import MANIFEST
 from p1_gan import report as p1
+from p1_gan.methods import METHODS
 from p2_diffusion import report as p2
+from p2_diffusion.presets import PRESETS as P2_PRESETS
 from p3_dann import report as p3
+from p3_dann.presets import presets_for
 
 PAGES = ("README.md", "weights/README.md")  # whose tables are rendered
 PROBLEMS = {"p1": p1, "p2": p2, "p3": p3}
@@ -39,14 +42,13 @@ PRESETS = ("full", "full_cpu", "cpu", "original")  # from the largest; `sample` 
 OTHERS = (
     ("P1: FID of 1000 pictures", "–", "22.97", r"p1/evaluate/B/{}/.*", "fid", "dataset", "CelebA"),
     ("P1: pictures with exactly one face", "–", "96.4 %", r"p1/evaluate/B/{}/.*", "face_rate", "dataset", "CelebA"),
-    ("P2: digits recognised", "–", "99.90 %", "p2/evaluate/{}", "accuracy", "dataset", "MNIST-M"),
     *(
         (
             f"P3: {p3.column(target)}, {way}",
             original,
             best,
             rf"p3/{{}}/{target}/{mode}/seed\d+",
-            "accuracy",
+            "test_accuracy",
             "target_data",
             target.upper(),
         )
@@ -106,19 +108,22 @@ def is_most_of(data: str, name: str) -> bool:
 
 def presets_table(space: Workspace) -> str:
     """Return what the training of each preset took, for README.md."""
-    patterns = {
-        "p1": r"train/(?P<what>[^/]+)/(?P<preset>[^/]+)/seed0",
-        "p2": r"train/(?P<preset>[^/]+)/seed0",
-        "p3": r"(?P<preset>[^/]+)/(?P<what>[^/]+/dann)/seed0",
+    # Keys of trainings, and the configuration that their preset asks for.
+    trainings = {
+        "p1": (r"train/(?P<what>[^/]+)/(?P<preset>[^/]+)/seed0", lambda what: METHODS[what].presets),
+        "p2": (r"train/(?P<what>)(?P<preset>[^/]+)/seed0", lambda _: P2_PRESETS),
+        "p3": (r"(?P<preset>[^/]+)/(?P<what>[^/]+)/dann/seed0", presets_for),
     }
     rows = []
-    for problem, pattern in patterns.items():
+    for problem, (pattern, presets_of) in trainings.items():
         for key, entry in read_results(space.results, problem).items():
             found = re.fullmatch(pattern, key)
             if found and found["preset"] in PRESETS:
-                name = f"{problem.upper()} {found.groupdict().get('what', '').replace('/', ', ')}".strip()
-                seen = f"{entry['steps'] * entry['batch_size']:,}"
-                rows.append([f"`{found['preset']}`", name, seen, entry["device"], duration(entry["seconds"])])
+                preset = presets_of(found["what"])[found["preset"]]
+                seen, planned = entry["steps"] * entry["batch_size"], preset.steps * preset.batch_size
+                shown = f"{seen:,}" if seen == planned else f"{seen:,} of {planned:,}"
+                name = f"{problem.upper()} {found['what']}".strip()
+                rows.append([f"`{found['preset']}`", name, shown, entry["device"], duration(entry["seconds"])])
     rows.sort(key=lambda row: PRESETS.index(row[0].strip("`")))
     return (
         table(["preset", "training", "pictures seen", "hardware", "time"], rows)

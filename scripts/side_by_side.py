@@ -7,6 +7,7 @@ P3's network is so small that two threads of one process wait for each other mor
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -30,7 +31,8 @@ def main() -> None:
 
     def pass_on(number: int, _frame: object) -> None:
         for process in running:
-            os.killpg(process.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.killpg(process.pid, number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)

@@ -95,6 +95,7 @@ def test_latents_do_not_depend_on_their_number_and_truncation_bounds_them() -> N
     assert torch.equal(draw_latents(3, seed=1), draw_latents(8, seed=1)[:3])
     assert not torch.equal(draw_latents(3, seed=1), draw_latents(3, seed=2))
     truncated = draw_latents(200, seed=1, truncation=1.0)
+    assert torch.equal(draw_latents(5, seed=1, truncation=1.0), truncated[:5])
     assert truncated.abs().max() <= 1.0 and truncated.std() > 0.4
 
 

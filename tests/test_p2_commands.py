@@ -343,8 +343,8 @@ def test_a_new_sampler_is_one_entry_of_the_table(
     assert len(list((tmp_path / "digits").iterdir())) == 10
     call(sweep.main, *places(data_root, output), *sweep_arguments(output))
     entries = read_results(output / "results", "p2")
-    assert entries["sweep/sample/heun-3-w1"]["passes"] == 2 * 3 - 1
-    assert entries["sweep/sample/heun-3-w2"]["passes"] == 2 * (2 * 3 - 1)
+    assert entries["sweep/sample/seed0/heun-3-w1"]["passes"] == 2 * 3 - 1
+    assert entries["sweep/sample/seed0/heun-3-w2"]["passes"] == 2 * (2 * 3 - 1)
     assert "Heun, brand new" in render(output)
 
 
@@ -378,7 +378,7 @@ def test_evaluation_draws_what_inference_draws_and_measures_it_once(
     call(evaluate.main, tmp_path / "folder", *where)
     call(evaluate.main, *drawn, *where)
     entries = read_results(tmp_path / "results", "p2")
-    of_folder, of_weights = entries["evaluate/folder/folder"], entries["evaluate/sample"]
+    of_folder, of_weights = entries["evaluate/folder/folder"], entries["evaluate/sample/seed0/dpmpp-2-w2"]
     assert all(of_weights[name] == of_folder[name] for name in ("images", "accuracy", "per_digit", "frechet"))
     capsys.readouterr()
     call(evaluate.main, *drawn, *where)
@@ -402,7 +402,9 @@ def test_sweep_measures_every_setting_once_and_counts_its_passes(
     trained: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = read_results(trained / "results", "p2")
-    passes = {key.removeprefix("sweep/sample/"): e["passes"] for key, e in before.items() if key.startswith("sweep/")}
+    passes = {
+        key.removeprefix("sweep/sample/seed0/"): e["passes"] for key, e in before.items() if key.startswith("sweep/")
+    }
     # Two time steps of T = 6 are 5, 0; three are 5, 2, 0 and, denser near 0, 5, 1, 0. 0.2 T to 0.6 T is 1.2 to 3.6.
     default = default_sampling(read_results(trained / "results", "p2")["train/sample/seed0"])
     expected = {default.name: 2 * TIMESTEPS, "ddpm-6-w2": 12}
@@ -443,7 +445,7 @@ def test_the_rule_takes_the_fastest_setting_near_the_best(
 
 
 def test_drawing_alone_or_in_a_batch_is_the_same(trained: Path) -> None:
-    measured = read_results(trained / "results", "p2")["batch/sample"]
+    measured = read_results(trained / "results", "p2")["batch/sample/seed0"]
     assert measured["largest_difference"] < 1e-4 < measured["another_noise"]
 
 

@@ -31,7 +31,7 @@ from common.ema import ExponentialMovingAverage
 from common.errors import UserError, run_main
 from common.files import prepare_empty_folder, write_atomic
 from common.paths import workspace
-from common.results import read_results
+from common.results import read_results, record
 from common.run import Job, Run
 from common.seed import derive_seed, epoch_order, seed_everything
 from common.weights import load_into, load_weights, save_weights
@@ -228,6 +228,8 @@ def test_a_finished_job_is_recorded_once_and_another_is_not_taken_for_it(tmp_pat
     entry = read_results(tmp_path / "results", "p1")[this.key]
     assert entry["accuracy"] == 0.5 and entry["width"] == 8 and entry["images_per_second"] > 0 and entry["device"]
     assert not job(tmp_path, {"width": 9}).is_finished(WORLD) and not job(tmp_path, fresh=True).is_finished(WORLD)
+    record(tmp_path / "results", "p1", this.key, entry | {"width": 9}, torch.device("cpu"))  # by another run folder
+    assert not this.is_finished(WORLD)
     (tmp_path / "results/p1.json").unlink()
     assert not this.is_finished(WORLD)
 

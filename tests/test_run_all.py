@@ -52,6 +52,20 @@ def test_a_signal_reaches_every_command(tmp_path: Path, number: int) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "a.ready", "b.ready"}
 
 
+def test_a_signal_reaches_the_others_when_one_has_ended(tmp_path: Path) -> None:
+    wait = f"trap 'exit 130' TERM; sleep 0.3; touch {tmp_path}/ready; while true; do sleep 0.01; done"
+    process = subprocess.Popen([*SIDE_BY_SIDE, "true", "--", "bash", "-c", wait])
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 130
+
+
+def test_the_scripts_name_their_folders_themselves() -> None:
+    done = subprocess.run(["bash", str(ROOT / "scripts/train_p2.sh"), "--run-dir", "x"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: --run-dir") and done.stderr.count("\n") == 1
+
+
 def test_an_option_without_its_value_is_one_line() -> None:
     done = subprocess.run(["bash", str(ROOT / "scripts/train_p1.sh"), "--seed"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: --seed") and done.stderr.count("\n") == 1
