@@ -21,5 +21,7 @@ for method in A B; do
     for sampling_seed in $sampling_seeds; do
         run "${measure[@]}" --seed $sampling_seed
     done
-    run p1_gan/figures.py --method $method --checkpoint "$weights"
+    pictures=() # all of them of the last, the first 32 of the others
+    [[ $method == B ]] || pictures=(grid)
+    run p1_gan/figures.py ${pictures[@]+"${pictures[@]}"} --method $method --checkpoint "$weights"
 done
