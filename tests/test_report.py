@@ -148,6 +148,8 @@ def test_the_first_table_holds_only_what_was_measured_on_the_same_data() -> None
     results = {"p3/cpu/svhn/source/seed0": entry, "p3/cpu/svhn/source/seed1": entry | {"test_accuracy": 0.7}}
     assert comparison_table(results) == comparison_table({}) == ""
     assert "| 60.0 % |" in comparison_table({key: entry | {"target_data": "SVHN"} for key, entry in results.items()})
+    assert is_most_of("CelebA (aligned, centre crop 178)", "CelebA") and is_most_of("CelebA", "CelebA")
+    assert not is_most_of("CelebA (28,000 aligned pictures)", "CelebA") and not is_most_of("LFW (all)", "CelebA")
     assert is_most_of("USPS (7,439 of 9,298 digits)", "USPS") and not is_most_of("SVHN (grey, re-cropped)", "SVHN")
 
 
