@@ -129,8 +129,12 @@ def measures_table(results: Results, preset: str, columns: Mapping[str, tuple[st
         for method, entries in found.items()
     ]
     every = [entry for entries in found.values() for entry in entries]
-    of_real = [(values_of(every, key), show) for _, show, key in columns.values()]
-    rows.append(["real pictures", *(show(values[0]) if values else None for values, show in of_real)])
+    of_real = []
+    for key, (_, show, real_key) in columns.items():
+        values = values_of(every, real_key)
+        is_by_definition = not real_key and values_of(every, key)
+        of_real.append(show(values[0]) if values else "–" if is_by_definition else None)
+    rows.append(["real pictures", *of_real])
     return table(["", *(name for name, _, _ in columns.values())], rows)
 
 
