@@ -109,9 +109,14 @@ def quality(measured: Entry, frechet: float) -> list[str]:
 
 def thousand_pictures(results: Results, preset: str) -> str | None:
     """Return how long 1000 pictures take with the network's default sampler, as measured in the sweep."""
-    run = training(results, preset)
-    entry = results.get(f"sweep/{preset}/seed{run['seed']}/{default_sampling(run).name}") if run else None
+    entry = swept_default(results, preset)
     return duration(1000 * entry["seconds"] / entry["images"]) if entry else None
+
+
+def swept_default(results: Results, preset: str) -> Entry | None:
+    """Return what the sweep measured of the network's default sampler."""
+    run = training(results, preset)
+    return results.get(f"sweep/{preset}/seed{run['seed']}/{default_sampling(run).name}") if run else None
 
 
 def recipes(results: Results) -> str:
@@ -176,12 +181,11 @@ def sweep_entries(results: Results, preset: str) -> list[Entry]:
 def sweep(page: Page, preset: str) -> dict[str, Any]:
     """Return the comparison of ways to sample from one network."""
     entries = sweep_entries(page.results, preset)
-    run = training(page.results, preset)
-    default = f"sweep/{preset}/seed{run['seed']}/{default_sampling(run).name}" if run else ""
+    default = swept_default(page.results, preset)
     chosen = choose(entries)
     rows = [
         [
-            SAMPLERS[entry["sampler"]].title + (" (default)" if entry is page.results.get(default) else ""),
+            SAMPLERS[entry["sampler"]].title + (" (default)" if entry is default else ""),
             entry["steps"],
             guidance_title(entry),
             f"{entry['passes']:g}",

@@ -50,9 +50,8 @@ class SamplerConfig:
         low, high = self.guidance_interval
         interval = "" if (low, high) == (0, 1) else f"-{low:g}to{high:g}"
         noise = f"-eta{self.eta:g}" if self.eta else ""
-        return (
-            f"{self.sampler}-{self.steps}-w{self.guidance_scale:g}{interval}{noise}{'' if self.clip else '-unclipped'}"
-        )
+        clip = "" if self.clip else "-unclipped"
+        return f"{self.sampler}-{self.steps}-w{self.guidance_scale:g}{interval}{noise}{clip}"
 
     def guidance_at(self, t: int, timesteps: int) -> float:
         """Return the guidance scale at time step ``t`` of T = ``timesteps``."""

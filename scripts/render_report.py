@@ -127,11 +127,7 @@ def presets_table(space: Workspace) -> str:
                 name = f"{problem.upper()} {found['what']}".strip()
                 rows.append([f"`{found['preset']}`", name, shown, entry["device"], duration(entry["seconds"])])
     rows.sort(key=lambda row: PRESETS.index(row[0].strip("`")))
-    return (
-        table(["preset", "training", "pictures seen", "hardware", "time"], rows)
-        if rows
-        else "*Nothing is trained yet.*\n"
-    )
+    return table(["preset", "training", "pictures seen", "hardware", "time"], rows)
 
 
 def weights_table(manifest: Mapping[str, Mapping[str, Any]]) -> str:
