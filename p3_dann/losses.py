@@ -6,15 +6,6 @@ import torch
 import torch.nn.functional as F
 
 
-def conditional_entropy(logits: torch.Tensor) -> torch.Tensor:
-    """Return the mean entropy of the predictions, in nats (0..log 10): low when no boundary crosses the data.
-
-    Source: Grandvalet and Bengio, "Semi-supervised Learning by Entropy Minimization", 2004; for adaptation
-    Shu et al., "A DIRT-T Approach to Unsupervised Domain Adaptation", 2018, equation 6.
-    """
-    return -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
-
-
 def consistency(student: torch.Tensor, digits: torch.Tensor, followed: torch.Tensor) -> torch.Tensor:
     """Return the cross-entropy of the student against those of its teacher's digits that are followed.
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from p3_dann.augment import prepare
-from p3_dann.losses import conditional_entropy
-from p3_dann.model import CLASSES, DANN_model, running_statistics_kept
+from p3_dann.model import CLASSES, DANN_model
 from p3_dann.presets import TrainConfig
 
 
@@ -39,8 +38,9 @@ def information(logits: torch.Tensor) -> float:
 
     Source: Bridle et al., "Unsupervised Classifiers, Mutual Information and Phantom Targets", 1992.
     """
-    mean = logits.softmax(1).mean(0)
-    return (torch.special.entr(mean).sum() - conditional_entropy(logits)).item()
+    probabilities = logits.softmax(1)
+    of_mean, of_each = torch.special.entr(probabilities.mean(0)).sum(), torch.special.entr(probabilities).sum(1)
+    return (of_mean - of_each.mean()).item()
 
 
 def predicted_shares(logits: torch.Tensor) -> list[float]:
@@ -50,23 +50,10 @@ def predicted_shares(logits: torch.Tensor) -> list[float]:
 
 
 @torch.inference_mode()
-def domain_features(model: DANN_model, images: torch.Tensor, config: TrainConfig, is_source: bool) -> torch.Tensor:
-    """Return the features (N, 768) of pictures of one domain, normalised as that domain was in training.
-
-    A model trained with ``batchnorm="separate"`` keeps the running statistics of the target alone; pictures
-    of the source are then normalised by their own, which is what they met in training.
-    """
-    inputs = prepare(images.to(next(model.parameters()).device), config)
-    if not (is_source and config.batchnorm == "separate"):
-        return torch.cat([model.features(batch) for batch in inputs.split(1000)])
-    layers = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    with running_statistics_kept(model):
-        for layer in layers:
-            layer.train()
-        features = model.features(inputs)
-        for layer in layers:
-            layer.eval()
-    return features
+def features_of(model: DANN_model, images: torch.Tensor, config: TrainConfig) -> torch.Tensor:
+    """Return the features (N, 768) of uint8 pictures (N, 3, 28, 28)."""
+    device = next(model.parameters()).device
+    return torch.cat([model.features(prepare(part.to(device), config)) for part in images.split(1000)])
 
 
 def other_domain_share(source: torch.Tensor, target: torch.Tensor, neighbours: int) -> float:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.device import place
 from common.paths import WEIGHTS
@@ -120,48 +118,22 @@ class DANN_model(nn.Module):
         self,
         images: torch.Tensor,
         grl_lambda: float = 0.0,
-        separate_domains: bool = False,
         condition: Condition | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return digit logits (N, 10) and domain logits (N, 2; 0 is source, 1 is target).
 
+        In training BatchNorm takes its statistics over all of ``images``: where both domains are in them, of both.
+
         Args:
             images: float (N, 3, 28, 28), prepared by :mod:`p3_dann.augment`.
             grl_lambda: how strongly the domain classifier's gradient is reversed for the features.
-            separate_domains: the first half of ``images`` is the source, the second the target, and each is
-                normalised by its own BatchNorm statistics; the running ones follow the target alone. The
-                domain classifier still sees both at once: statistics of its own for each domain would hide
-                from it the very difference it is to find.
             condition: what the domain classifier sees in place of the features, made from them and the digit logits.
         """
-        if not separate_domains:
-            features = self.features(images)
-            classes = self.class_classifier(features)
-        else:
-            source_images, target_images = images.chunk(2)
-            with running_statistics_kept(self):
-                source_features = self.features(source_images)
-                source_classes = self.class_classifier(source_features)
-            target_features = self.features(target_images)
-            features = torch.cat([source_features, target_features])
-            classes = torch.cat([source_classes, self.class_classifier(target_features)])
+        features = self.features(images)
+        classes = self.class_classifier(features)
         if condition is not None:
             features = condition(features, classes)
         return classes, self.domain_classifier(GradientReversal.apply(features, grl_lambda))
-
-
-@contextmanager
-def running_statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Keep BatchNorm's running statistics as they are while training batches pass through."""
-    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.momentum = 0.0
-    try:
-        yield
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
 
 
 def load_model(path: Path, device: torch.device) -> tuple[DANN_model, TrainConfig, dict[str, Any]]:

@@ -47,9 +47,6 @@ class TrainConfig:
     )
 
     # domain adaptation
-    batchnorm: str = option(
-        "joint", "statistics of both domains together, or of each on its own", choices=("joint", "separate")
-    )
     grl_lambda_max: float = option(0.0, "gradient reversal at the end of its schedule (DANN: 1)", minimum=0.0)
     domain_weight: float = option(1.0, "weight of the domain loss", minimum=0.0)
     adversary: str = option(
@@ -58,16 +55,13 @@ class TrainConfig:
         choices=("features", "conditional"),
     )
     shared_augmentation: bool = option(False, "change target pictures exactly as source pictures are")
-    entropy_weight: float = option(0.0, "weight of the target's conditional entropy", minimum=0.0)
     consistency_weight: float = option(1.0, "weight of agreement with the EMA teacher on the target", minimum=0.0)
-    consistency_warmup: float = option(
-        0.1, "share of the steps over which target losses rise", minimum=0.0, maximum=1.0
-    )
+    consistency_warmup: float = option(0.1, "share of the steps over which that weight rises", minimum=0.0, maximum=1.0)
     confidence: float = option(0.9, "teacher confidence from which it is followed, relative to that on the source")
     distribution_alignment: bool = option(True, "ask the teacher for every digit as often as the source has it")
     class_thresholds: bool = option(False, "follow the teacher earlier on digits it is rarely sure of (FlexMatch)")
     refinement: float = option(
-        0.0, "share of the steps, at the end, on the target's losses alone (DIRT-T)", minimum=0.0, maximum=1.0
+        0.0, "share of the steps, at the end, on the target's loss alone (DIRT-T)", minimum=0.0, maximum=1.0
     )
 
     # machine

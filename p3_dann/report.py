@@ -55,7 +55,7 @@ OPTIONS = {
     "conditional": "DANN alone, class-conditional (CDAN)",
 }
 # What decides how a run is adapted, beside its inputs and its schedule; the second only where there is a teacher.
-ADAPTATION = ("adversary", "batchnorm", "consistency_weight", "domain_weight", "entropy_weight", "grl_lambda_max")
+ADAPTATION = ("adversary", "consistency_weight", "domain_weight", "grl_lambda_max")
 OF_THE_TEACHER = ("class_thresholds", "confidence", "consistency_warmup", "distribution_alignment", "refinement")
 
 

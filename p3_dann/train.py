@@ -38,14 +38,14 @@ from common.run import Job, Run
 from common.seed import seed_everything
 from p3_dann.augment import augment, prepare
 from p3_dann.dataset import REPORTED_TARGETS, SOURCE, check_target, load_labelled, load_unlabelled
-from p3_dann.losses import conditional_entropy, consistency
+from p3_dann.losses import consistency
 from p3_dann.measures import accuracies, information, predict, predict_logits, predicted_shares
 from p3_dann.model import KIND, DANN_model, MultilinearMap, grl_lambda_at
 from p3_dann.presets import MODES, TrainConfig, presets_for
 from p3_dann.pseudo_labels import PseudoLabels
 
 PANELS = {
-    "losses": ("class_loss", "domain_loss", "entropy", "consistency_loss"),
+    "losses": ("class_loss", "domain_loss", "consistency_loss"),
     "accuracies": ("class_accuracy", "domain_accuracy", "confident_share"),
     "schedules": ("grl_lambda", "relative_learning_rate"),
 }
@@ -107,30 +107,24 @@ def train(
                 loss = F.cross_entropy(class_logits.float(), batch_labels, label_smoothing=config.label_smoothing)
             else:
                 grl_lambda = grl_lambda_at(progress, config.grl_lambda_max)
-                target_weight = ramp_up(progress, config.consistency_warmup)
                 samples = unlabelled_batches(step)
                 target_images = unlabelled[samples]
                 target_inputs = world.part(augment(target_images, config, *target_look))
                 with autocast(device, config.precision):
-                    both_logits, domain_logits = network(
-                        torch.cat([inputs, target_inputs]), grl_lambda, config.batchnorm == "separate", condition
-                    )
+                    both_logits, domain_logits = network(torch.cat([inputs, target_inputs]), grl_lambda, condition)
                 class_logits, target_logits = both_logits.float().chunk(2)
                 class_loss = F.cross_entropy(class_logits, batch_labels, label_smoothing=config.label_smoothing)
                 domain_loss = F.cross_entropy(domain_logits.float(), domains)
                 loss = class_loss + config.domain_weight * domain_loss
                 if progress >= 1.0 - config.refinement:  # Shu et al., DIRT-T, 2018: at the end the target alone
                     loss = 0.0 * loss
-                if config.entropy_weight > 0:
-                    entropy = conditional_entropy(target_logits)
-                    loss = loss + config.entropy_weight * target_weight * entropy
-                    statistics["entropy"] = entropy
                 if config.consistency_weight > 0:
                     with torch.no_grad(), autocast(device, config.precision):
                         teacher_logits = ema.model.classify(prepare(world.part(target_images), config))
                     digits, followed = pseudo_labels(teacher_logits.float(), class_logits, world.part(samples))
                     consistency_loss = consistency(target_logits, digits, followed)
-                    loss = loss + config.consistency_weight * target_weight * consistency_loss
+                    weight = config.consistency_weight * ramp_up(progress, config.consistency_warmup)
+                    loss = loss + weight * consistency_loss
                     statistics |= {"consistency_loss": consistency_loss, "confident_share": followed.mean()}
                 domain_accuracy = (domain_logits.argmax(1) == domains).float().mean()
                 statistics |= {"domain_loss": domain_loss, "domain_accuracy": domain_accuracy, "grl_lambda": grl_lambda}
@@ -140,7 +134,7 @@ def train(
             optimizer.step()
             ema.update(model)
             run.guard(loss)
-            if step % config.log_every == 0 or step == config.steps - 1:
+            if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
                 class_accuracy = (class_logits.argmax(1) == batch_labels).float().mean()
                 class_loss = F.cross_entropy(class_logits.float(), batch_labels)
                 run.log(class_loss=class_loss, class_accuracy=class_accuracy, **statistics)
@@ -159,7 +153,7 @@ def learning_rate_at(progress: float, config: TrainConfig) -> float:
 
 
 def ramp_up(progress: float, share: float) -> float:
-    """Return the weight of the target losses: half a cosine from 0 to 1 over the first ``share`` of training.
+    """Return the weight of the target's loss: half a cosine from 0 to 1 over the first ``share`` of training.
 
     Source: Berthelot et al., "AdaMatch: A Unified Approach to Semi-Supervised Learning and Domain
     Adaptation", 2022, section 3.3.

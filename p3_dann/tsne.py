@@ -33,7 +33,7 @@ from common.plots import PALETTE, new_figure, save_figure
 from common.results import record
 from common.seed import generator, seed_everything
 from p3_dann.dataset import REPORTED_TARGETS, SOURCE
-from p3_dann.measures import domain_features, other_domain_share, predict, vote_accuracy
+from p3_dann.measures import features_of, other_domain_share, predict, vote_accuracy
 from p3_dann.model import DANN_model, load_model
 from p3_dann.presets import MODES, PARTS, PRESETS, TrainConfig
 
@@ -158,8 +158,7 @@ def draw_model(
     count = min(arguments.points, len(source), len(pictures))
     has_digits = digits is not None
     digits = digits[:count] if has_digits else predict(model, pictures[:count], config).cpu()
-    source_features = domain_features(model, source[:count], config, is_source=True).cpu()
-    target_features = domain_features(model, pictures[:count], config, is_source=False).cpu()
+    source_features, target_features = (features_of(model, part[:count], config).cpu() for part in (source, pictures))
     plane = embed(torch.cat([source_features, target_features]).numpy(), seed)
     shown, is_target = torch.cat([source_digits[:count], digits]).numpy(), np.arange(2 * count) >= count
 
