@@ -85,11 +85,10 @@ def add_common_arguments(parser: argparse.ArgumentParser, data: bool = True, out
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every training command takes: --run-dir, --fresh, --max-seconds and --tensorboard."""
+    """Add what every training command takes: --run-dir, --fresh and --max-seconds."""
     parser.add_argument("--run-dir", type=Path, default=None, help="folder of checkpoints and logs (unset: in runs/)")
     parser.add_argument("--fresh", action="store_true", help="start anew instead of going on from the checkpoint")
     parser.add_argument("--max-seconds", type=positive_int, default=None, help="save and leave after so long")
-    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard event files")
 
 
 def add_preset_arguments(parser: argparse.ArgumentParser, presets: Mapping[str, Any], default: str = "cpu") -> None:

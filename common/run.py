@@ -63,7 +63,6 @@ class Job:
         space: where pictures and results go.
         folder: where checkpoints, logs and weights go.
         fresh: start anew instead of going on from the checkpoint.
-        tensorboard: also write event files.
         max_seconds: save and leave after so long.
     """
 
@@ -74,7 +73,6 @@ class Job:
     space: Workspace
     folder: Path
     fresh: bool = False
-    tensorboard: bool = False
     max_seconds: float | None = None
 
     @classmethod
@@ -102,7 +100,6 @@ class Job:
             space,
             arguments.run_dir or space.runs / f"{name}_seed{arguments.seed}",
             arguments.fresh,
-            arguments.tensorboard,
             arguments.max_seconds,
         )
 
@@ -188,7 +185,6 @@ class Run:
         self._saved_at, self._saved_step = 0.0, -1
         self._first_bad_step = torch.full((), -1, dtype=torch.int64, device=world.device)
         self._stop_signal: int | None = None
-        self._events: Any = None
         self._panels = panels
         self._bar: tqdm | None = None
         self._held = ExitStack()
@@ -204,8 +200,6 @@ class Run:
         return self.folder / "checkpoint.pt"
 
     def __enter__(self) -> Self:
-        # Before --fresh deletes anything: the package may be missing.
-        open_tensorboard = _import_tensorboard() if self.world.is_writer and self.job.tensorboard else None
         with ExitStack() as held:
             if self.world.is_writer:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -224,9 +218,6 @@ class Run:
             if self.world.is_writer:
                 write_json(self.folder / "config.json", self.job.config)
                 write_text(self._stats, "".join(_line(row) for row in self.rows))
-                if open_tensorboard:
-                    # Hides what an earlier start logged after its last checkpoint, or all of it where this is fresh.
-                    self._events = open_tensorboard(str(self.folder), purge_step=self.step)
             for name in (signal.SIGINT, signal.SIGTERM):
                 held.callback(signal.signal, name, signal.signal(name, self._on_signal))
             self._held = held.pop_all()
@@ -239,8 +230,6 @@ class Run:
             self._bar.close()  # or the line that says why the run ended would follow it in the same line
         with self._held:
             try:
-                if self._events:
-                    self._events.close()
                 if self.world.is_writer and self._panels and self.rows:
                     save_curves(self.rows, self._panels, self.folder / "curves.png", title=self.job.key)
             except Exception:
@@ -302,9 +291,6 @@ class Run:
         append_text(self._stats, _line(row))
         if self._bar is not None:
             self._bar.set_postfix({key: f"{value:.3g}" for key, value in row.items() if key != "step"}, refresh=False)
-        if self._events:
-            for key, value in row.items():
-                self._events.add_scalar(key, value, self.step)
 
     def say(self, message: str) -> None:
         """Show a remark above the progress bar, in the writing process only."""
@@ -424,11 +410,3 @@ def _rounded(value: float | torch.Tensor) -> float:
 
 def _line(row: dict[str, Any]) -> str:
     return json.dumps(row) + "\n"
-
-
-def _import_tensorboard() -> Callable[..., Any]:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError("--tensorboard: the package is not installed; pip install tensorboard") from error
-    return SummaryWriter

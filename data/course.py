@@ -1,4 +1,4 @@
-"""The course's own data: checked picture by picture, then copied or linked."""
+"""The course's own data: checked picture by picture, then copied."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TOP = re.compile(f"(.*?/)??(?:face|digits/(?:{'|'.join(DIGIT_DOMAINS)}))/")
 _PART = re.compile(f"(face|digits/(?:{'|'.join(DIGIT_DOMAINS)}))/(.+)")
 
 
-def make_course(data_root: Path, source: Path, parts: Sequence[str], link: bool) -> None:
+def make_course(data_root: Path, source: Path, parts: Sequence[str]) -> None:
     """Check the course's folder or archive and bring ``parts`` of it to ``data_root``.
 
     Args:
@@ -31,15 +31,12 @@ def make_course(data_root: Path, source: Path, parts: Sequence[str], link: bool)
         source: a folder that holds face/ and digits/ (itself or somewhere below), or an archive of one; also the
             older edition, with digits/<domain>/{train,test}/, whose test split then plays val.
         parts: some of face, mnistm, svhn, usps.
-        link: link to the folders of pictures instead of copying them.
 
     Raises:
         UserError: one message with every problem counted and the first ones named by file.
     """
     with _opened(source, data_root) as root:
         is_unpacked = not root.is_relative_to(source)
-        if link and is_unpacked:
-            raise UserError(f"{source}: an archive or an older edition cannot be linked; leave out --link")
         _check(source, root, parts)
         for part in parts:
             origin = part_folder(root, part)
@@ -49,14 +46,12 @@ def make_course(data_root: Path, source: Path, parts: Sequence[str], link: bool)
                 for entry in sorted(path for path in origin.iterdir() if not path.name.startswith(".")):
                     if is_unpacked:
                         entry.rename(folder / entry.name)
-                    elif link and entry.is_dir():
-                        (folder / entry.name).symlink_to(entry.resolve())
                     else:
                         (shutil.copytree if entry.is_dir() else shutil.copyfile)(entry, folder / entry.name)
                 if not (folder / "SOURCE").exists():
                     title = "CelebA" if part == "face" else DIGIT_DOMAINS[part].title
                     write_source(folder, f"{title} (course)")
-            print(f"{part}: {'linked to' if link else 'copied from'} {source}")
+            print(f"{part}: copied from {source}")
 
 
 def check_course(source: Path, parts: Sequence[str]) -> None:

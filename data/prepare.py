@@ -5,7 +5,6 @@
     python data/prepare.py public --raw downloads --faces lfw      # from files you already have
     python data/prepare.py public --raw downloads --parts usps svhn --force
     python data/prepare.py course hw2_data.zip --data-root hw2_data
-    python data/prepare.py course /data/hw2_data --link            # check it, link to it
     python data/prepare.py course /data/hw2_data --check           # only check it
     python data/prepare.py own-faces photos.zip                    # any pictures: the middle square of each
     python data/prepare.py own-faces celeba.zip --stretched-from 178x218 --name "CelebA (stored at 64x64)"
@@ -58,7 +57,7 @@ def main() -> None:
                 faces, face_count = arguments.faces, arguments.face_count
                 make_public(data_root, downloads, missing, arguments.seed, faces, face_count, arguments.workers)
             case "course":
-                make_course(data_root, arguments.source, missing, arguments.link)
+                make_course(data_root, arguments.source, missing)
             case "own-faces":
                 make_own_faces(data_root, _own(arguments, "faces"), arguments.seed, arguments.person_folders)
             case "own-digits":
@@ -90,7 +89,6 @@ def _parser() -> argparse.ArgumentParser:
 
     course = _subcommand(commands, "course", "the course's own folder or zip, checked file by file")
     course.add_argument("source", type=Path, metavar="folder", help="what holds face/ and digits/, or a zip of it")
-    course.add_argument("--link", action="store_true", help="link to the folders of pictures instead of copying them")
     course.add_argument("--check", action="store_true", help="only check, write nothing")
 
     own_faces = _subcommand(commands, "own-faces", "your own pictures as faces, 64x64")

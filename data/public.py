@@ -15,7 +15,7 @@ from data.download import download, missing_message
 from data.faces import CELEBA_CROP, LFW_CROP, person_of_folder, read_identities, write_faces
 from data.layout import building, split_contiguous, split_shuffled, write_digits, write_source, write_splits
 from data.mnistm import blend, read_archive, read_photographs
-from data.raw import read_idx, read_svhn, read_usps, read_usps_hdf5
+from data.raw import read_idx, read_svhn, read_usps
 
 SVHN_OFFICIAL = (73257, 26032)
 USPS_OFFICIAL = (7291, 2007)
@@ -165,11 +165,9 @@ def _svhn(downloads: Downloads, _rng: np.random.Generator) -> Digits:
 def _usps(downloads: Downloads, _rng: np.random.Generator) -> Digits:
     names = [(f"{name}.bz2", name) for name in ("usps", "usps.t")]
     hdf5 = downloads.find(_USPS_FOLDERS, "usps.h5")
-    if hdf5 and not all(downloads.find(_USPS_FOLDERS, *own) for own in names):
-        halves = read_usps_hdf5(hdf5)
-    else:
-        halves = [read_usps(downloads.need("USPS", _USPS_FOLDERS, *own)) for own in names]
-    return _joined("USPS", halves, USPS_OFFICIAL)
+    if hdf5:
+        print(f"{hdf5}: not read; usps.bz2 and usps.t.bz2 are")
+    return _joined("USPS", [read_usps(downloads.need("USPS", _USPS_FOLDERS, *own)) for own in names], USPS_OFFICIAL)
 
 
 def _joined(name: str, halves: Sequence[tuple[np.ndarray, np.ndarray]], official: Sequence[int]) -> Digits:

@@ -45,26 +45,6 @@ def read_usps(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return _checked_labels(path, *_checked(path, parse))
 
 
-def read_usps_hdf5(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Read ``usps.h5``: groups ``train`` and ``test`` of ``data`` (N, 256) in [0, 1] and ``target`` (N,).
-
-    Returns:
-        Both halves, as :func:`read_usps` returns them.
-    """
-    try:
-        import h5py
-    except ImportError as error:
-        raise UserError(f"{path}: reading it needs h5py: pip install h5py, or get usps.bz2 and usps.t.bz2") from error
-
-    def parse() -> list[tuple[np.ndarray, np.ndarray]]:
-        with h5py.File(path) as file:
-            halves = [(file[half]["data"][:], file[half]["target"][:]) for half in ("train", "test")]
-        pixels = [np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8).reshape(-1, 16, 16) for values, _ in halves]
-        return [(own, labels.astype(np.int64)) for own, (_, labels) in zip(pixels, halves, strict=True)]
-
-    return [_checked_labels(path, *half) for half in _checked(path, parse)]
-
-
 def read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read SVHN's cropped digits: ``X`` uint8 (32, 32, 3, N), ``y`` (N, 1) where 10 means 0.
 

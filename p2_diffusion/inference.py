@@ -110,7 +110,6 @@ def add_sampler_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("LOW", "HIGH"),
         help="guide only at these shares of T (unset: as the network's preset says)",
     )
-    parser.add_argument("--eta", type=float, default=None, help="noise of ddim: 0 none, 1 ancestral")
 
 
 def sampler_config(arguments: argparse.Namespace, trained: Mapping[str, Any]) -> SamplerConfig:
@@ -128,15 +127,13 @@ def sampler_config(arguments: argparse.Namespace, trained: Mapping[str, Any]) ->
     usual = default.steps if name == default.sampler else SAMPLERS[name].steps or trained["timesteps"]
     steps = min(usual, trained["timesteps"]) if arguments.steps is None else arguments.steps
     time_steps(trained["timesteps"], steps)
-    if arguments.eta is not None and not SAMPLERS[name].takes_eta:
-        raise UserError(f"--eta {arguments.eta:g}: --sampler {name} does not take it")
     low, high = arguments.guidance_interval or default.guidance_interval
     if not 0 <= low <= high <= 1:
         raise UserError(f"--guidance-interval {low:g} {high:g}: two shares of T, the lower one first")
     scale = default.guidance_scale if arguments.guidance_scale is None else arguments.guidance_scale
     if trained["label_dropout"] == 0 and arguments.guidance_scale is None:
         print("note: no guidance, since training dropped no labels; --guidance-scale forces it", file=sys.stderr)
-    return SamplerConfig(name, steps, scale, (low, high), arguments.eta or 0.0)
+    return SamplerConfig(name, steps, scale, (low, high))
 
 
 def main() -> None:

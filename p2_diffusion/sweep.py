@@ -117,7 +117,7 @@ def batch_effect(model: UNet, diffusion: Diffusion, config: SamplerConfig, seed:
     conditions = torch.arange(1, 11, device=device)
     noise = torch.randn(10, 3, DIGIT_SIZE, DIGIT_SIZE, generator=generator(seed, "batch effect"))
     noise = to_device(noise, device)
-    config = replace(config, sampler="ddim", eta=0.0)
+    config = replace(config, sampler="ddim")
     together = sample(model, diffusion, conditions, noise, config)
     alone = torch.cat(
         [sample(model, diffusion, conditions[k : k + 1], noise[k : k + 1], config) for k in range(len(noise))]

@@ -273,7 +273,6 @@ def test_batches_of_another_size_draw_the_same_pictures(trained: Path) -> None:
         (("--digits", "3", "10"), ("--digits 10", "0-9")),
         (("--digits", "3", "3"), ("every digit once",)),
         (("--guidance-interval", "0.8", "0.2"), ("--guidance-interval 0.8 0.2",)),
-        (("--eta", "0.5", "--sampler", "dpmpp"), ("--eta 0.5", "dpmpp")),
         (("--checkpoint", "nowhere.safetensors"), ("nowhere.safetensors", "no such weights")),
     ],
 )

@@ -13,12 +13,11 @@ import shutil
 import signal
 import sys
 import time
-import types
 import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -500,50 +499,6 @@ def test_curves_that_cannot_be_drawn_do_not_hide_why_the_run_ended(tmp_path: Pat
         run(2, float("nan"))
     with pytest.raises(IsADirectoryError, match=r"curves\.png"):
         run(2, 1.0)
-
-
-class StubWriter:
-    """What TensorBoard's SummaryWriter is to a run."""
-
-    made: ClassVar[list[StubWriter]] = []
-
-    def __init__(self, folder: str, purge_step: int | None = None) -> None:
-        self.folder, self.purge_step, self.closed = folder, purge_step, False
-        self.scalars: list[tuple[str, float, int]] = []
-        self.made.append(self)
-
-    def add_scalar(self, name: str, value: float, step: int) -> None:
-        self.scalars.append((name, value, step))
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def test_tensorboard_receives_every_row_of_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("torch.utils.tensorboard")
-    module.SummaryWriter = StubWriter
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    monkeypatch.setattr(StubWriter, "made", [])
-    with pytest.raises(RuntimeError, match="stop here"):
-        train(tmp_path, steps=6, each_step=stop_at(3), tensorboard=True)
-    train(tmp_path, steps=6, tensorboard=True)
-    first, second = StubWriter.made
-    assert (first.purge_step, second.purge_step) == (0, 3)  # step 3 was logged, and lost with what followed the save
-    rows = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
-    expected = [("loss", row["loss"], row["step"]) for row in rows]
-    shown = [scalar for scalar in first.scalars if scalar[2] < second.purge_step] + second.scalars
-    assert [scalar for scalar in shown if scalar[0] == "loss"] == expected and len(rows) == 6
-    assert {writer.folder for writer in StubWriter.made} == {str(tmp_path)} and first.closed and second.closed
-
-
-def test_tensorboard_without_its_package_is_one_clear_line_and_deletes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train(tmp_path, steps=3)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UserError, match=r"--tensorboard.*pip install tensorboard"):
-        train(tmp_path, steps=3, fresh=True, tensorboard=True)
-    assert load_checkpoint(tmp_path / "checkpoint.pt", KIND)["step"] == 3
 
 
 def test_weights_survive_a_round_trip_and_refuse_what_does_not_fit(tmp_path: Path) -> None:
