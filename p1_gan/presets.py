@@ -67,7 +67,7 @@ _B = TrainConfig(
 )
 _SCHEDULES = {
     "full": {},
-    "cpu": {"steps": 20_000, "batch_size": 32},
+    "cpu": {"steps": 15_000, "batch_size": 32},
     "sample": {"channels": 16, "steps": 1500, "batch_size": 16, "grid_every": 150, "log_every": 25},
 }
 
