@@ -68,6 +68,7 @@ def ours(problem: str, arguments: argparse.Namespace) -> float:
     _, batch_size, command = TRAININGS[problem]
     script, *options = command.split()
     options += ["--batch-size", str(batch_size), "--data-root", arguments.data_root, "--device", arguments.device]
+    options += ["--steps", str(10**9)]
     done = []
     for seconds in (WARM_UP_SECONDS, WARM_UP_SECONDS + arguments.seconds):
         with tempfile.TemporaryDirectory() as folder:

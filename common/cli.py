@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import operator
 import textwrap
-import types
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -155,8 +154,6 @@ def _show(value: Any) -> str:
 
 
 def _argument_type(hint: Any, choices: tuple[Any, ...] | None) -> dict[str, Any]:
-    if isinstance(hint, types.UnionType):
-        hint = next(member for member in typing.get_args(hint) if member is not types.NoneType)
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
     if typing.get_origin(hint) is tuple:

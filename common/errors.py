@@ -29,9 +29,9 @@ def run_main(main: Callable[[], None]) -> None:
         sys.exit(130)
     except (MemoryError, RuntimeError) as error:
         if type(error).__name__ == _DEVICE_FULL:
-            _fail("the device ran out of memory: choose a smaller --batch-size, or --device cpu")
+            _fail("the device ran out of memory: choose --device cpu, or a smaller --batch-size where there is one")
         if is_out_of_memory(error):
-            _fail("the machine ran out of memory: choose a smaller --batch-size")
+            _fail("the machine ran out of memory: choose a smaller --batch-size where there is one")
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             _fail(f"torch.compile failed ({str(error).splitlines()[0]}): run again with --no-compile")
         raise

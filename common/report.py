@@ -86,7 +86,7 @@ class Page:
         """Return the picture ``images/<path>`` with its caption, or a line that says it was not made."""
         if not (self.space.images / path).is_file():
             return f"*images/{path}: not made yet.*\n"
-        return f"![{caption}](images/{path})\n"
+        return f"![{caption}](images/{path})\n\n*{caption}.*\n"
 
 
 def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:

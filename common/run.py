@@ -24,11 +24,11 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from tqdm import tqdm
@@ -45,6 +45,7 @@ from common.results import read_results, record
 from common.seed import derive_seed, random_state, set_random_state
 from common.weights import load_weights, save_weights
 
+Item = TypeVar("Item")
 GO_ON, TIME_IS_OVER, ASKED_TO_STOP = range(3)  # the largest one of several processes counts for all
 AGREEMENT_STEPS = 10  # several processes ask each other so rarely, since asking waits for the device
 CHECKPOINT_SECONDS = 60.0  # the result does not depend on it
@@ -383,8 +384,8 @@ class Run:
 
     def _stop(self, what: str) -> None:
         raise UserError(
-            f"{self.folder}: {what}; the checkpoint before it is kept. Lower the learning rate, or resume with "
-            "--precision fp32"
+            f"{self.folder}: {what}; the checkpoint before it is kept. Start anew with --fresh and a lower learning "
+            "rate or --precision fp32"
         )
 
     def _on_signal(self, number: int, _frame: object) -> None:
@@ -393,6 +394,15 @@ class Run:
         if insists:
             raise KeyboardInterrupt
         self._stop_signal, self._signalled_at = number, time.perf_counter()
+
+
+def within_max_seconds(items: Iterable[Item], arguments: argparse.Namespace) -> Iterator[Item]:
+    """Yield what a command trains one after the other; each is left the rest of the command's --max-seconds."""
+    end = time.perf_counter() + (arguments.max_seconds or 0)
+    for item in items:
+        if arguments.max_seconds:
+            arguments.max_seconds = max(1, round(end - time.perf_counter()))
+        yield item
 
 
 def _is_finite(thing: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def load_weights(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[s
     A file that ``weights/manifest.json`` lists must have the hash written there.
 
     Returns:
-        The float32 ``state_dict`` and the configuration saved with it.
+        The float32 ``state_dict`` and the configuration saved with it; ``step`` in it are the steps done where the
+        training was not finished.
 
     Raises:
         UserError: missing, damaged, of another model, or a shipped file whose hash differs.
@@ -53,7 +55,7 @@ def load_weights(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[s
     path = Path(path)
     if path.suffix == ".pt":
         payload = load_checkpoint(path, kind)
-        return payload["weights"], payload["config"]
+        return payload["weights"], payload["config"] | {"step": payload["step"]}
     if not path.is_file():
         raise UserError(f"{path}: no such weights; train first, or pass another --checkpoint")
     _verify_shipped(path)
@@ -69,6 +71,12 @@ def load_weights(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[s
         )
     state = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in state.items()}
     return state, json.loads(metadata["config"])
+
+
+def which_training(config: Mapping[str, Any]) -> str:
+    """Return which of several trainings of a preset weights are of, for keys of results: their seed, or step too."""
+    done = config.get("step", config["steps"])
+    return f"{config['seed']}" + (f"-step{done}" if done < config["steps"] else "")
 
 
 def load_into(model: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:

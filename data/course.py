@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.files import write_text
 from common.progress import progress_bar
 from data.archives import is_picture, iterate_files, list_files
-from data.layout import PARTS, building, first_of, part_folder, write_source
+from data.layout import PARTS, building, first_of, part_folder, remove, write_source
 
 # Pictures that train and val hold in the course's data.
 EXPECTED = {"face": (38464, 2025), "mnistm": (44800, 11200), "svhn": (63544, 15887), "usps": (5950, 1488)}
@@ -75,6 +75,8 @@ def _opened(source: Path, scratch: Path | None) -> Iterator[Path]:
     if all(name == place for name, place in places.items()) and any(part_folder(root, part).is_dir() for part in PARTS):
         yield root
         return
+    for left in scratch.glob(".course-*") if scratch else ():  # by a killed one; the data root is locked
+        remove(left)
     with tempfile.TemporaryDirectory(prefix=".course-", dir=scratch) as unpacked:
         root = Path(unpacked)
         files = iterate_files(source, lambda name: name.startswith(top) and name.removeprefix(top) in places)

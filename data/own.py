@@ -20,6 +20,7 @@ from data.layout import (  # fmt: skip
     building,
     first_of,
     picture_name,
+    remove,
     save_png,
     split_faces,
     split_shuffled,
@@ -66,7 +67,7 @@ def make_own_faces(data_root: Path, source: Source, seed: int, person_folders: b
             split = split_faces(pictures, rng)
         for part, names in zip(("train", "val"), split, strict=True):
             _place(pictures, names, folder / part)
-        (folder / "all").rmdir()
+        remove(folder / "all")
         write_source(folder, source.name)
         _report(data_root / "face", folder, f"{len(split[0]):,} faces for train, {len(split[1]):,} for val", left_out)
 
@@ -99,7 +100,7 @@ def make_own_digits(data_root: Path, domain: str, source: Source, seed: int, lab
         names = sorted(pictures)
         label_of, unmatched = _read_labels(labels, names) if labels else ({}, [])
         _place(pictures, names, folder / "data")
-        (folder / "all").rmdir()
+        remove(folder / "all")
         split = split_shuffled(len(names), np.random.default_rng(derive_seed(seed, domain)))
         write_splits(folder, [label_of.get(name, "") for name in names], split)
         quoted = (name.replace('"', '""') for name in names)

@@ -23,7 +23,7 @@ from common.distributed import World, join_world
 from common.errors import UserError, run_main
 from common.frechet import check_enough
 from common.results import read_results, record
-from common.run import Job
+from common.run import Job, within_max_seconds
 from p1_gan.distances import RealFaces
 from p1_gan.faces import face_rate
 from p1_gan.features import feature_network
@@ -97,7 +97,7 @@ def train_row(arguments: argparse.Namespace, name: str, world: World, faces: tor
 def measure_row(job: Job, arguments: argparse.Namespace, world: World, real: RealFaces | None) -> None:
     """Add distances and face rate of one trained row to its record, unless they are there."""
     values = read_results(job.space.results, "p1")[job.key]
-    if values.get("images") == arguments.num and "fd_lite0" in values:
+    if values.get("images") == arguments.num and (real is None or "fd_lite0" in values):
         return
     model, _ = load_generator(job.weights, job.config["method"], world.device)
     images = generate(model, draw_latents(arguments.num, arguments.seed))
@@ -132,7 +132,7 @@ def main() -> None:
         network = feature_network(world.device) if world.is_writer else None
         real = RealFaces(faces, val, network, arguments.data_root / "face" / ".cache") if network else None
         on_device = faces.to(world.device)
-        for name in arguments.rows:
+        for name in within_max_seconds(arguments.rows, arguments):
             job = train_row(arguments, name, world, on_device)
             if job is None:
                 return

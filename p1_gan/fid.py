@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -14,6 +13,7 @@ from common.errors import UserError
 from common.frechet import frechet_distance
 from common.network import socket_timeout
 from common.progress import progress_bar
+from common.seed import generator
 
 FEATURES = 2048  # pool3: with fewer it is no FID
 FILE_NAME = "pt_inception-2015-12-05-6726825d.pth"
@@ -60,7 +60,7 @@ def fid(network: torch.nn.Module, images: torch.Tensor, val: torch.Tensor, train
 
     All are uint8 (N, 3, H, W). The distance is ours, since pytorch-fid's calls scipy in a way that newer scipy lacks.
     """
-    chosen = np.random.default_rng(0).permutation(len(train))[: len(images)]
+    chosen = torch.randperm(len(train), generator=generator(0, "floor"))[: len(images)]
     real = _features(network, val)
     scores = [frechet_distance(_features(network, pictures), real) for pictures in (images, train[chosen])]
     return scores[0], scores[1]

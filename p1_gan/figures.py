@@ -20,10 +20,10 @@ from common.cli import add_common_arguments, make_parser
 from common.device import pick_device
 from common.errors import run_main
 from common.files import write_atomic
-from common.paths import workspace
+from common.paths import of_seed, workspace
 from common.pictures import make_grid, save_grid
 from p1_gan.inference import draw_latents, generate
-from p1_gan.methods import add_weights_arguments, load_generator
+from p1_gan.methods import DEFAULT_METHOD, add_weights_arguments, load_generator
 
 PARTS = ("grid", "sheet", "walk")
 GRID_PICTURES, SHEET_PICTURES = 32, 200
@@ -87,14 +87,16 @@ def main() -> None:
     """Parse the command line and draw."""
     arguments = parse_arguments()
     model, config = load_generator(arguments.checkpoint, arguments.method, pick_device(arguments.device))
-    folder = workspace(config["preset"], arguments.output).images / "P1"
+    folder, seed = workspace(config["preset"], arguments.output).images / "P1", of_seed(config["seed"])
+    name = f"GAN_{arguments.method}"
     images = generate(model, draw_latents(SHEET_PICTURES, arguments.seed))
     if "grid" in arguments.parts:
-        save_grid(images[:GRID_PICTURES], folder / f"GAN_{arguments.method}_grid.png", columns=8)
+        save_grid(images[:GRID_PICTURES], folder / f"{name}_grid{seed}.png", columns=8)
     if "sheet" in arguments.parts:
-        save_grid(images, folder / f"GAN_{arguments.method}_sheet.png", columns=20)
+        save_grid(images, folder / f"{name}_sheet{seed}.png", columns=20)
     if "walk" in arguments.parts:
-        save_walk(model, arguments.seed, folder / "walk.gif")
+        walk = "walk" if arguments.method == DEFAULT_METHOD else f"{name}_walk"
+        save_walk(model, arguments.seed, folder / f"{walk}{seed}.gif")
     print(f"drew {', '.join(arguments.parts)} into {folder}")
 
 

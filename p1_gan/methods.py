@@ -40,6 +40,9 @@ METHODS = {
 }
 
 
+DEFAULT_METHOD = "B"  # whose pictures are drawn unless told otherwise
+
+
 def kind_of(method: str) -> str:
     """Return the kind under which weights of ``method`` are saved."""
     return f"p1_gan/{method}"
@@ -53,7 +56,7 @@ def add_method_argument(parser: argparse.ArgumentParser, **options: Any) -> None
 
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --method and --checkpoint, which name the generator that draws."""
-    add_method_argument(parser, default="B")
+    add_method_argument(parser, default=DEFAULT_METHOD)
     parser.add_argument("--checkpoint", type=Path, default=None, help="weights of your own (unset: weights/)")
 
 

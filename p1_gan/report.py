@@ -30,7 +30,7 @@ SETTINGS = {
     "optimizer": "optimiser",
     "generator_learning_rate": "learning rate of G",
     "discriminator_learning_rate": "learning rate of D",
-    "decay_share": "share of the steps over which both fall to 0",
+    "decay_share": "share of the steps, at the end, over which both learning rates fall to 0",
     "weight_decay": "weight decay",
     "real_label": "label of real pictures",
     "instance_noise": "noise on D's inputs at the start",
@@ -76,7 +76,9 @@ def parts(page: Page) -> dict[str, Any]:
     return {
         "methods": METHODS,
         "preset": preset,
-        "data": " and ".join(sorted({f"{run['train_images']:,} pictures of {run['dataset']}" for run in trained})),
+        "data": " and ".join(
+            sorted({f"{run['train_images']:,} training pictures of {run['dataset']}" for run in trained})
+        ),
         "images": " or ".join(f"{count:,}" for count in sorted({value["images"] for value in measured})),
         "machine": measured_on([*trained, *measured]),
         "budget": ablation_budget(results, preset),

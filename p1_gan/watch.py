@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from common.cache import load_images
 from common.dataset import FACE_SIZE
 from common.device import autocast
-from common.paths import Workspace
+from common.paths import of_seed
 from common.pictures import save_grid, save_image, to_uint8
 from common.plots import new_figure, save_figure
 from common.run import Job, Run
@@ -91,17 +89,13 @@ def strip_steps(config: TrainConfig) -> list[int]:
 
 def save_strip(job: Job, config: TrainConfig) -> None:
     """Draw what one latent became in the course of a training, with the steps under each picture."""
-    steps = strip_steps(config)
-    names = [f"{step:06d}.png" for step in steps]
-    images = load_images(job.folder / "one_latent", names, FACE_SIZE, "RGB", cache=False)
+    folder, names = job.folder / "one_latent", {step: f"{step:06d}.png" for step in strip_steps(config)}
+    steps = [step for step, name in names.items() if (folder / name).exists()]  # a run may have lost its pictures
+    images = load_images(folder, [names[step] for step in steps], FACE_SIZE, "RGB", cache=False)
     figure, axes = new_figure(1, len(steps), (len(steps), 1.3))
     for axis, step, image in zip(axes[0], steps, images, strict=True):
         axis.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
         axis.set(xticks=[], yticks=[], xlabel=f"{step:,}")
         axis.spines[:].set_visible(False)
-    save_figure(figure, strip_path(job.space, job.config["method"]))
-
-
-def strip_path(space: Workspace, method: str) -> Path:
-    """Return where the picture of :func:`save_strip` goes."""
-    return space.images / "P1" / f"GAN_{method}_progress.png"
+    name = f"GAN_{job.config['method']}_progress{of_seed(job.config['seed'])}.png"
+    save_figure(figure, job.space.images / "P1" / name)

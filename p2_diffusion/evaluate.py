@@ -33,6 +33,7 @@ from common.paths import WEIGHTS, workspace
 from common.report import percent
 from common.results import read_results, record
 from common.seed import generator
+from common.weights import which_training
 from p2_diffusion.build import load_model
 from p2_diffusion.dataset import DOMAIN, load_mnistm
 from p2_diffusion.inference import add_sampler_arguments, generate, sampler_config, shipped_weights
@@ -124,7 +125,7 @@ def main() -> None:
         model, diffusion, trained = load_model(checkpoint, device)
         config = sampler_config(arguments, trained)
         space = workspace(trained["preset"], arguments.output)
-        name = f"{trained['preset']}/seed{trained['seed']}"
+        name = f"{trained['preset']}/seed{which_training(trained)}"
         if config != default_sampling(trained):
             name += f"/{config.name}"
         digits = torch.arange(10).repeat_interleave(arguments.num_per_digit)

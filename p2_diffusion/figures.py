@@ -25,7 +25,7 @@ from common.dataset import DIGIT_SIZE
 from common.device import autocast, pick_device
 from common.errors import run_main
 from common.files import sha256, write_atomic
-from common.paths import workspace
+from common.paths import of_seed, workspace
 from common.pictures import make_grid, save_grid, to_uint8
 from common.progress import progress_bar
 from common.results import record
@@ -128,15 +128,15 @@ def main() -> None:
     model, diffusion, trained = load_model(checkpoint, device)
     config = sampler_config(arguments, trained)
     space = workspace(trained["preset"], arguments.output)
-    folder = space.images / "P2"
+    folder, seed = space.images / "P2", of_seed(trained["seed"])
 
     images, moments = draw_grid(model, diffusion, config, arguments.seed)
-    save_grid(images, folder / "diffusion_grid.png", COLUMNS, scale=GRID_SCALE)
-    save_strip(moments, folder / "diffusion_grid_time.png")
-    save_animation(moments, folder / "reverse.gif")
+    save_grid(images, folder / f"diffusion_grid{seed}.png", COLUMNS, scale=GRID_SCALE)
+    save_strip(moments, folder / f"diffusion_grid_time{seed}.png")
+    save_animation(moments, folder / f"reverse{seed}.gif")
     made_with = {"preset": trained["preset"], "weights": sha256(checkpoint)[:16], "seed": arguments.seed}
-    record(space.results, "p2", "figures", made_with | asdict(config), device)
-    print(f"wrote {folder}/diffusion_grid.png, diffusion_grid_time.png and reverse.gif")
+    record(space.results, "p2", f"figures{seed}", made_with | asdict(config), device)
+    print(f"wrote diffusion_grid{seed}.png, diffusion_grid_time{seed}.png and reverse{seed}.gif in {folder}")
 
 
 if __name__ == "__main__":

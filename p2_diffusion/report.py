@@ -42,7 +42,7 @@ def parts(page: Page) -> dict[str, Any]:
         "strip": page.picture("P2/diffusion_grid_time.png", "The first 0 of the grid after so many time steps"),
         "animation": page.picture("P2/reverse.gif", "The first picture of each row of the grid"),
         "sweeps": [sweep(page, preset) for preset in swept],
-        "by_network": "; ".join(" ".join(row) for row in by_network(results)),
+        "by_network": "; ".join(found) if len(found := by_network(results)) > 1 else "",
     }
 
 
@@ -146,14 +146,14 @@ def per_digit(results: Results) -> str:
     return table(["digit", *range(10)], rows) if rows else ""
 
 
-def by_network(results: Results) -> list[tuple[str, str]]:
+def by_network(results: Results) -> list[str]:
     """Return what each network reaches, named by its size."""
     lines = []
     for preset in shown_presets(results):
         if measured := evaluation(results, preset):
             size = count(build_model(training(results, preset) or vars(PRESETS[preset])))
             found = f"{percent(measured['accuracy'])}, {measured['frechet']:.2f}"
-            lines.append((f"{size / 1e6:.1f} M parameters:", found))
+            lines.append(f"{size / 1e6:.1f} M parameters: {found}")
     return lines
 
 
@@ -202,7 +202,7 @@ def sweep(page: Page, preset: str) -> dict[str, Any]:
         "floor": f"{entries[0]['frechet_floor']:.2f}",
         "table": table(header, rows),
         "picture": page.picture(f"P2/sampler_sweep_{preset}.png", f"Quality over cost, preset {preset}"),
-        "chosen": named(chosen) if chosen else "none",
+        "chosen": named(chosen) if chosen else "",
     }
 
 

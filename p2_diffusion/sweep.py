@@ -28,11 +28,12 @@ from common.dataset import DIGIT_SIZE, dataset_name
 from common.device import pick_device
 from common.errors import UserError, run_main
 from common.files import sha256
-from common.paths import workspace
+from common.paths import of_seed, workspace
 from common.plots import PALETTE, new_figure, save_figure
 from common.report import percent
 from common.results import read_results, record
 from common.seed import generator
+from common.weights import which_training
 from p2_diffusion.build import load_model, to_device
 from p2_diffusion.dataset import DOMAIN
 from p2_diffusion.diffusion import Diffusion
@@ -181,10 +182,10 @@ def main() -> None:
     """Parse the command line, measure what is missing, draw the plot, and name the best setting."""
     arguments = parse_arguments()
     config = resolve_config(arguments, SWEEP_PRESETS)
-    device, preset = pick_device(arguments.device), arguments.preset
-    space = workspace(preset, arguments.output)
-    checkpoint = arguments.checkpoint or shipped_weights(preset)
+    device = pick_device(arguments.device)
+    checkpoint = arguments.checkpoint or shipped_weights(arguments.preset)
     model, diffusion, trained = load_model(checkpoint, device)
+    preset, space = trained["preset"], workspace(trained["preset"], arguments.output)
     default = default_sampling(trained)
     wanted = settings(config, default, diffusion.timesteps)
     evaluator = Evaluator(load_judge(arguments.judge, device), arguments.data_root)
@@ -200,7 +201,7 @@ def main() -> None:
     }
     floor = evaluator.floor(len(digits))  # not compared: its last digits depend on the machine
     effect = batch_effect(model, diffusion, default, arguments.seed)
-    which = f"{preset}/seed{trained['seed']}"
+    which = f"{preset}/seed{which_training(trained)}"
     record(space.results, "p2", f"batch/{which}", {"weights": common["weights"], **effect}, device)
     entries = []
     for setting in wanted:
@@ -227,7 +228,7 @@ def main() -> None:
             flush=True,
         )
         entries.append(entry)
-    path = space.images / "P2" / f"sampler_sweep_{preset}.png"
+    path = space.images / "P2" / f"sampler_sweep_{preset}{of_seed(trained['seed'])}.png"
     plot(entries, path)
     print(f"wrote {path}")
     chosen = choose(entries)

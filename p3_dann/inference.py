@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cache import list_images
@@ -37,7 +36,7 @@ from p3_dann.model import load_model, shipped_targets
 
 
 def read_pictures(folder: Path, names: Sequence[str]) -> torch.Tensor:
-    """Return pictures as uint8 (N, 3, 28, 28), as ``data/prepare.py`` brings digits to that size: bilinear.
+    """Return pictures as uint8 (N, 3, 28, 28), brought to that size as ``data/prepare.py own-digits`` does.
 
     Raises:
         UserError: names the first file that cannot be read.
@@ -51,8 +50,7 @@ def read_pictures(folder: Path, names: Sequence[str]) -> torch.Tensor:
         picture = read_picture(path.read_bytes(), str(path))
         scaled = picture.size != (DIGIT_SIZE, DIGIT_SIZE)
         if scaled:
-            middle = square(picture, min(picture.size))
-            picture = middle.resize((DIGIT_SIZE, DIGIT_SIZE), Image.Resampling.BILINEAR)
+            picture = square(picture, DIGIT_SIZE)
         images[index] = torch.from_numpy(np.asarray(picture).transpose(2, 0, 1).copy())
         return scaled
 

@@ -12,10 +12,8 @@ adaptation alone, and all have the same short schedule. Writes images/P3/ladder.
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +26,7 @@ from common.errors import UserError, run_main
 from common.paths import workspace
 from common.plots import PALETTE, new_figure, save_figure
 from common.results import of_all_seeds, read_results
-from common.run import Job
+from common.run import Job, within_max_seconds
 from p3_dann.dataset import REPORTED_TARGETS
 from p3_dann.model import KIND
 from p3_dann.presets import ADAPTATIONS, PRESETS, TrainConfig, presets_for
@@ -129,10 +127,7 @@ def main() -> None:
         for rung in arguments.rungs
         for method in arguments.methods
     ]
-    end = time.monotonic() + (arguments.max_seconds or math.inf)
-    for run in () if arguments.figure_only else runs:
-        if arguments.max_seconds:
-            arguments.max_seconds = max(1, round(end - time.monotonic()))
+    for run in within_max_seconds(() if arguments.figure_only else runs, arguments):
         if not run_job(arguments, *run):
             return
     space = workspace(arguments.preset, arguments.output)

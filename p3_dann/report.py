@@ -36,7 +36,7 @@ ROWS = (
     ("Trained on source", "", "source"),
     ("DANN", "adversarial", "dann"),
     ("Self-ensembling", "", "dann"),
-    ("DANN and self-ensembling", "both", "dann"),
+    ("DANN combined with self-ensembling", "both", "dann"),
     ("Trained on target", "", "target"),
     ("Original recipe: trained on source", "original", "source"),
     ("Original recipe: DANN", "original", "dann"),
@@ -64,15 +64,14 @@ def parts(page: Page) -> dict[str, Any]:
     results = page.results
     preset = main_preset(results)
     names = targets(results)
-    adapted = [run for target in names for run in runs_of(results, preset, target, "dann")]
     first_of_each = [run for target in names for run in runs_of(results, preset, target, "dann")[:1]]
     every = [run for key, run in results.items() if key.split("/")[0] in PRESETS.keys() | PARTS.keys()]
     model = DANN_model()
     printed = architecture(model) + "\n" + summary_table(model, (3, 28, 28))
     return {
+        "results": results,
         "preset": preset,
-        "steps": " or ".join(f"{steps:,}" for steps in sorted({run["steps"] for run in adapted})),
-        "preset_steps": f"{PRESETS[preset].steps:,}",
+        "schedules": schedules(first_of_each, PRESETS[preset].steps),
         "accuracy_table": accuracy_table(results, preset),
         "other_tables": {
             name: accuracy_table(results, name) for name in SCHEDULES if name != preset and found(results, name)
@@ -87,7 +86,7 @@ def parts(page: Page) -> dict[str, Any]:
         "settings": details("Every setting", settings_table()),
         "network": details("The network, and torchsummary", printed),
         "machines": measured_on(every),
-        "adapted_in": adapted and mean_range([run["seconds"] for run in adapted], duration),
+        "adapted_in": " and ".join(f"{duration(run['seconds'])} for {column(run['target'])}" for run in first_of_each),
     }
 
 
@@ -115,22 +114,28 @@ def column(target: str) -> str:
 def runs_of(results: Results, preset: str, target: str, mode: str) -> list[Run]:
     """Return the runs of one cell by seed; adapted ones only where they are adapted as the preset says today.
 
-    Presets of PARTS are compared with ``cpu``: only their runs of its schedule count.
+    Only runs of one schedule count, which is that of the first seed; for presets of PARTS, that of ``cpu``.
     """
     runs = of_all_seeds(results, f"{preset}/{target}/{mode}")
     if mode == "dann":
         config = asdict(presets_for(target)[preset])
         names = ADAPTATION + (OF_THE_TEACHER if config["consistency_weight"] else ())
         runs = [run for run in runs if all(run.get(name, config[name]) == config[name] for name in names)]
-    if preset in PARTS:
-        schedules = [schedule(run) for run in runs_of(results, PARTS_OF, target, mode)]
-        runs = [run for run in runs if schedule(run) in schedules[:1]]
-    return runs
+    compared = runs_of(results, PARTS_OF, target, mode) if preset in PARTS else runs
+    return [run for run in runs if schedule(run) in [schedule(other) for other in compared[:1]]]
 
 
 def schedule(run: Run) -> tuple[int, int]:
     """Return what rows of one table must have in common."""
     return run["steps"], run["batch_size"]
+
+
+def schedules(runs: Sequence[Run], planned: int) -> str:
+    """Return how many steps each of ``runs`` had, where any had other than those ``planned``; else nothing."""
+    if all(run["steps"] == planned for run in runs):
+        return ""
+    each = [f"{domain_title(run['target'])}: {run['steps']:,} steps" for run in runs]
+    return f" ({'; '.join(each)})"
 
 
 def cell(runs: Sequence[Run], measure: str = "accuracy") -> str | None:
@@ -247,6 +252,7 @@ def gains(results: Results, preset: str, target: str) -> dict[str, str]:
     pairs = {
         "original": (mean("original", "source"), mean("original", "dann")),
         "reversal": (mean(preset, "source"), mean("adversarial", "dann")),
+        "weak": (mean(preset, "source"), mean("adversarial_weak", "dann")),
         "ensembling": (mean(preset, "source"), mean(preset, "dann")),
     }
     shown = {

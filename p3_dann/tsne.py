@@ -28,7 +28,7 @@ from common.cli import add_common_arguments, make_parser, positive_int
 from common.dataset import dataset_name, digit_domains, has_labels, load_digit_images, load_digits
 from common.device import pick_device
 from common.errors import UserError, run_main
-from common.paths import WEIGHTS, workspace
+from common.paths import WEIGHTS, of_seed, workspace
 from common.plots import PALETTE, new_figure, save_figure
 from common.results import record
 from common.seed import generator, seed_everything
@@ -169,7 +169,8 @@ def draw_model(
         title += f" (digits of {titles[1]} as predicted)"
     space = workspace(preset, arguments.output)
     recipe = "" if shipped or preset not in PARTS.keys() | {"original"} else f"{preset.upper()}_"
-    drawn = {way: f"P3/{recipe}{mode.upper()}_{way}_TSNE_{target.upper()}.png" for way in ("class", "domain")}
+    name = f"{recipe}{mode.upper()}_{{}}_TSNE_{target.upper()}{of_seed(trained['seed'])}.png"
+    drawn = {way: f"P3/{name.format(way)}" for way in ("class", "domain")}
     for way, name in drawn.items():
         save_figure(draw(plane, shown, is_target, titles, title, by_digit=way == "class"), space.images / name)
     values = {
@@ -186,7 +187,8 @@ def draw_model(
     if has_digits:
         transfer = vote_accuracy(source_features, source_digits[:count], target_features, digits, NEIGHBOURS)
         values["knn_transfer_accuracy"] = transfer
-    record(space.results, "p3", f"tsne/{preset}/{target}/{mode}", values, next(model.parameters()).device)
+    key = f"tsne/{preset}/{target}/{mode}{of_seed(trained['seed'])}"
+    record(space.results, "p3", key, values, next(model.parameters()).device)
     print(" and ".join(str(space.images / name) for name in drawn.values()))
 
 

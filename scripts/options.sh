@@ -36,12 +36,12 @@ done
 
 # Where common.paths.workspace puts the trainings of a preset, and run_all.sh the sample set.
 runs="${output:-$root}/runs"
-sample_data="$runs/$preset/hw2_data"
+sample_data="$runs/sample/hw2_data"
 if [[ -z $data_root ]]; then
-    if [[ $preset == sample && -d $sample_data ]]; then data_root="$sample_data"; else data_root=hw2_data; fi
+    if [[ $preset == sample ]]; then data_root="$sample_data"; else data_root=hw2_data; fi
 fi
 
-if [[ -n ${makes_environment:-} ]]; then source "$root/scripts/setup.sh"; fi
+if [[ -n ${makes_environment:-} && -z $list ]]; then source "$root/scripts/setup.sh"; fi
 # An environment that is active comes before .venv, any other Python after it.
 for python in "${PYTHON:-}" ${VIRTUAL_ENV:+python} ${CONDA_PREFIX:+python} \
     "$root/.venv/bin/python" "$root/.venv/Scripts/python.exe" python3 python ""; do
@@ -49,7 +49,7 @@ for python in "${PYTHON:-}" ${VIRTUAL_ENV:+python} ${CONDA_PREFIX:+python} \
         break
     fi
 done
-if [[ -z $python ]]; then
+if [[ -z $python && -z $list ]]; then
     echo "error: no Python with torch; run bash scripts/run_all.sh, which makes .venv, or pip install -r requirements.txt" >&2
     exit 2
 fi

@@ -160,7 +160,9 @@ def refresh_tables(text: str, space: Workspace) -> str:
 def main() -> None:
     """Parse the command line, write the report, and name the paragraphs that no longer fit the results."""
     parser = make_parser(__doc__)
-    parser.add_argument("--preset", default="cpu", help="sample: the workspace of the built-in sample set")
+    parser.add_argument(
+        "--preset", choices=(*PRESETS, "sample"), default="cpu", help="sample: the workspace of the built-in sample set"
+    )
     parser.add_argument("--output", type=Path, default=None, help="folder with images/ and results/ (unset: by preset)")
     arguments = parser.parse_args()
     space = workspace(arguments.preset, arguments.output)

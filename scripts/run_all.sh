@@ -10,9 +10,8 @@
 default_preset=sample makes_environment=yes
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
-if [[ $preset == sample && $data_root != "$sample_data" && ! -d $data_root ]]; then
-    call data/prepare.py sample --data-root "$sample_data"
-    data_root="$sample_data"
+if [[ $data_root == "$sample_data" && ! -d $data_root ]]; then
+    call data/prepare.py sample --data-root "$data_root"
 fi
 shared=(--preset "$preset" --data-root "$data_root" --seed "$seed" --device "$device" ${output:+--output "$output"} $list)
 for problem in p1 p2 p3; do

@@ -169,7 +169,7 @@ def test_an_interrupt_saves_and_leaves(data_root: Path, tmp_path: Path, monkeypa
 def test_compiled_training_has_the_losses_of_the_other(data_root: Path, tmp_path: Path) -> None:
     rows = []
     for name in ("no-compile", "compile"):
-        command = ("--method", "B", *TINY, "--steps", 2, "--grid-every", 2, f"--{name}")
+        command = ("--method", "B", *TINY, "--steps", 2, "--grid-every", 2, "--precision", "fp32", f"--{name}")
         call(train, *command, "--data-root", data_root, "--output", tmp_path / name)
         log = (run_of(tmp_path / name) / "stats.jsonl").read_text()
         rows.append([json.loads(line) for line in log.splitlines()])

@@ -75,7 +75,7 @@ def test_measures_are_mean_and_range_over_sampling_seeds_of_the_first_training(t
     assert shown["measures"].endswith("*Not run: FID; A.*\n")
     assert rates in cells(shown["looks"], "B") and "10.0 %" in cells(shown["looks"], "real pictures")
     assert cells(shown["trainings"], "B") == ["1,000 (100 steps of 10)", "64", "60 s", "20", "0.50", "0.25"]
-    assert shown["data"] == "500 pictures of faces" and shown["images"] == "1,000"
+    assert shown["data"] == "500 training pictures of faces" and shown["images"] == "1,000"
 
 
 def test_repeated_trainings_have_a_row_each(tmp_path: Path) -> None:
