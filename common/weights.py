@@ -79,6 +79,36 @@ def which_training(config: Mapping[str, Any]) -> str:
     return f"{config['seed']}" + (f"-step{done}" if done < config["steps"] else "")
 
 
+def load_initial(
+    name: str, kind: str, needed: Mapping[str, Any]
+) -> tuple[dict[str, torch.Tensor] | None, dict[str, Any]]:
+    """Return the weights that a training starts from (None: random ones), and which they are, for its record.
+
+    Args:
+        name: a file, or the name of one in ``weights/``; empty for random weights.
+        kind: what it must hold.
+        needed: settings that must be those it was trained with.
+
+    Raises:
+        UserError: missing, damaged, or trained otherwise.
+    """
+    if not name:
+        return None, {}
+    path = find_weights(name)
+    state, trained = load_weights(path, kind)
+    for key, value in needed.items():
+        if trained[key] != value:
+            raise UserError(f"{path}: trained with {key} {trained[key]}, asked for {value}")
+    seen = trained["steps"] * trained["batch_size"] + trained.get("initial_images", 0)
+    return state, {"initial_dataset": trained["dataset"], "initial_images": seen, "initial_sha256": sha256(path)}
+
+
+def find_weights(name: str) -> Path:
+    """Return the file called ``name`` in ``weights/``, or where there is none the path that it writes."""
+    shipped = WEIGHTS / name
+    return shipped if shipped.is_file() else Path(name)
+
+
 def load_into(model: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
     """Load ``state`` into ``model``; raise a UserError naming ``path`` where the architecture differs."""
     try:

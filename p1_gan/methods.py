@@ -44,7 +44,7 @@ DEFAULT_METHOD = "B"  # whose pictures are drawn unless told otherwise
 
 
 def kind_of(method: str) -> str:
-    """Return the kind under which weights of ``method`` are saved."""
+    """Return the kind under which weights of ``method`` are saved: both networks, the generator averaged."""
     return f"p1_gan/{method}"
 
 
@@ -75,6 +75,7 @@ def load_generator(
     """
     path = weights_path(checkpoint, method)
     state, config = load_weights(path, kind_of(method))
+    state = {name.removeprefix("generator."): value for name, value in state.items() if name.startswith("generator.")}
     model = METHODS[method].generator(config["channels"])
     load_into(model, state, path)
     return place(model, device).eval().requires_grad_(False), config

@@ -16,6 +16,8 @@ class TrainConfig:
     # Networks (see p1_gan/model.py)
     channels: int = option(CHANNELS, "width of both networks at 32x32, doubled as the size halves", minimum=1)
 
+    initial_weights: str = option("", "weights to start from: a file, or the name of one in weights/ (empty: random)")
+
     # Losses and optimisers
     loss: str = option("bce", "adversarial loss", choices=("bce", "hinge"))
     optimizer: str = option("adam", "optimiser of both networks", choices=("adam", "adamw"))

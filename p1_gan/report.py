@@ -177,6 +177,8 @@ def trainings_table(results: Results, preset: str) -> str:
             rows.append([method, *[None] * 6])
             continue
         seen = f"{run['steps'] * run['batch_size']:,} ({run['steps']:,} steps of {run['batch_size']})"
+        if before := run.get("initial_images"):
+            seen += f" after {before:,}"
         cost = [seen, run["channels"], duration(run["seconds"]), f"{run['images_per_second']:.0f}"]
         rows.append([method, *cost, *(f"{run['late'][key]:.2f}" for key in ("d_real", "d_fake"))])
     return table(["", "pictures seen", "width", "time", "pictures a second", "D(x)", "D(G(z))"], rows)

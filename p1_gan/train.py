@@ -3,6 +3,7 @@
     python p1_gan/train.py --method A                     # preset cpu
     python p1_gan/train.py --method B --preset full       # a GPU
     python p1_gan/train.py --method B --diff-augment --ema-decay 0   # two ingredients switched off
+    python p1_gan/train.py --method B --data-root mine --initial-weights p1_gan_B.safetensors --steps 2000
     torchrun --nproc_per_node 2 p1_gan/train.py --method B
 
 Stopped or killed, the same command goes on from the last checkpoint and ends with the same weights.
@@ -29,6 +30,7 @@ from common.errors import run_main
 from common.pictures import to_network
 from common.run import Job, Run
 from common.seed import seed_everything
+from common.weights import find_weights, load_initial, load_into
 from p1_gan.augment import diff_augment
 from p1_gan.dataset import load_train_faces, random_flip
 from p1_gan.losses import discriminator_loss, generator_loss
@@ -44,17 +46,27 @@ PANELS = {
 }
 
 
-def train(job: Job, config: TrainConfig, world: World, faces: torch.Tensor) -> Run:
+def train(
+    job: Job,
+    config: TrainConfig,
+    world: World,
+    faces: torch.Tensor,
+    initial: dict[str, torch.Tensor] | None = None,
+) -> Run:
     """Train both networks on ``faces``, uint8 (N, 3, 64, 64), to the last step (Goodfellow et al., 2014, algorithm 1).
 
+    ``initial`` are the weights to start from; None for random ones.
+
     Returns:
-        The run, whose weights are those of the averaged generator.
+        The run, whose weights are those of the averaged generator and the discriminator.
     """
     device, batch_size, seed = world.device, config.batch_size, job.config["seed"]
     seed_everything(seed, deterministic=not config.compile)
     method = METHODS[job.config["method"]]
-    g = place(method.generator(config.channels), device)
-    d = place(method.discriminator(config.channels), device)
+    g, d = method.generator(config.channels), method.discriminator(config.channels)
+    if initial is not None:
+        load_into(pair(g, d), initial, find_weights(config.initial_weights))
+    g, d = place(g, device), place(d, device)
     ema = ExponentialMovingAverage(g, config.ema_decay)
     optimizer_g = make_optimizer(g.parameters(), config.generator_learning_rate, config)
     optimizer_d = make_optimizer(d.parameters(), config.discriminator_learning_rate, config)
@@ -71,7 +83,7 @@ def train(job: Job, config: TrainConfig, world: World, faces: torch.Tensor) -> R
         return images + level * torch.randn(images.shape, device=device) if level else images
 
     state = {"generator": g, "discriminator": d, "ema": ema, "optimizer_g": optimizer_g, "optimizer_d": optimizer_d}
-    with Run(job, world, state, ema.model.state_dict, PANELS) as run:
+    with Run(job, world, state, pair(ema.model, d).state_dict, PANELS) as run:
         for step in run.steps(config.steps, batch_size):
             factor = learning_rate_factor(step, config)
             set_learning_rate(optimizer_g, config.generator_learning_rate * factor)
@@ -108,6 +120,11 @@ def train(job: Job, config: TrainConfig, world: World, faces: torch.Tensor) -> R
                 if is_healthy(run, config) and is_grid_due:
                     save_last_good(run)
     return run
+
+
+def pair(generator: nn.Module, discriminator: nn.Module) -> nn.ModuleDict:
+    """Return both networks as one, whose weights a file holds."""
+    return nn.ModuleDict({"generator": generator, "discriminator": discriminator})
 
 
 def make_optimizer(
@@ -160,13 +177,14 @@ def main() -> None:
     config = resolve_config(arguments, METHODS[method].presets)
     with join_world(arguments.device) as world:
         world.check_batch(config.batch_size, least=2)
-        data = {"method": method, "dataset": dataset_name(arguments.data_root, "face")}
+        initial, which = load_initial(config.initial_weights, kind_of(method), {"channels": config.channels})
+        data = {"method": method, "dataset": dataset_name(arguments.data_root, "face")} | which
         key = f"train/{method}/{arguments.preset}"
         job = Job.of(arguments, config, "p1", kind_of(method), f"p1_{method}", key, **data)
         if job.is_finished(world):
             return
         faces = load_train_faces(arguments.data_root, world.device)
-        run = train(job, config, world, faces)
+        run = train(job, config, world, faces, initial)
         if run.is_complete and world.is_writer:
             late = {name: round(run.late_mean(name), 6) for name in ("loss_d", "loss_g", "d_real", "d_fake")}
             final = {name: value for name, value in run.rows[-1].items() if name != "step"}

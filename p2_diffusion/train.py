@@ -25,13 +25,11 @@ from common.dataset import DIGIT_SIZE, dataset_name
 from common.device import autocast
 from common.distributed import World, join_world
 from common.ema import ExponentialMovingAverage
-from common.errors import UserError, run_main
-from common.files import sha256
-from common.paths import WEIGHTS
+from common.errors import run_main
 from common.pictures import save_grid, to_network, to_uint8
 from common.run import Job, Run
 from common.seed import generator, seed_everything
-from common.weights import load_into, load_weights
+from common.weights import find_weights, load_initial, load_into
 from p2_diffusion.build import KIND, build_diffusion, build_model, to_device
 from p2_diffusion.dataset import DOMAIN, load_mnistm
 from p2_diffusion.diffusion import Diffusion, drop_labels
@@ -60,7 +58,7 @@ def train(
     seed_everything(seed, deterministic=not config.compile)
     model = build_model(job.config)
     if initial is not None:
-        load_into(model, initial, Path(config.initial_weights))
+        load_into(model, initial, find_weights(config.initial_weights))
     model = to_device(model, device)
     diffusion = build_diffusion(job.config).to(device)
     ema = ExponentialMovingAverage(model, config.ema_decay)
@@ -100,23 +98,6 @@ def train(
                 path = run.folder / f"samples_{step + 1:06d}.png"
                 save_sample_grid(ema.model, diffusion, job.config, path, device)
     return run
-
-
-def load_initial(config: TrainConfig) -> tuple[dict[str, torch.Tensor] | None, dict[str, str]]:
-    """Return the weights that training starts from (None: random ones), and which they are, for the record.
-
-    Raises:
-        UserError: missing, damaged, or trained for another process.
-    """
-    if not config.initial_weights:
-        return None, {}
-    shipped = WEIGHTS / config.initial_weights
-    path = shipped if shipped.is_file() else Path(config.initial_weights)
-    state, made_with = load_weights(path, KIND)
-    for key in ("timesteps", "schedule", "prediction"):
-        if made_with[key] != getattr(config, key):
-            raise UserError(f"{path}: trained with {key} {made_with[key]}, asked for {getattr(config, key)}")
-    return state, {"initial_dataset": made_with["dataset"], "initial_sha256": sha256(path)}
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
@@ -180,7 +161,8 @@ def main() -> None:
     config = resolve_config(arguments, PRESETS)
     with join_world(arguments.device) as world:
         world.check_batch(config.batch_size)
-        initial, which = load_initial(config)
+        process = {name: getattr(config, name) for name in ("timesteps", "schedule", "prediction")}
+        initial, which = load_initial(config.initial_weights, KIND, process)
         data = {"dataset": dataset_name(arguments.data_root, DOMAIN)} | which
         job = Job.of(arguments, config, "p2", KIND, "p2", f"train/{arguments.preset}", **data)
         if job.is_finished(world):

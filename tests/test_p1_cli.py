@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from common.errors import run_main
+from common.files import sha256
 from common.paths import ROOT, workspace
 from common.pictures import save_grid
 from common.report import Page
@@ -26,7 +27,7 @@ from common.results import read_results
 from common.run import Run
 from p1_gan import ablation, evaluate, faces, features, figures, inference, methods, train
 from p1_gan.fid import NotRunError
-from p1_gan.model import DCGAN_Discriminator, My_Generator
+from p1_gan.model import DCGAN_Discriminator, My_Discriminator, My_Generator
 from p1_gan.presets import PRESETS_A
 from p1_gan.report import parts, readme_table
 
@@ -121,6 +122,22 @@ def test_training_leaves_logs_curves_weights_and_a_record(trained: Path) -> None
     assert (trained / "images/P1/GAN_B_progress.png").is_file()
     record = results_of(trained)["train/B/sample/seed0"]
     assert record["steps"] == 4 and record["train_images"] == 48 and record["late"]["d_real"] > 0
+
+
+def test_training_goes_on_from_given_weights(
+    trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, command = weights_of(trained), ("--method", "B", *TINY, "--data-root", data_root, "--output", tmp_path)
+    still = ("--steps", 1, "--generator-learning-rate", 1e-12, "--discriminator-learning-rate", 1e-12)
+    call(train, *command, *still, "--weight-decay", 0, "--initial-weights", start)
+    before, after = (load_file(path) for path in (start, weights_of(tmp_path)))
+    learned = {name for name, _ in train.pair(My_Generator(4), My_Discriminator(4)).named_parameters()}
+    assert len(learned & before.keys()) == len(learned)
+    assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in learned)
+    record = results_of(tmp_path)["train/B/sample/seed0"]
+    assert record["initial_sha256"] == sha256(start) and record["initial_images"] == 16
+    assert "asked for 8" in fails(capsys, train, *command, "--initial-weights", start, "--channels", 8)
+    assert "not p1_gan/A" in fails(capsys, train, "--method", "A", *command[2:], "--initial-weights", start)
 
 
 def test_a_killed_training_ends_with_the_same_weights(
