@@ -73,9 +73,14 @@ def load_weights(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[s
     return state, json.loads(metadata["config"])
 
 
+def steps_done(config: Mapping[str, Any]) -> int:
+    """Return after how many steps weights with this configuration were saved; fewer than ``steps`` if unfinished."""
+    return config.get("step", config["steps"])
+
+
 def which_training(config: Mapping[str, Any]) -> str:
     """Return which of several trainings of a preset weights are of, for keys of results: their seed, or step too."""
-    done = config.get("step", config["steps"])
+    done = steps_done(config)
     return f"{config['seed']}" + (f"-step{done}" if done < config["steps"] else "")
 
 
@@ -99,7 +104,7 @@ def load_initial(
     for key, value in needed.items():
         if trained[key] != value:
             raise UserError(f"{path}: trained with {key} {trained[key]}, asked for {value}")
-    seen = trained["steps"] * trained["batch_size"] + trained.get("initial_images", 0)
+    seen = steps_done(trained) * trained["batch_size"] + trained.get("initial_images", 0)
     return state, {"initial_dataset": trained["dataset"], "initial_images": seen, "initial_sha256": sha256(path)}
 
 
