@@ -61,3 +61,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Return every file below ``folder``, but for the caches that reading leaves."""
     files = (path for path in folder.rglob("*") if path.is_file() and ".cache" not in path.parts)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def cells(table: str, title: str) -> list[str]:
+    """Return the other cells of the row of a Markdown table that begins with ``title``."""
+    (line,) = (line for line in table.splitlines() if line.startswith(f"| {title} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]

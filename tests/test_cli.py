@@ -36,7 +36,10 @@ def resolved(presets: dict[str, Any], *options: str) -> Any:
         (P2, ("--channel-mults",)),
         (presets_for("svhn"), ("--ema-decay", "1")),
         (presets_for("usps"), ("--warmup", "2")),
+        (presets_for("svhn"), ("--batch-size", "1")),
         (presets_for("svhn"), ("--source-zoom", "0", "1")),
+        (presets_for("svhn"), ("--target-width", "1.2", "0.8")),
+        (presets_for("usps"), ("--source-width", "0.5", "1", "2")),
     ],
 )
 def test_values_that_no_training_can_have_are_refused_by_name(presets: dict[str, Any], option: tuple[str, ...]) -> None:

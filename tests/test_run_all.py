@@ -61,14 +61,10 @@ def test_a_signal_reaches_the_others_when_one_has_ended(tmp_path: Path) -> None:
     assert process.wait(timeout=60) == 130
 
 
-def test_the_scripts_name_their_folders_themselves() -> None:
-    done = subprocess.run(["bash", str(ROOT / "scripts/train_p2.sh"), "--run-dir", "x"], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: --run-dir") and done.stderr.count("\n") == 1
-
-
-def test_an_option_without_its_value_is_one_line() -> None:
-    done = subprocess.run(["bash", str(ROOT / "scripts/train_p1.sh"), "--seed"], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: --seed") and done.stderr.count("\n") == 1
+@pytest.mark.parametrize(("script", "options"), [("train_p2.sh", ["--run-dir", "x"]), ("train_p1.sh", ["--seed"])])
+def test_options_that_the_scripts_cannot_take_are_one_line(script: str, options: list[str]) -> None:
+    done = subprocess.run(["bash", str(ROOT / "scripts" / script), *options], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {options[0]}") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
