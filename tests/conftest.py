@@ -18,6 +18,7 @@ from data.sample import make_sample
 # Pictures in train, val and test of each part.
 TINY_COUNTS = {"face": (48, 16), "mnistm": (96, 32, 32), "svhn": (96, 32, 32), "usps": (96, 32, 32)}
 TARS = {".tar": "w", ".tgz": "w:gz", ".gz": "w:gz", ".bz2": "w:bz2", ".xz": "w:xz"}
+Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch  # short names for the signatures of tests
 
 
 @pytest.fixture(scope="session")

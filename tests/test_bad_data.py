@@ -31,7 +31,7 @@ from common.dataset import (
 )
 from common.decode import read_image
 from common.errors import UserError
-from tests.conftest import encoded
+from tests.conftest import Patch, encoded
 
 FUZZ = settings(
     max_examples=100,
@@ -341,7 +341,7 @@ def test_hidden_companions_of_pictures_are_no_pictures(tmp_path: Path) -> None:
     assert list_images(tmp_path) == ["a.PNG", "b.png"]
 
 
-def test_the_cache_is_used_and_follows_every_change(domain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_used_and_follows_every_change(domain: Path, monkeypatch: Patch) -> None:
     decoded: list[str] = []
 
     def counting(path: Path, *arguments: object) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 
 from common.errors import run_main
 from common.paths import ROOT
+from tests.conftest import Capture
 
 LIMITED = """
 import resource, runpy, sys
@@ -41,9 +42,7 @@ def test_a_batch_too_large_for_the_memory_is_one_clear_line(tmp_path: Path, data
     [lambda: bytearray(2**62), lambda: np.empty(2**60, np.uint8), lambda: torch.empty(2**60, dtype=torch.uint8)],
     ids=["python", "numpy", "torch"],
 )
-def test_whoever_asks_for_the_memory_the_line_is_the_same(
-    capsys: pytest.CaptureFixture[str], allocate: Callable[[], object]
-) -> None:
+def test_whoever_asks_for_the_memory_the_line_is_the_same(capsys: Capture, allocate: Callable[[], object]) -> None:
     with pytest.raises(SystemExit) as ended:
         run_main(allocate)
     assert ended.value.code == 2

@@ -14,6 +14,7 @@ import common.run
 from common.checkpoint import load_checkpoint
 from common.paths import ROOT
 from common.run import Run
+from tests.conftest import Capture, Patch
 from tests.in_process import call, last_line
 
 SCRIPT = "p1_gan/train.py"
@@ -75,11 +76,7 @@ def assert_same_end(folder: Path, undisturbed: Path) -> None:
 
 
 def test_a_full_disk_ends_in_one_clear_line_and_with_more_room_the_run_goes_on(
-    make_disk: Callable[[int], Disk],
-    data_root: Path,
-    undisturbed: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    make_disk: Callable[[int], Disk], data_root: Path, undisturbed: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(common.run, "CHECKPOINT_SECONDS", -1.0)
     size = (undisturbed / "checkpoint.pt").stat().st_size
@@ -99,7 +96,7 @@ def test_a_full_disk_ends_in_one_clear_line_and_with_more_room_the_run_goes_on(
 
 @pytest.mark.parametrize("script", ["training", "inference"])
 def test_a_read_only_disk_is_one_clear_line(
-    make_disk: Callable[[int], Disk], data_root: Path, capsys: pytest.CaptureFixture[str], script: str
+    make_disk: Callable[[int], Disk], data_root: Path, capsys: Capture, script: str
 ) -> None:
     disk = make_disk(2**20)
     disk.make_read_only()
@@ -112,10 +109,7 @@ def test_a_read_only_disk_is_one_clear_line(
 
 
 def test_a_second_start_of_one_run_is_refused_and_the_first_ends_well(
-    tmp_path: Path,
-    data_root: Path,
-    undisturbed: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, data_root: Path, undisturbed: Path, monkeypatch: Patch
 ) -> None:
     options = (*OPTIONS, "--data-root", data_root, "--output", tmp_path)
     log, seconds = Run.log, []
@@ -135,7 +129,7 @@ def test_a_second_start_of_one_run_is_refused_and_the_first_ends_well(
 
 
 def test_an_output_folder_that_cannot_be_made_is_one_clear_line(
-    tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, data_root: Path, capsys: Capture
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     assert call(SCRIPT, *OPTIONS, "--data-root", data_root, "--output", tmp_path / "file") == 2

@@ -16,7 +16,7 @@ from common.errors import UserError
 from data.course import check_course, make_course
 from data.layout import PARTS
 from data.public import Downloads, make_public
-from tests.conftest import encoded, write_files
+from tests.conftest import Capture, Patch, encoded, write_files
 from tests.in_process import call, last_line
 
 
@@ -63,9 +63,7 @@ def test_where_no_people_are_told_apart_pictures_are_split(tmp_path: Path, folde
 
 
 @pytest.mark.parametrize("form", ["folder", "zip", "zip without identities"])
-def test_celeba_is_cropped_to_the_middle_178_and_split_by_identity(
-    tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_celeba_is_cropped_to_the_middle_178_and_split_by_identity(tmp_path: Path, form: str, capsys: Capture) -> None:
     files, raw = {}, tmp_path / "raw/CelebA"
     for number in range(20):
         pixels = np.full((218, 178, 3), (250, 0, 0))
@@ -93,7 +91,7 @@ def usps_lines(count: int) -> bytes:
     return "\n".join(rows).encode() + b"\n"
 
 
-def test_what_can_be_made_is_made_and_the_rest_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_can_be_made_is_made_and_the_rest_is_named(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setitem(sys.modules, "gdown", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     write_files(tmp_path / "raw/usps", {"usps": usps_lines(20), "usps.t": usps_lines(10)})
@@ -107,7 +105,7 @@ def test_what_can_be_made_is_made_and_the_rest_is_named(tmp_path: Path, monkeypa
         make_public(tmp_path / "root", Downloads(tmp_path / "raw"), ["face"], seed=0, faces="celeba", workers=1)
 
 
-def test_usps_in_hdf5_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usps_in_hdf5_is_named(tmp_path: Path, capsys: Capture) -> None:
     write_files(tmp_path / "raw/usps", {"usps.h5": b"hdf5"})
     with pytest.raises(UserError, match=r"usps\.bz2"):
         make_public(tmp_path / "root", Downloads(tmp_path / "raw", may_download=False), ["usps"], seed=0, workers=1)
@@ -183,9 +181,7 @@ def test_a_folder_that_is_no_course_is_named_as_given(tmp_path: Path) -> None:
         make_course(tmp_path, tmp_path / "other.zip", PARTS)
 
 
-def test_every_problem_of_course_data_is_named(
-    course: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_problem_of_course_data_is_named(course: Path, tmp_path: Path, capsys: Capture) -> None:
     face = sorted((course / "face/train").iterdir())[3]
     face.write_bytes(face.read_bytes()[:200])
     Image.new("RGB", (32, 32)).save(course / "face/val/00001.png")

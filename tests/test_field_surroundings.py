@@ -19,6 +19,7 @@ import common.locks
 from common.distributed import World, join_world
 from common.errors import UserError
 from common.paths import ROOT
+from tests.conftest import Capture, Patch
 from tests.in_process import call, error_of, last_line
 
 TRAIN = ("p1_gan/train.py", "--preset", "sample", "--device", "cpu", "--steps", "2", "--batch-size", "4")
@@ -91,11 +92,7 @@ def test_no_command_needs_the_modules_that_only_unix_has(data_root: Path, tmp_pa
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
 def test_where_the_file_system_has_no_locks_a_training_says_so_once_and_runs(
-    data_root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    number: int,
+    data_root: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture, number: int
 ) -> None:
     def flock(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -113,7 +110,7 @@ def test_where_the_file_system_has_no_locks_a_training_says_so_once_and_runs(
 
 
 def test_where_there_are_no_links_a_training_runs_and_keeps_two_checkpoints(
-    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data_root: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     def no_link(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
@@ -144,7 +141,7 @@ def test_a_batch_that_leaves_a_process_too_little_is_one_line(least: int) -> Non
             world.check_batch(batch_size, least)
 
 
-def test_more_processes_than_gpus_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_processes_than_gpus_are_one_line(monkeypatch: Patch) -> None:
     for name, value in (("WORLD_SIZE", "2"), ("LOCAL_RANK", "1"), ("RANK", "1")):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -180,7 +177,7 @@ SEEDED = [
 
 @pytest.mark.parametrize("line", SEEDED, ids=[line.split()[0] for line in SEEDED])
 def test_every_seed_that_torch_takes_works_and_the_next_is_one_line(
-    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str
+    data_root: Path, tmp_path: Path, capsys: Capture, line: str
 ) -> None:
     for seed, status in ((2**64 - 1, 0), (2**64, 2)):
         words = shlex.split(line.format(data=data_root, out=tmp_path / str(seed)))
@@ -190,7 +187,7 @@ def test_every_seed_that_torch_takes_works_and_the_next_is_one_line(
 
 @pytest.mark.parametrize("script", ["p1_gan/inference.py", "p2_diffusion/inference.py"])
 def test_a_folder_for_pictures_may_hold_what_systems_leave_there_and_nothing_else(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], script: str
+    tmp_path: Path, capsys: Capture, script: str
 ) -> None:
     options = ("--num", 1) if "p1" in script else ("--num-per-digit", 1, "--digits", 3, "--steps", 2)
     for name in (".DS_Store", ".gitkeep"):

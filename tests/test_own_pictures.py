@@ -13,7 +13,7 @@ from common.dataset import dataset_name, has_labels, load_digit_images, load_dig
 from common.decode import read_picture, square
 from common.errors import UserError
 from data.own import Source, check_domain, make_own_digits, make_own_faces
-from tests.conftest import contents, encoded, write_files
+from tests.conftest import Capture, Patch, contents, encoded, write_files
 from tests.in_process import call, error_of
 
 
@@ -90,7 +90,7 @@ def test_the_middle_square_is_taken_whole_cropped_or_stretched_back() -> None:
 
 
 @pytest.mark.parametrize("form", ["folder", "zip", "windows.zip", "tar", "tar.xz"])
-def test_folders_and_archives_of_any_depth(tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folders_and_archives_of_any_depth(tmp_path: Path, form: str, capsys: Capture) -> None:
     files = {f"day {number % 3}/{number}/IMG_{number}.PNG": photo(number) for number in range(10)}
     hidden = {"day 1/._IMG_1.PNG": b"x", "__MACOSX/day 1/IMG_1.PNG": b"x", ".DS_Store": b"x", ".git/a.png": photo(99)}
     files |= hidden | {"day 1/notes.txt": b"hello", "cut.png": photo(5)[:60]}
@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(tmp_path: Path)
     assert contents(tmp_path / "root1") == contents(tmp_path / "root4")
 
 
-def test_many_files_left_out_are_listed_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_files_left_out_are_listed_in_a_file(tmp_path: Path, capsys: Capture) -> None:
     bad = {f"bad{number:02d}.jpg": b"no" for number in range(25)}
     source = write_files(tmp_path / "photos", {"a.png": photo(1), "b.png": photo(2)} | bad)
     own_faces(tmp_path / "root", source)
@@ -161,7 +161,7 @@ def test_digits_without_labels_are_a_domain(tmp_path: Path) -> None:
     assert rows[7] == '00006.png,"06.png"'
 
 
-def test_labels_are_matched_by_path_or_by_file_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_are_matched_by_path_or_by_file_name(tmp_path: Path, capsys: Capture) -> None:
     files = {f"{number % 2}/{number:02d}.png": photo(number) for number in range(20)}
     source = write_files(tmp_path / "scans", files)
     called = [f"scans/{name}" if number % 3 else Path(name).name for number, name in enumerate(files)]
@@ -201,9 +201,7 @@ def test_names_that_can_be_no_domain_are_refused(name: str) -> None:
         check_domain(name)
 
 
-def test_the_commands_do_it_as_the_help_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_commands_do_it_as_the_help_says(tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:
     monkeypatch.chdir(tmp_path)
     files = {f"{number}.jpg": encoded(Image.new("RGB", (36, 64), (number, 9, 9)), "JPEG") for number in range(6)}
     write_files(tmp_path / "my photos", files)

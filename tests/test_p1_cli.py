@@ -27,13 +27,14 @@ from p1_gan.fid import NotRunError
 from p1_gan.model import DCGAN_Discriminator, My_Generator
 from p1_gan.presets import PRESETS_A
 from p1_gan.report import parts, readme_table
+from tests.conftest import Capture, Patch
 from tests.in_process import error_of, execute
 
 TINY = ("--preset", "sample", "--steps", 4, "--batch-size", 4, "--log-every", 1, "--grid-every", 4, "--channels", 4)
 
 
 @pytest.fixture(autouse=True)
-def no_inception(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_inception(monkeypatch: Patch) -> None:
     """Spare every measurement the attempt to download Inception's weights, unless a file is given."""
     load = evaluate.load_inception
 
@@ -65,7 +66,7 @@ class SmallNetwork(torch.nn.Module):
 
 
 @pytest.fixture
-def small_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_judge(monkeypatch: Patch) -> None:
     """Measure distances with a network of which a thousand pictures take no time."""
     network = features.FeatureNetwork(SmallNetwork(), "small")
     for script in (evaluate, ablation):
@@ -105,7 +106,7 @@ def test_training_leaves_logs_curves_weights_and_a_record(trained: Path) -> None
 
 
 def test_a_killed_training_ends_with_the_same_weights(
-    trained: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, data_root: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     class Killed(BaseException):
         pass
@@ -157,7 +158,7 @@ def test_a_broken_face_detector_counts_as_missing(trained: Path, data_root: Path
 
 
 @pytest.fixture
-def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_installed(monkeypatch: Patch) -> None:
     """Take away the packages of both judges."""
     for module in ("dlib", "efficientnet_lite_pytorch"):
         monkeypatch.setitem(sys.modules, module, None)
@@ -167,7 +168,7 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_the_judges_the_rest_is_measured(
-    nothing_installed: None, trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    nothing_installed: None, trained: Path, data_root: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     places = ("--data-root", data_root, "--output", tmp_path)
     execute(evaluate, "--checkpoint", weights_of(trained), "--num", 4, *places)
@@ -188,12 +189,7 @@ def test_generation_is_the_same_for_a_seed(trained: Path, tmp_path: Path) -> Non
 
 
 def test_weights_and_the_folder_they_drew_have_the_same_measures(
-    small_judge: None,
-    trained: Path,
-    data_root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    small_judge: None, trained: Path, data_root: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     checkpoint, places = ("--checkpoint", weights_of(trained)), ("--data-root", data_root, "--output", tmp_path)
     execute(evaluate, *checkpoint, "--num", 12, "--memorisation", *places)
@@ -245,11 +241,7 @@ def test_walks_leave_no_gap_and_stay_on_the_sphere() -> None:
 
 
 def test_ablation_goes_on_where_it_stopped(
-    small_judge: None,
-    data_root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    small_judge: None, data_root: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     arguments = ("--preset", "sample", "--budget", 32, "--num", 4, "--data-root", data_root, "--output", tmp_path)
     execute(ablation, *arguments, "--rows", "no-averaging")
@@ -269,9 +261,7 @@ def test_ablation_goes_on_where_it_stopped(
     assert "--run-dir" in error_of(capsys, ablation, *arguments, "--run-dir", tmp_path)
 
 
-def test_a_new_method_is_one_entry(
-    small_judge: None, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_method_is_one_entry(small_judge: None, data_root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     presets = {name: replace(preset, ema_decay=0.5) for name, preset in PRESETS_A.items()}
     new = methods.Method("averaged DCGAN", My_Generator, DCGAN_Discriminator, presets)
     monkeypatch.setitem(methods.METHODS, "C", new)
@@ -294,7 +284,7 @@ PLACES = ("--data-root", "{data}", "--output", "{new}")
 
 
 @pytest.mark.parametrize(
-    ("script", "arguments", "message"),
+    ("script", "options", "message"),
     [
         (inference, ("{new}", "--checkpoint", "{new}/none.safetensors"), "no such weights"),
         (inference, ("{new}", "--method", "A", "--checkpoint", "{weights}"), "holds p1_gan/B, not p1_gan/A"),
@@ -310,13 +300,7 @@ PLACES = ("--data-root", "{data}", "--output", "{new}")
     ],
 )
 def test_mistakes_are_one_clear_line(
-    script: Any,
-    arguments: tuple[str, ...],
-    message: str,
-    trained: Path,
-    data_root: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    script: Any, options: tuple[str, ...], message: str, trained: Path, data_root: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     for name, count in (("empty", 0), ("one", 1), ("two", 2)):
         (tmp_path / name).mkdir()
@@ -328,5 +312,5 @@ def test_mistakes_are_one_clear_line(
     save_file(state, tmp_path / "narrow", metadata={"kind": "p1_gan/B", "config": '{"channels": 4}'})
     values = {name: tmp_path / name for name in ("new", "empty", "one", "two", "broken", "narrow")}
     values |= {"weights": weights_of(trained), "data": data_root}
-    assert message in error_of(capsys, script, *(argument.format(**values) for argument in arguments))
+    assert message in error_of(capsys, script, *(option.format(**values) for option in options))
     assert not (tmp_path / "new").exists()

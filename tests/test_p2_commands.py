@@ -31,6 +31,7 @@ from p2_diffusion.judge import NUM_FEATURES, judge_images, load_judge
 from p2_diffusion.presets import PRESETS, SWEEP_PRESETS, default_sampling
 from p2_diffusion.samplers import SAMPLERS, Sampler, SamplerConfig
 from p2_diffusion.train_judge import random_affine
+from tests.conftest import Capture, Patch
 from tests.in_process import execute
 from tests.test_p2_diffusion import heun
 
@@ -269,9 +270,7 @@ def test_a_model_that_is_not_shipped_is_named_with_those_that_are(tmp_path: Path
         execute(inference, tmp_path / "out", "--model", "huge")
 
 
-def test_a_network_that_saw_every_label_is_sampled_without_guidance(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_network_that_saw_every_label_is_sampled_without_guidance(tmp_path: Path, capsys: Capture) -> None:
     # Wider than a channel a group, whose norm would take away what the label adds, and random, so that it shows.
     config = asdict(TINY) | {"preset": "sample", "channel_mults": (1, 2), "label_dropout": 0.0}
     state = {name: torch.randn(tensor.shape) * 0.2 for name, tensor in build_model(config).state_dict().items()}
@@ -288,7 +287,7 @@ def test_a_network_that_saw_every_label_is_sampled_without_guidance(
 
 
 def test_a_new_sampler_is_one_entry_of_the_table(
-    trained: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, data_root: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setitem(SAMPLERS, "heun", Sampler("Heun, brand new", heun, steps=10))
     output = shutil.copytree(trained, tmp_path / "output")
@@ -324,7 +323,7 @@ def test_evaluation_of_real_pictures_finds_the_judges_accuracy(trained: Path, da
 
 
 def test_evaluation_draws_what_inference_draws_and_measures_it_once(
-    trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, data_root: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     where = ("--judge", judge_of(trained), "--data-root", data_root, "--output", tmp_path)
     drawn = ("--checkpoint", weights_of(trained), "--num-per-digit", 2, "--steps", 2)
@@ -353,7 +352,7 @@ def test_one_picture_has_no_distance(trained: Path, data_root: Path, tmp_path: P
 
 
 def test_sweep_measures_every_setting_once_and_counts_its_passes(
-    trained: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, data_root: Path, capsys: Capture
 ) -> None:
     before = read_results(trained / "results", "p2")
     passes = {

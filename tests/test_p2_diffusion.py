@@ -24,6 +24,7 @@ from p2_diffusion.samplers import (
     sample,
     time_steps,
 )
+from tests.conftest import Patch
 
 MEAN = torch.tensor([0.3, -0.5])
 COVARIANCE = torch.tensor([[0.40, 0.15], [0.15, 0.20]])
@@ -193,7 +194,7 @@ def heun(
         yield x
 
 
-def test_fast_samplers_follow_the_probability_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_samplers_follow_the_probability_flow(monkeypatch: Patch) -> None:
     """DDIM is of first order, DPM-Solver++ (2M) and Heun of second: their error falls faster and is smaller."""
     monkeypatch.setitem(SAMPLERS, "heun", Sampler("Heun", heun, steps=10, quadratic=True))
     diffusion, noise = Diffusion(1000, "linear"), two_pixels(500)

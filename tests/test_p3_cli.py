@@ -21,6 +21,7 @@ from p3_dann import evaluate, inference, train, tsne
 from p3_dann.measures import predict
 from p3_dann.model import load_model
 from p3_dann.report import parts, readme_table
+from tests.conftest import Capture
 from tests.in_process import error_of, execute
 
 TINY = ("--preset", "sample", "--steps", "4", "--batch-size", "16", "--device", "cpu")
@@ -57,9 +58,7 @@ def test_inference_writes_every_picture_sorted(trained: Path, data_root: Path, t
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"pred.csv"}
 
 
-def test_inference_of_any_size_mode_and_link(
-    trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inference_of_any_size_mode_and_link(trained: Path, data_root: Path, tmp_path: Path, capsys: Capture) -> None:
     """A digit enlarged, between margins, grey or through a link is read as the digit itself."""
     original = next(iter(sorted((data_root / "digits/svhn/data").iterdir())))
     small = Image.open(original).convert("L")
@@ -87,9 +86,7 @@ def test_inference_of_any_size_mode_and_link(
 
 
 @pytest.mark.parametrize("kind", ["pipe", "broken link", "text"])
-def test_inference_names_what_is_no_picture(
-    trained: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inference_names_what_is_no_picture(trained: Path, tmp_path: Path, kind: str, capsys: Capture) -> None:
     path = tmp_path / "pictures" / "a.png"
     path.parent.mkdir()
     if kind == "pipe":
@@ -111,7 +108,7 @@ def test_target_named_by_the_path(path: str, expected: str) -> None:
     assert inference.target_named_by(Path(path)) == expected
 
 
-def test_predictions_are_compared_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions_are_compared_by_name(tmp_path: Path, capsys: Capture) -> None:
     predicted, labels = tmp_path / "pred.csv", tmp_path / "digits" / "mine" / "test.csv"
     labels.parent.mkdir(parents=True)
     predicted.write_text("image_name,label\nc.png,3\na.png,1\nb.png,2\nunlisted.png,9\n")
@@ -127,7 +124,7 @@ def test_predictions_are_compared_by_name(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_tsne_draws_what_there_is_and_measures_mixing(
-    trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, data_root: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     places = ("--output", trained, "--data-root", data_root)
     execute(tsne, "--preset", "sample", "--modes", "dann", "source", *places, "--points", 30)
@@ -146,9 +143,7 @@ def test_tsne_draws_what_there_is_and_measures_mixing(
     assert "--preset" in error_of(capsys, tsne, "--modes", "dann", "source", *places)
 
 
-def test_a_domain_of_ones_own_without_labels_goes_all_the_way(
-    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_domain_of_ones_own_without_labels_goes_all_the_way(data_root: Path, tmp_path: Path, capsys: Capture) -> None:
     mine = tmp_path / "data" / "digits" / "mydigits"
     shutil.copytree(data_root / "digits" / "mnistm", mine.with_name("mnistm"))
     (mine / "data").mkdir(parents=True)
@@ -175,9 +170,7 @@ def test_a_domain_of_ones_own_without_labels_goes_all_the_way(
 
 
 @pytest.mark.parametrize("damage", ["no root", "label", "picture"])
-def test_training_on_bad_data_names_the_file(
-    data_root: Path, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_on_bad_data_names_the_file(data_root: Path, tmp_path: Path, damage: str, capsys: Capture) -> None:
     data = tmp_path / "data"
     shutil.copytree(data_root / "digits", data / "digits", ignore=shutil.ignore_patterns(".cache"))
     listed = data / "digits/mnistm/train.csv"
@@ -196,9 +189,7 @@ def test_training_on_bad_data_names_the_file(
     assert not (tmp_path / "out").exists()
 
 
-def test_inference_needs_to_know_the_target_and_weights_of_p3(
-    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inference_needs_to_know_the_target_and_weights_of_p3(data_root: Path, tmp_path: Path, capsys: Capture) -> None:
     pictures, weights = tmp_path / "pictures", tmp_path / "other.safetensors"
     shutil.copytree(data_root / "digits/usps/data", pictures)
     assert "--target" in error_of(capsys, inference, pictures, tmp_path / "pred.csv")

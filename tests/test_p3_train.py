@@ -22,6 +22,7 @@ from common.paths import ROOT
 from p3_dann import ladder, train
 from p3_dann.dataset import REPORTED_TARGETS, load_unlabelled
 from p3_dann.presets import PRESETS, presets_for
+from tests.conftest import Capture, Patch
 from tests.in_process import execute
 
 TINY = ("--preset", "sample", "--steps", "6", "--batch-size", "16", "--log-every", "2", "--device", "cpu")
@@ -42,9 +43,7 @@ def run_training(tmp_path: Path, data_root: Path) -> Train:
     return run
 
 
-def test_compiled_training_has_the_loss_of_the_uncompiled_one(
-    run_training: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compiled_training_has_the_loss_of_the_uncompiled_one(run_training: Train, monkeypatch: Patch) -> None:
     class Undropped(train.DANN_model):
         """Without dropout, whose compiled form draws other numbers."""
 
@@ -140,7 +139,7 @@ def test_training_learns(run_training: Train) -> None:
 
 @pytest.mark.parametrize("target", REPORTED_TARGETS)
 def test_dann_never_sees_a_label_of_the_target(
-    run_training: Train, tmp_path: Path, data_root: Path, target: str, capsys: pytest.CaptureFixture[str]
+    run_training: Train, tmp_path: Path, data_root: Path, target: str, capsys: Capture
 ) -> None:
     options = ("--class-thresholds", "--grl-lambda-max", "1")
     expected = load_file(run_training("dann", target, *options, name="with_labels") / "weights.safetensors")
@@ -252,9 +251,7 @@ def test_a_rung_of_the_ladder_has_all_treatments_below_it() -> None:
     assert {config.steps for config in rungs.values()} == {7} and rungs["plain"].grl_lambda_max == 1.0
 
 
-def test_the_ladder_trains_records_and_draws(
-    tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_ladder_trains_records_and_draws(tmp_path: Path, data_root: Path, capsys: Capture) -> None:
     command = ("--preset", "sample", "--steps", 2, "--device", "cpu", "--data-root", data_root, "--output", tmp_path)
     command += ("--targets", "usps", "--rungs", "plain", "geometry", "--methods", "source", "adversarial")
     execute(ladder, *command)

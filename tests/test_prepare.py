@@ -26,7 +26,7 @@ from data.mnistm import blend
 from data.public import Downloads, make_public, set_name
 from data.raw import read_svhn
 from data.sample import _digits
-from tests.conftest import contents, encoded, write_files
+from tests.conftest import Capture, contents, encoded, write_files
 from tests.in_process import call, error_of
 
 MNIST_COUNTS, USPS_COUNTS, SVHN_COUNTS = (60, 15), (40, 10), (30, 20)
@@ -187,7 +187,7 @@ def test_ready_made_mnistm_archive(tmp_path: Path) -> None:
     assert dataset_name(tmp_path / "root", "mnistm") == "MNIST-M (public archive)"
 
 
-def test_a_pickle_of_mnistm_is_never_opened(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pickle_of_mnistm_is_never_opened(raw: Path, tmp_path: Path, capsys: Capture) -> None:
     own = tmp_path / "raw"
     shutil.copytree(raw, own)
     (own / "keras_mnistm.pkl").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
@@ -282,9 +282,7 @@ def test_killed_preparation_leaves_no_part_and_no_process(raw: Path, tmp_path: P
     assert [path.name for path in (tmp_path / "hw2_data/digits").iterdir()] == ["usps"]
 
 
-def test_command_completes_what_is_missing_and_refuses_to_overwrite(
-    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_completes_what_is_missing_and_refuses_to_overwrite(raw: Path, tmp_path: Path, capsys: Capture) -> None:
     usps = tmp_path / "root/digits/usps"
     make_public(tmp_path / "root", Downloads(raw, False), ["usps"], seed=0, workers=1)
     old = contents(usps)

@@ -17,6 +17,7 @@ import pytest
 from common.paths import ROOT, workspace
 from common.report import Page
 from scripts.render_report import comparison_table, is_most_of, refresh_tables, render_report
+from tests.conftest import Patch
 
 PAGES = ("README.md", "report.md")
 SPACE = workspace("cpu")
@@ -62,7 +63,7 @@ class Parsed(Exception):
     """The command line was understood."""
 
 
-def parse(script: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def parse(script: str, options: list[str], monkeypatch: Patch) -> None:
     """Let an entry script read ``options``, and no more."""
     real = argparse.ArgumentParser.parse_args
 
@@ -87,7 +88,7 @@ README_COMMANDS = commands((ROOT / "README.md").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("line", [line for line in README_COMMANDS if ".py" in line])
-def test_a_command_of_the_readme_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_of_the_readme_is_understood(line: str, monkeypatch: Patch) -> None:
     words = shlex.split(line)
     script = next(word for word in words if word.endswith(".py"))
     parse(script, [word for word in words[words.index(script) + 1 :] if word != "--help"], monkeypatch)
@@ -110,7 +111,7 @@ def test_a_script_of_the_readme_exists(script: str) -> None:
     ],
 )
 def test_every_command_that_a_script_lists_is_understood(
-    script: str, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: str, options: list[str], tmp_path: Path, monkeypatch: Patch
 ) -> None:
     shared = ["--data-root", "data", "--output", str(tmp_path), "--device", "cpu", "--list"]
     command = ["bash", str(ROOT / "scripts" / script), *options, *shared]
@@ -122,7 +123,7 @@ def test_every_command_that_a_script_lists_is_understood(
         parse(path, words, monkeypatch)
 
 
-def test_a_paragraph_stays_only_as_long_as_its_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_paragraph_stays_only_as_long_as_its_results(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr("common.report.ROOT", tmp_path)
     template = tmp_path / "page.md"
     results = {"evaluate/a": {"value": 1.0, "seconds": 5.0}, "train/a": {"value": 2.0}}

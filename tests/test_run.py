@@ -33,6 +33,7 @@ from common.results import read_results, record
 from common.run import Job, Run
 from common.seed import derive_seed, epoch_order, seed_everything
 from common.weights import load_weights, save_weights
+from tests.conftest import Patch
 
 KIND = "tests/line"
 WORLD = World(0, 1, torch.device("cpu"))
@@ -77,7 +78,7 @@ def train(
 
 
 @pytest.fixture(autouse=True)
-def _usual_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+def _usual_checkpoints(monkeypatch: Patch) -> None:
     monkeypatch.setattr(common.run, "CHECKPOINT_SECONDS", common.run.CHECKPOINT_SECONDS)  # put back after the test
 
 
@@ -278,9 +279,7 @@ def test_both_checkpoints_damaged_is_one_clear_error(tmp_path: Path) -> None:
         train(tmp_path)
 
 
-def test_a_checkpoint_too_large_for_the_memory_is_not_called_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_too_large_for_the_memory_is_not_called_damaged(tmp_path: Path, monkeypatch: Patch) -> None:
     save_checkpoint(tmp_path / "checkpoint.pt", {"kind": KIND})
 
     def load(*_: object, **__: object) -> None:

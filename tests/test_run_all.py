@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from common.paths import ROOT
+from tests.conftest import Capture
 from tests.in_process import call
 
 SCRIPTS = ("train_p1.sh", "train_p2.sh", "train_p3.sh", "run_all.sh")
@@ -74,7 +75,7 @@ def test_help_is_the_head_of_the_script(script: str) -> None:
 
 
 def test_what_a_script_lists_trains_to_the_plots_and_a_second_time_only_says_so(
-    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data_root: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     command = ["bash", str(ROOT / "scripts/train_p3.sh"), "--preset", "sample", "--data-root", str(data_root)]
     command += ["--output", str(tmp_path / "a folder"), "--steps", "2", "--batch-size", "16", "--target", "usps"]
