@@ -105,13 +105,6 @@ def test_what_can_be_made_is_made_and_the_rest_is_named(tmp_path: Path, monkeypa
         make_public(tmp_path / "root", Downloads(tmp_path / "raw"), ["face"], seed=0, faces="celeba", workers=1)
 
 
-def test_usps_in_hdf5_is_named(tmp_path: Path, capsys: Capture) -> None:
-    write_files(tmp_path / "raw/usps", {"usps.h5": b"hdf5"})
-    with pytest.raises(UserError, match=r"usps\.bz2"):
-        make_public(tmp_path / "root", Downloads(tmp_path / "raw", may_download=False), ["usps"], seed=0, workers=1)
-    assert str(tmp_path / "raw/usps/usps.h5") in capsys.readouterr().out
-
-
 @pytest.fixture
 def course(data_root: Path, tmp_path: Path) -> Path:
     """A folder as the course hands it out: no SOURCE files, no test labels."""

@@ -53,10 +53,6 @@ def run_together(
     return subprocess.run(command, input=text, capture_output=True, text=True, cwd=folder, env=environment)
 
 
-def train(data_root: Path, output: Path, *options: object, method: str = "A") -> int:
-    return call(*TRAIN, "--method", method, "--data-root", data_root, "--output", output, *options)
-
-
 CHEAP = {
     "p1_gan/inference.py": "--num 4",
     "p2_diffusion/inference.py": "--num-per-digit 1",
@@ -103,7 +99,7 @@ def test_where_the_file_system_has_no_locks_a_training_says_so_once_and_runs(
     for path in (tmp_path / "runs/sample/p1_A_seed0/lock", tmp_path / "results/.lock"):
         path.parent.mkdir(parents=True)
         path.touch()
-    assert train(data_root, tmp_path) == 0
+    assert call(*TRAIN, "--method", "A", "--data-root", data_root, "--output", tmp_path) == 0
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
     assert len(notes) == len(set(notes)) and any(str(tmp_path) in note for note in notes)
     assert (tmp_path / "runs/sample/p1_A_seed0/weights.safetensors").is_file()
@@ -118,7 +114,7 @@ def test_where_there_are_no_links_a_training_runs_and_keeps_two_checkpoints(
     monkeypatch.setattr(os, "link", no_link)
     monkeypatch.setattr(os, "symlink", no_link)
     monkeypatch.setattr("common.run.CHECKPOINT_SECONDS", -1.0)
-    assert train(data_root, tmp_path) == 0
+    assert call(*TRAIN, "--method", "A", "--data-root", data_root, "--output", tmp_path) == 0
     assert len(list((tmp_path / "runs/sample/p1_A_seed0").glob("checkpoint*.pt"))) == 2
 
 
@@ -148,17 +144,6 @@ def test_more_processes_than_gpus_are_one_line(monkeypatch: Patch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match="torchrun"), join_world("auto"):
         pass
-
-
-def test_fresh_starts_anew_over_whatever_stands_there(data_root: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    assert train(data_root, tmp_path, "--run-dir", folder) == 0
-    weights = folder / "weights.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-100])
-    assert train(data_root, tmp_path, "--run-dir", folder, "--fresh") == 0 and weights.read_bytes() == whole
-    assert train(data_root, tmp_path, "--run-dir", folder, "--fresh", method="B") == 0
-    assert weights.read_bytes() != whole
 
 
 PLACES = "--data-root {data} --output {out}"

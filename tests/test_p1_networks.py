@@ -90,13 +90,6 @@ def test_latents_do_not_depend_on_their_number_and_truncation_bounds_them() -> N
     assert truncated.abs().max() <= 1.0 and truncated.std() > 0.4
 
 
-def test_pictures_do_not_depend_on_the_batch_size() -> None:
-    torch.manual_seed(0)
-    model = My_Generator().eval()
-    latents = draw_latents(7, seed=0)
-    assert torch.equal(generate(model, latents, batch_size=7), generate(model, latents, batch_size=3))
-
-
 def test_generation_takes_smaller_batches_where_memory_ends() -> None:
     class Narrow(torch.nn.Module):
         def __init__(self, most: int) -> None:

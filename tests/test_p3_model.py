@@ -11,16 +11,9 @@ import torch
 
 from common.report import architecture, summary_table
 from p3_dann.losses import consistency
-from p3_dann.measures import (
-    accuracies,
-    information,
-    other_domain_share,
-    predict_logits,
-    predicted_shares,
-    vote_accuracy,
-)
+from p3_dann.measures import accuracies, information, other_domain_share, predicted_shares, vote_accuracy
 from p3_dann.model import DANN_model, GradientReversal, MultilinearMap, grl_lambda_at
-from p3_dann.presets import PRESETS, TrainConfig
+from p3_dann.presets import PRESETS
 from p3_dann.pseudo_labels import PseudoLabels, align, threshold_factors
 
 PRINTED = Path(__file__).parent / "printed"
@@ -156,13 +149,6 @@ def test_a_conditional_adversary_gives_predictions_no_gradient() -> None:
 def test_information_is_none_for_one_answer_and_log_ten_for_ten_sure_ones() -> None:
     assert information(torch.tensor([[5.0] + [0.0] * 9]).expand(20, -1)) == pytest.approx(0.0, abs=1e-6)
     assert information(1000.0 * torch.eye(10)) == pytest.approx(math.log(10))
-
-
-def test_logits_do_not_depend_on_the_batch_size() -> None:
-    images = torch.randint(0, 256, (70, 3, 28, 28), dtype=torch.uint8)
-    model, config = DANN_model().eval(), TrainConfig()
-    whole = predict_logits(model, images, config)
-    torch.testing.assert_close(predict_logits(model, images, config, batch_size=30), whole)
 
 
 def test_accuracy_of_all_and_of_each_digit() -> None:

@@ -41,19 +41,12 @@ def render(space: Workspace) -> str:
     return page.render(parts(page))
 
 
-def test_an_empty_workspace_has_a_page(space: Workspace) -> None:
-    text = render(space)
-    assert "DANN_model(" in text and "Total params: 355,164" in text
-    assert "*Not run.*" in text and "| Trained on source" not in text
-    assert readme_table({}) == "*Not run.*\n"
-
-
 def test_cells_are_means_and_ranges_of_the_seeds(space: Workspace) -> None:
     results = results_of(*(("cpu", "svhn", "dann", seed, 0.8 + 0.01 * seed) for seed in (0, 1, 12)))
     table = accuracy_table(results, "cpu")
     assert cells(table, "Self-ensembling") == ["84.3 % (80.0 % to 92.0 %)", "–", "3, 0"]
     assert cells(digit_table(results, "cpu"), "MNIST-M → SVHN, adapted")[6:8] == ["50.0 %", "–"]
-    assert cells(readme_table(results), "Self-ensembling") == ["–", "3, 0"]
+    assert cells(readme_table(results), "Self-ensembling") == ["–", "3, 0"] and readme_table({}) == "*Not run.*\n"
     write_json(space.results / "p3.json", results)
     assert render(space) == render(space)
 

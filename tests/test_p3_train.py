@@ -236,10 +236,6 @@ def test_learning_rate_and_ramp_schedules() -> None:
     assert train.ramp_up(0.0, 0.0) == 1.0
 
 
-def test_unknown_targets_have_the_default_look() -> None:
-    assert presets_for("mydigits") == presets_for("svhn") != presets_for("usps")
-
-
 def test_a_rung_of_the_ladder_has_all_treatments_below_it() -> None:
     rungs = {rung: ladder.recipe(rung, "both", "usps", "cpu", 7) for rung in ladder.RUNGS}
     original, usps = PRESETS["original"], presets_for("usps")["cpu"]

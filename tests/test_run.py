@@ -193,13 +193,6 @@ def test_twenty_kills_end_in_the_same_weights_and_log(tmp_path: Path) -> None:
     assert not list(folder.glob(".*"))
 
 
-def test_stopping_after_a_time_changes_nothing(tmp_path: Path) -> None:
-    whole = train(tmp_path / "whole")
-    assert not train(tmp_path / "parts", max_seconds=1e-6).is_complete
-    assert load_checkpoint(tmp_path / "parts/checkpoint.pt", KIND)["step"] == 1
-    assert_same(train(tmp_path / "parts"), whole)
-
-
 def test_interrupt_ends_after_the_step_and_resumes(tmp_path: Path) -> None:
     whole = train(tmp_path / "whole")
 
