@@ -152,11 +152,8 @@ def test_collapse_is_noticed(config: TrainConfig, rows: list[dict[str, float]], 
     assert remark is None or remark in log.remarks[0]
 
 
-def test_last_step_is_always_drawn() -> None:
+def test_the_last_step_is_always_drawn_and_the_strip_has_even_steps() -> None:
     assert grid_steps(replace(PRESETS_A["cpu"], steps=7, grid_every=3)) == {3, 6, 7}
-
-
-def test_strip_has_even_steps_and_the_last() -> None:
     for name, config in PRESETS_B.items():
         steps = strip_steps(config)
         assert len(steps) <= 12 and steps[-1] == config.steps, name

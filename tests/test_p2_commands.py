@@ -36,19 +36,8 @@ from tests.in_process import execute
 from tests.test_p2_diffusion import heun
 
 TIMESTEPS = 6
-TINY = replace(
-    PRESETS["sample"],
-    initial_weights="",
-    channel_mults=(1, 1),
-    attention_levels=(),
-    timesteps=3,
-    steps=3,
-    batch_size=8,
-    warmup_steps=1,
-    log_every=1,
-    sample_every=3,
-    dropout=0.1,
-)
+TINY = replace(PRESETS["sample"], initial_weights="", channel_mults=(1, 1), attention_levels=(), dropout=0.1)
+TINY = replace(TINY, timesteps=3, steps=3, batch_size=8, warmup_steps=1, log_every=1, sample_every=3)
 SIZE = ("--channel-mults", 1, 1, "--attention-levels", "--timesteps", TIMESTEPS, "--batch-size", 8)
 SCHEDULE = ("--initial-weights", "", *SIZE, "--steps", 4, "--log-every", 2)
 CPU = torch.device("cpu")
@@ -312,8 +301,7 @@ def test_evaluation_of_real_pictures_finds_the_judges_accuracy(trained: Path, da
     execute(evaluate, tmp_path / "real", *where)
     measured = read_results(tmp_path / "out" / "results", "p2")["evaluate/folder/real"]
     judge = read_results(trained / "results", "p2")["judge/sample/seed0"]
-    assert measured["accuracy"] == judge["accuracy"]
-    assert measured["per_digit"] == judge["per_digit"]
+    assert all(measured[name] == judge[name] for name in ("accuracy", "per_digit"))
     assert measured["frechet"] == pytest.approx(0.0, abs=1e-4)
     assert measured["frechet_floor"] > 1e-3
 
@@ -355,11 +343,10 @@ def test_sweep_measures_every_setting_once_and_counts_its_passes(
     trained: Path, data_root: Path, capsys: Capture
 ) -> None:
     before = read_results(trained / "results", "p2")
-    passes = {
-        key.removeprefix("sweep/sample/seed0/"): e["passes"] for key, e in before.items() if key.startswith("sweep/")
-    }
+    swept = {key: entry for key, entry in before.items() if key.startswith("sweep/")}
+    passes = {key.removeprefix("sweep/sample/seed0/"): entry["passes"] for key, entry in swept.items()}
     # Two time steps of T = 6 are 5, 0; three are 5, 2, 0 and, denser near 0, 5, 1, 0. 0.2 T to 0.6 T is 1.2 to 3.6.
-    default = default_sampling(read_results(trained / "results", "p2")["train/sample/seed0"])
+    default = default_sampling(before["train/sample/seed0"])
     expected = {default.name: 2 * TIMESTEPS, "ddpm-6-w2": 12}
     for sampler in ("ddim", "dpmpp"):
         expected |= {f"{sampler}-{steps}-w1": steps for steps in (2, 3)}
@@ -408,12 +395,11 @@ def test_figures_show_one_run_of_the_sampler(trained: Path, tmp_path: Path) -> N
     assert sorted(moments) == [*range(TIMESTEPS + 1)]
     assert torch.equal(moments[TIMESTEPS], images[::10])
     folder = trained / "images" / "P2"
-    grid = np.asarray(Image.open(folder / "diffusion_grid.png"))
+    grid, picture = np.asarray(Image.open(folder / "diffusion_grid.png")), images[0].permute(1, 2, 0).numpy()
     assert grid.shape == (10 * (56 + 2) + 2, 10 * (56 + 2) + 2, 3)
-    assert np.array_equal(grid[2:58:2, 2:58:2], images[0].permute(1, 2, 0).numpy())
+    assert np.array_equal(grid[2:58:2, 2:58:2], picture)
 
     strip = np.asarray(Image.open(folder / "diffusion_grid_time.png"))
-    picture = images[0].permute(1, 2, 0).numpy()
     scale, padding = figures.STRIP_SCALE, 8
     last = strip[-28 * scale - padding : -padding : scale, -28 * scale - padding : -padding : scale]
     assert np.array_equal(last, picture)  # so nothing but its frame lies below
@@ -422,9 +408,6 @@ def test_figures_show_one_run_of_the_sampler(trained: Path, tmp_path: Path) -> N
     assert (folder / "reverse.gif").read_bytes() == (tmp_path / "again.gif").read_bytes()
     assert Image.open(folder / "reverse.gif").n_frames == TIMESTEPS + 1
 
-
-def test_moments_of_a_fast_sampler_count_time_steps(trained: Path) -> None:
-    model, diffusion, _ = load_model(weights_of(trained), CPU)
     images, moments = figures.draw_grid(model, diffusion, SamplerConfig("ddim", 3), seed=0)
     assert sorted(moments) == [0, 3, 5, 6]  # T - 1 less the time steps 5, 2 and 0, and T
     assert torch.equal(moments[TIMESTEPS], images[::10])

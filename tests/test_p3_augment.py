@@ -32,9 +32,7 @@ def test_normalised_inputs_do_not_depend_on_brightness_and_contrast(images: torc
     torch.testing.assert_close(inputs.mean(dim=(2, 3)), torch.zeros(6, 3), atol=1e-5, rtol=0)
     dimmer = prepare((images // 2 + 50).to(torch.uint8), BEST)
     assert (dimmer - inputs).abs().mean() < 0.1
-
-
-def test_a_constant_picture_stays_finite() -> None:
+    # A constant picture stays finite.
     assert prepare(torch.full((1, 3, 28, 28), 7, dtype=torch.uint8), BEST).abs().max() < 1e-3
 
 
@@ -85,16 +83,8 @@ def test_neighbours_are_the_next_pictures_moved_and_as_bright_as_their_place_and
             expected = expected - expected.mean() + pixels[number].mean()
             # It stands 16 to 24 columns away and covers what is beyond halfway: its outer 10 columns are always seen.
             outer = slice(0, 10) if side < 0 else slice(18, 28)
-            found = [
-                distance
-                for distance in range(16, 25)
-                if torch.allclose(
-                    wide[number, ..., 28 + side * distance + outer.start : 28 + side * distance + outer.stop],
-                    expected[..., outer],
-                    atol=1e-6,
-                )
-            ]
-            assert len(found) == 1, (number, side)
+            seen = [wide[number, ..., 28 + side * distance :][..., outer] for distance in range(16, 25)]
+            assert sum(torch.allclose(part, expected[..., outer], atol=1e-6) for part in seen) == 1, (number, side)
 
 
 def test_without_neighbours_the_edges_are_repeated() -> None:

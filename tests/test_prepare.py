@@ -88,15 +88,13 @@ def test_splits_have_the_counts_of_the_original_data(count: int, expected: tuple
     assert np.array_equal(np.concatenate(contiguous), np.arange(count))
 
 
-def test_blend_is_the_absolute_difference() -> None:
+def test_blend_is_the_absolute_difference_and_reaches_every_patch() -> None:
     digits = np.arange(256, dtype=np.uint8).repeat(4).reshape(256, 2, 2)
     photograph = np.broadcast_to(np.array([10, 200, 255], dtype=np.uint8), (5, 9, 3))
     blended = blend(digits, [photograph], np.random.default_rng(0))
     expected = np.abs(np.array([10, 200, 255]) - digits[..., None].astype(int))
     assert np.array_equal(blended, expected)
 
-
-def test_blend_reaches_every_patch() -> None:
     # A photograph of 4x3 has 3x2 patches of 2x2; its pixels number them.
     photograph = np.arange(12, dtype=np.uint8).reshape(4, 3, 1).repeat(3, axis=2)
     blended = blend(np.zeros((300, 2, 2), dtype=np.uint8), [photograph], np.random.default_rng(0))

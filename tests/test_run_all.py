@@ -35,9 +35,7 @@ def test_commands_run_at_once_and_share_the_cores(tmp_path: Path) -> None:
 def test_a_failure_is_passed_on_after_the_others_have_ended(tmp_path: Path) -> None:
     done = subprocess.run([*SIDE_BY_SIDE, "bash", "-c", "exit 3", "--", "bash", "-c", f"sleep 0.2; touch {tmp_path}/b"])
     assert done.returncode == 3 and (tmp_path / "b").exists()
-
-
-def test_a_command_that_a_signal_ended_ends_it_as_in_a_shell() -> None:
+    # One that a signal ended has the status that it has in a shell.
     assert subprocess.run([*SIDE_BY_SIDE, "bash", "-c", "kill -TERM $$"]).returncode == 128 + signal.SIGTERM
 
 
