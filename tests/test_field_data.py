@@ -37,7 +37,6 @@ LFW = {f"P_{person}/P_{person}_0001.jpg": picture(20 * person) for person in ran
     [
         ("lfw-deepfunneled.tgz", "lfw-deepfunneled/", "deep-funneled"),
         ("lfw-deepfunneled.zip", "lfw-deepfunneled/lfw-deepfunneled/", "deep-funneled"),
-        ("lfw-deepfunneled", "", "deep-funneled"),
         ("lfw_home/lfw-funneled.tgz", "lfw_funneled/", "funneled"),
         ("lfw_home/lfw_funneled", "", "funneled"),
         ("lfw.tgz", "lfw/", "original"),

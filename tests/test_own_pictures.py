@@ -89,7 +89,7 @@ def test_the_middle_square_is_taken_whole_cropped_or_stretched_back() -> None:
         square(image, 64, crop=70)
 
 
-@pytest.mark.parametrize("form", ["folder", "zip", "windows.zip", "tar", "tar.xz"])
+@pytest.mark.parametrize("form", ["folder", "zip", "windows.zip", "tar", "tgz", "tar.bz2", "tar.xz"])
 def test_folders_and_archives_of_any_depth(tmp_path: Path, form: str, capsys: Capture) -> None:
     files = {f"day {number % 3}/{number}/IMG_{number}.PNG": photo(number) for number in range(10)}
     hidden = {"day 1/._IMG_1.PNG": b"x", "__MACOSX/day 1/IMG_1.PNG": b"x", ".DS_Store": b"x", ".git/a.png": photo(99)}
@@ -195,7 +195,7 @@ def test_labels_that_cannot_be_meant_are_refused(tmp_path: Path, rows: str, reas
     assert not (tmp_path / "digits/mine").exists()
 
 
-@pytest.mark.parametrize("name", ["SVHN", "..", "a/b", "", "two words"])
+@pytest.mark.parametrize("name", ["usps", "SVHN", "..", "a/b", "", ".hidden", "two words"])
 def test_names_that_can_be_no_domain_are_refused(name: str) -> None:
     with pytest.raises(UserError):
         check_domain(name)

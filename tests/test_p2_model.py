@@ -31,12 +31,7 @@ def test_prints_as_in_the_original_report() -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"channel_mults": (1, 1, 2), "attention_levels": ()},
-        {"channel_mults": (1, 2, 2), "attention_levels": (0, 2)},
-        {"num_res_blocks": 2, "num_groups": 8},
-    ],
+    "options", [{"channel_mults": (1, 2, 2), "attention_levels": (0, 2)}, {"num_res_blocks": 2, "num_groups": 8}]
 )
 def test_narrow_configurations_keep_the_shape_of_the_picture(options: dict[str, object]) -> None:
     x = torch.randn(3, 3, 28, 28)

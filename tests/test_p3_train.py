@@ -177,7 +177,7 @@ def test_target_only_without_labels_is_refused_before_the_first_step(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("target", ["mnistm", "../digits/svhn"])
+@pytest.mark.parametrize("target", ["mnistm", "nowhere", "../digits/svhn"])
 def test_what_is_no_target_is_refused(run_training: Train, tmp_path: Path, target: str) -> None:
     with pytest.raises(UserError, match=f"--target {target}"):
         run_training("dann", target)
