@@ -1,21 +1,24 @@
-"""What every test shares: a tiny data root, and a way to run an entry script as a user does."""
+"""What every test shares: a tiny data root, and files as other people's programs write them."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable
+import io
+import tarfile
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from common.paths import ROOT
 from data.layout import PARTS
 from data.sample import make_sample
 
 # Pictures in train, val and test of each part.
 TINY_COUNTS = {"face": (48, 16), "mnistm": (96, 32, 32), "svhn": (96, 32, 32), "usps": (96, 32, 32)}
+TARS = {".tar": "w", ".tgz": "w:gz", ".gz": "w:gz", ".bz2": "w:bz2", ".xz": "w:xz"}
+Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch  # short names for the signatures of tests
 
 
 @pytest.fixture(scope="session")
@@ -26,22 +29,42 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def run_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a function that runs ``script`` of the repository with arguments, from another folder.
+def encoded(picture: Image.Image | np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+    """Return a picture, or pixels from 0 to 255, as the bytes of a file."""
+    image, buffer = picture, io.BytesIO()
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(image.astype(np.uint8))
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
-    ``run("p1_gan/train.py", "--preset", "sample")`` returns the CompletedProcess with returncode, stdout, stderr.
-    """
 
-    def run(script: str, *arguments: object, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, str(ROOT / script), *map(str, arguments)],
-            cwd=cwd,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            # One thread a process: the suite may run several at a time.
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+def write_files(path: Path, files: Mapping[str, bytes]) -> Path:
+    """Write files by their names, into an archive where ``path`` ends like one and else into a folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+    elif path.suffix in TARS:
+        with tarfile.open(path, TARS[path.suffix]) as archive:
+            for name, content in files.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    else:
+        for name, content in files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(content)
+    return path
 
-    return run
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file below ``folder``, but for the caches that reading leaves."""
+    files = (path for path in folder.rglob("*") if path.is_file() and ".cache" not in path.parts)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def cells(table: str, title: str) -> list[str]:
+    """Return the other cells of the row of a Markdown table that begins with ``title``."""
+    (line,) = (line for line in table.splitlines() if line.startswith(f"| {title} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]

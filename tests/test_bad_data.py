@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import struct
@@ -32,6 +31,7 @@ from common.dataset import (
 )
 from common.decode import read_image
 from common.errors import UserError
+from tests.conftest import Patch, encoded
 
 FUZZ = settings(
     max_examples=100,
@@ -43,9 +43,7 @@ ROWS = [("00000.png", 3), ("00001.png", 0), ("00002.png", 9)]
 
 
 def png(size: tuple[int, int] = (28, 28), mode: str = "RGB", colour: object = None) -> bytes:
-    buffer = io.BytesIO()
-    Image.new(mode, size, colour).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded(Image.new(mode, size, colour))
 
 
 def png_header(width: int, height: int, bits: int = 8, colour_type: int = 2) -> bytes:
@@ -113,21 +111,15 @@ def test_lists_need_no_order_and_may_leave_pictures_out(domain: Path) -> None:
 BAD_LISTS = {
     "empty": (b"", "lists no picture"),
     "header only": (b"image_name,label\n", "lists no picture"),
-    "other header": (b"name,label\n00000.png,3\n", "header must be image_name,label"),
     "no header": (b"00000.png,3\n00001.png,0\n", "header must be image_name,label"),
     "other separator": (b"image_name;label\n00000.png;3\n", "header must be image_name,label"),
     "label 10": (b"image_name,label\n00000.png,3\n00001.png,10\n", "line 3"),
-    "label -1": (b"image_name,label\n00000.png,-1\n", "line 2"),
-    "label 3.0": (b"image_name,label\n00000.png,3.0\n", "line 2"),
     "label in other digits": ("image_name,label\n00000.png,\u0663\n".encode(), "line 2"),
     "label missing": (b"image_name,label\n\n\n00000.png\n", "line 4: no label"),
     "label empty": (b"image_name,label\n00000.png,\n00001.png,3\n", "line 2: no label (1 of 2"),
     "no labels": (b"image_name\n00000.png\n00001.png\n", "line 2: no label (2 of 2"),
     "name empty": (b"image_name,label\n,3\n", "line 2"),
-    "name twice": (
-        b"image_name,label\n00000.png,3\n00001.png,3\n00000.png,3\n",
-        "line 4: 00000.png is listed on line 2",
-    ),
+    "name twice": (b"image_name,label\n00000.png,3\n00000.png,4\n", "line 3: 00000.png is listed on line 2"),
     "up": (b"image_name,label\n../../../secret.png,3\n", "not a plain file name"),
     "up only": (b"image_name,label\n..,3\n", "not a plain file name"),
     "absolute": (b"image_name,label\n/etc/passwd,3\n", "not a plain file name"),
@@ -139,7 +131,6 @@ BAD_LISTS = {
     "huge field": (b"image_name,label\n" + b"a" * 200_000 + b",3\n", "not a CSV file"),
     "UTF-16": ("image_name,label\n00000.png,3\n".encode("utf-16"), "not UTF-8"),
     "Latin-1": (b"image_name,label\nd\xe9j\xe0.png,3\n", "not UTF-8"),
-    "a picture": (png(), "not UTF-8"),
 }
 
 
@@ -147,10 +138,7 @@ BAD_LISTS = {
 def test_lists_that_cannot_be_meant_are_refused(domain: Path, form: str) -> None:
     content, reason = BAD_LISTS[form]
     (domain / "train.csv").write_bytes(content)
-    with pytest.raises(UserError) as caught:
-        load(domain)
-    assert str(domain) in str(caught.value)
-    assert reason in str(caught.value)
+    assert reason in refused(domain, lambda: load(domain))
 
 
 @FUZZ
@@ -190,19 +178,14 @@ def test_any_rows_in_a_list(tmp_path: Path, text: list[tuple[str, str]], newline
 
 BAD_PICTURES = {
     "empty": (b"", "not a PNG or JPEG"),
-    "text": (b"hello", "not a PNG or JPEG"),
     "truncated": (png(colour=(1, 2, 3))[:60], "damaged"),
     "header only": (png()[:33], "not a PNG or JPEG"),
     "too large": (png((32, 32)), "32x32 pixels, expected 28x28"),
     "too small": (png((1, 1)), "1x1 pixels, expected 28x28"),
     "grey": (png(mode="L"), "mode L"),
-    "palette": (png(mode="P"), "mode P"),
     "transparent": (png(mode="RGBA"), "mode RGBA"),
-    "one bit": (png(mode="1"), "mode 1"),
     "16 bits": (png(mode="I;16"), "mode I;16"),
-    "large": (png_header(5000, 5000), "5000x5000 pixels, expected 28x28"),
     "bomb": (png_header(60_000, 60_000), "bomb"),
-    "wide bomb": (png_header(2**31 - 1, 1), "bomb"),
     "no pixels": (png_header(28, 28), "damaged"),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 28\n", "not a PNG or JPEG"),
 }
@@ -222,7 +205,6 @@ def test_bad_pictures_are_refused_by_name(domain: Path, form: str) -> None:
     [
         (b"image_name,label\n00000.png,3\n00001.png,0\n", True),
         (b"image_name,label\n00000.png,3\n00001.png,\n", False),
-        (b"image_name,label\n00000.png\n00001.png\n", False),
         (b"image_name\n00000.png\n00001.png\n", False),
         (None, False),
     ],
@@ -253,22 +235,11 @@ def test_any_folder_of_digits_is_a_domain(domain: Path) -> None:
     )
 
 
-def test_colour_picture_among_grey_ones_is_refused(domain: Path) -> None:
-    domain = domain.rename(domain.with_name("usps"))
-    for name, _ in ROWS:
-        (domain / "data" / name).write_bytes(png(mode="L"))
-    (domain / "data/00002.png").write_bytes(png())
-    message = refused(domain / "data/00002.png", lambda: load_digits(domain.parents[1], "usps", "train"))
-    assert "grey (L) is expected" in message
-
-
 @FUZZ
 @given(data=st.data())
 def test_any_damage_to_a_picture(tmp_path: Path, data: st.DataObject) -> None:
     pixels = np.random.default_rng(0).integers(256, size=(28, 28, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, data.draw(st.sampled_from(["PNG", "JPEG"])))
-    content = bytearray(buffer.getvalue())
+    content = bytearray(encoded(pixels, data.draw(st.sampled_from(["PNG", "JPEG"]))))
     for _ in range(data.draw(st.integers(1, 4))):
         position = data.draw(st.integers(0, len(content) - 1))
         match data.draw(st.sampled_from(["byte", "cut", "insert", "zeros"])):
@@ -368,7 +339,7 @@ def test_hidden_companions_of_pictures_are_no_pictures(tmp_path: Path) -> None:
     assert list_images(tmp_path) == ["a.PNG", "b.png"]
 
 
-def test_the_cache_is_used_and_follows_every_change(domain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_used_and_follows_every_change(domain: Path, monkeypatch: Patch) -> None:
     decoded: list[str] = []
 
     def counting(path: Path, *arguments: object) -> np.ndarray:
@@ -418,16 +389,3 @@ def test_a_folder_that_cannot_hold_a_cache_is_no_error(domain: Path) -> None:
     (domain / ".cache").write_text("a file where the cache's folder would be")
     with pytest.warns(UserWarning, match="decoded at every start"):
         assert load(domain)[0].shape == (3, 3, 28, 28)
-
-
-def test_a_command_says_it_in_one_line(run_command, tmp_path: Path, data_root: Path) -> None:
-    root = tmp_path / "root"
-    shutil.copytree(data_root, root)
-    name = read_names(root / "digits/mnistm/train.csv")[0]
-    path = root / f"digits/mnistm/data/{name}"
-    path.write_bytes(path.read_bytes()[:100])
-    arguments = ("--preset", "sample", "--mode", "source", "--target", "svhn", "--data-root", root)
-    result = run_command("p3_dann/train.py", *arguments, "--output", tmp_path / "out")
-    assert result.returncode == 2, result.stderr
-    assert str(path) in result.stderr.splitlines()[-1]
-    assert "Traceback" not in result.stderr

@@ -12,13 +12,12 @@ from benchmarks import plain, run
 from common.errors import UserError
 from common.paths import workspace
 from common.results import read_results
+from tests.conftest import Capture, Patch
 from tests.in_process import call
 
 
 @pytest.mark.parametrize("problem", list(plain.LOOPS))
-def test_a_plain_loop_is_timed(
-    problem: str, data_root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_plain_loop_is_timed(problem: str, data_root: Path, capsys: Capture, monkeypatch: Patch) -> None:
     monkeypatch.setattr(plain, "WARM_UP_STEPS", 1)
     monkeypatch.setattr(plain, "LEAST_STEPS", 1)
     options = ("--batch-size", 2, "--seconds", 0, "--data-root", data_root)
@@ -27,7 +26,7 @@ def test_a_plain_loop_is_timed(
 
 
 @pytest.fixture
-def _in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_process(monkeypatch: Patch) -> None:
     """Let the commands run in this process, where torch is imported already."""
 
     def printed_by(script: str, *options: object, folder: Path | None = None) -> str:
@@ -41,7 +40,7 @@ def _in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_in_process")
 def test_ours_and_the_plain_loop_are_compared(
-    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data_root: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     monkeypatch.setattr(run, "TRAININGS", {"p3": ("P3", 4, run.TRAININGS["p3"][2])})
     monkeypatch.setattr(run, "WARM_UP_SECONDS", 1)
@@ -54,9 +53,7 @@ def test_ours_and_the_plain_loop_are_compared(
 
 
 @pytest.mark.usefixtures("_in_process")
-def test_loading_and_inference_are_timed(
-    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_loading_and_inference_are_timed(data_root: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:
     monkeypatch.setattr(run, "INFERENCES", (run.INFERENCES[0], run.INFERENCES[-1]))
     options = ("--only", "loading", "inference", "--trials", 1, "--pictures", 5, "--device", "cpu")
     assert call("benchmarks/run.py", *options, "--data-root", data_root, "--output", tmp_path) == 0

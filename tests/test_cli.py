@@ -25,18 +25,18 @@ def resolved(presets: dict[str, Any], *options: str) -> Any:
     ("presets", "option"),
     [
         (B, ("--generator-learning-rate", "-1")),
-        (A, ("--beta1", "1.5")),
         (B, ("--real-label", "1.1")),
         (B, ("--batch-size", "1")),
         (P2, ("--learning-rate", "0")),
-        (P2, ("--clip-norm", "0")),
         (P2, ("--label-dropout", "3")),
         (P2, ("--channels", "33")),
         (P2, ("--channel-mults", "1", "1", "1", "1")),
         (P2, ("--channel-mults",)),
         (presets_for("svhn"), ("--ema-decay", "1")),
-        (presets_for("usps"), ("--warmup", "2")),
+        (presets_for("svhn"), ("--batch-size", "1")),
         (presets_for("svhn"), ("--source-zoom", "0", "1")),
+        (presets_for("svhn"), ("--target-width", "1.2", "0.8")),
+        (presets_for("usps"), ("--source-width", "0.5", "1", "2")),
     ],
 )
 def test_values_that_no_training_can_have_are_refused_by_name(presets: dict[str, Any], option: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from common.paths import ROOT
 from data.layout import PARTS
 from data.sample import make_sample
-from tests.conftest import TINY_COUNTS
+from tests.conftest import TINY_COUNTS, contents
 from tests.in_process import call
 
 COMMANDS = (
@@ -24,12 +24,6 @@ COMMANDS = (
 def run(data: Path, out: Path) -> None:
     for command in COMMANDS:
         assert call(*command.format(data=data, out=out).split()) == 0, command
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return every file below ``folder``, but for the caches that reading leaves."""
-    files = (path for path in folder.rglob("*") if path.is_file() and ".cache" not in path.parts)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def assert_same(first: Path, second: Path) -> None:

@@ -26,6 +26,7 @@ P2 = (
     "p2_diffusion/train.py", "--initial-weights", "", "--channel-mults", 1, 1, "--attention-levels", 1,
     "--timesteps", 6, "--warmup-steps", 1, "--dropout", 0.1, *TINY,
 )  # fmt: skip
+P3 = ("p3_dann/train.py", "--mode", "dann", "--target", "svhn", *TINY)
 
 
 def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -73,8 +74,9 @@ def test_killed_or_interrupted_processes_end_together_and_the_run_goes_on(tmp_pa
     [
         ((*P1, "--method", "B"), "p1_B_seed0", 2, 1),
         (P2, "p2_seed0", -1, 8),  # four steps, each with its noise and what follows it
+        (P3, "p3_svhn_dann_seed0", -1, 4),
     ],
-    ids=["p1-B-killed", "p2"],
+    ids=["p1-B-killed", "p2", "p3"],
 )
 def test_trainings_draw_apart_and_end_with_the_same_parameters_in_both_processes(
     command: tuple[object, ...], run: str, death: int, draws: int, data_root: Path, tmp_path: Path

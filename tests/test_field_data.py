@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from common.dataset import dataset_name, load_digits, load_faces, read_names
+from common.dataset import dataset_name, load_digits, load_faces, read_names, read_names_and_labels
 from common.errors import UserError
-from data.course import make_course
+from data.course import check_course, make_course
 from data.layout import PARTS
 from data.public import Downloads, make_public
+from tests.conftest import Capture, Patch, encoded, write_files
+from tests.in_process import call, last_line
 
 
-def picture(red: int, size: tuple[int, int] = (250, 250)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, (red, 100, 200)).save(buffer, "JPEG", quality=95)
-    return buffer.getvalue()
-
-
-def write_archive(path: Path, files: dict[str, bytes]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, content in files.items():
-                archive.writestr(name, content)
-    elif path.suffix == ".tgz":
-        with tarfile.open(path, "w:gz") as archive:
-            for name, content in files.items():
-                member = tarfile.TarInfo(name)
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
-    else:
-        for name, content in files.items():
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            (path / name).write_bytes(content)
+def picture(red: int) -> bytes:
+    return encoded(Image.new("RGB", (250, 250), (red, 100, 200)), "JPEG")
 
 
 def make_faces(root: Path, raw: Path, faces: str = "auto", count: int = 1000) -> tuple[int, int]:
@@ -56,7 +37,6 @@ LFW = {f"P_{person}/P_{person}_0001.jpg": picture(20 * person) for person in ran
     [
         ("lfw-deepfunneled.tgz", "lfw-deepfunneled/", "deep-funneled"),
         ("lfw-deepfunneled.zip", "lfw-deepfunneled/lfw-deepfunneled/", "deep-funneled"),
-        ("lfw-deepfunneled", "", "deep-funneled"),
         ("lfw_home/lfw-funneled.tgz", "lfw_funneled/", "funneled"),
         ("lfw_home/lfw_funneled", "", "funneled"),
         ("lfw.tgz", "lfw/", "original"),
@@ -66,7 +46,7 @@ LFW = {f"P_{person}/P_{person}_0001.jpg": picture(20 * person) for person in ran
 )
 def test_every_edition_of_lfw_is_found_and_named(tmp_path: Path, path: str, top: str, name: str) -> None:
     hidden = {f"{top}P_1/._P_1_0001.jpg": b"resource fork", "__MACOSX/x.jpg": b"x"}
-    write_archive(tmp_path / "raw" / path, {top + key: content for key, content in LFW.items()} | hidden)
+    write_files(tmp_path / "raw" / path, {top + key: content for key, content in LFW.items()} | hidden)
     assert make_faces(tmp_path / "root", tmp_path / "raw") == (5, 1)
     assert dataset_name(tmp_path / "root", "face") == f"LFW ({name}, centre crop 144)"
 
@@ -74,28 +54,35 @@ def test_every_edition_of_lfw_is_found_and_named(tmp_path: Path, path: str, top:
 @pytest.mark.parametrize("folder", ["", "Ann/"])
 def test_where_no_people_are_told_apart_pictures_are_split(tmp_path: Path, folder: str) -> None:
     files = {f"{folder}{number:02d}.jpg": picture(number) for number in range(20)}
-    write_archive(tmp_path / "raw/lfw-deepfunneled", files)
+    write_files(tmp_path / "raw/lfw-deepfunneled", files)
     assert make_faces(tmp_path / "root", tmp_path / "raw") == (16, 4)
     assert make_faces(tmp_path / "few", tmp_path / "raw", count=2) == (1, 1)
     with pytest.raises(UserError, match="--face-count 1: at least 2"):
         make_faces(tmp_path / "one", tmp_path / "raw", count=1)
 
 
-@pytest.mark.parametrize("has_identities", [True, False])
-def test_celeba_as_its_authors_lay_it_out(
-    tmp_path: Path, has_identities: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    raw = tmp_path / "raw/CelebA"
-    files = {f"img_align_celeba/{number:06d}.jpg": picture(number // 4 * 40, (178, 218)) for number in range(20)}
-    write_archive(raw / "Img/img_align_celeba.zip", files | {"__MACOSX/img_align_celeba/._000001.jpg": b"x"})
-    if has_identities:
-        lines = "".join(f"{number:06d}.jpg {number // 4}\n" for number in range(20))
-        write_archive(raw, {"Anno/identity_CelebA.txt": lines.encode()})
-    assert make_faces(tmp_path / "root", raw.parent) == (16, 4)
-    values = [load_faces(tmp_path / "root", split)[:, 0, 9, 9].tolist() for split in ("train", "val")]
-    people = [{round(red / 40) for red in own} for own in values]
+@pytest.mark.parametrize("form", ["folder", "zip", "zip without identities"])
+def test_celeba_is_cropped_to_the_middle_178_and_split_by_identity(tmp_path: Path, form: str, capsys: Capture) -> None:
+    files, raw = {}, tmp_path / "raw/CelebA"
+    for number in range(20):
+        pixels = np.full((218, 178, 3), (250, 0, 0))
+        pixels[20:198] = (0, 0, 10 * (number % 4))
+        files[f"img_align_celeba/{number:06d}.jpg"] = encoded(pixels, "JPEG", quality=95)
+    lines = "".join(f"{number:06d}.jpg {number % 4}\n" for number in range(20))
+    if form == "folder":
+        write_files(raw, files | {"identity_CelebA.txt": lines.encode()})
+    else:  # as its authors lay it out
+        write_files(raw / "Img/img_align_celeba.zip", files | {"__MACOSX/img_align_celeba/._000001.jpg": b"x"})
+    if form == "zip":
+        write_files(raw, {"Anno/identity_CelebA.txt": lines.encode()})
+    assert sum(make_faces(tmp_path / "root", raw.parent, count=19)) == 19
+    train, val = (load_faces(tmp_path / "root", split) for split in ("train", "val"))
+    assert train[:, 0, 1:-1].max() < 60
+    people = [{round(float(face[2].float().mean()) / 10) for face in split} for split in (train, val)]
+    has_identities = form != "zip without identities"
     assert not people[0] & people[1] or not has_identities
     assert ("may be in train and in val" in capsys.readouterr().out) != has_identities
+    assert dataset_name(tmp_path / "root", "face").startswith("CelebA")
 
 
 def usps_lines(count: int) -> bytes:
@@ -103,10 +90,10 @@ def usps_lines(count: int) -> bytes:
     return "\n".join(rows).encode() + b"\n"
 
 
-def test_what_can_be_made_is_made_and_the_rest_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_can_be_made_is_made_and_the_rest_is_named(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setitem(sys.modules, "gdown", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    write_archive(tmp_path / "raw/usps", {"usps": usps_lines(20), "usps.t": usps_lines(10)})
+    write_files(tmp_path / "raw/usps", {"usps": usps_lines(20), "usps.t": usps_lines(10)})
     downloads = Downloads(tmp_path / "raw", may_download=False)
     with pytest.raises(UserError) as caught:
         make_public(tmp_path / "root", downloads, ["face", "svhn", "usps"], seed=0, workers=1)
@@ -117,40 +104,44 @@ def test_what_can_be_made_is_made_and_the_rest_is_named(tmp_path: Path, monkeypa
         make_public(tmp_path / "root", Downloads(tmp_path / "raw"), ["face"], seed=0, faces="celeba", workers=1)
 
 
-def test_usps_in_hdf5_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_archive(tmp_path / "raw/usps", {"usps.h5": b"hdf5"})
-    with pytest.raises(UserError, match=r"usps\.bz2"):
-        make_public(tmp_path / "root", Downloads(tmp_path / "raw", may_download=False), ["usps"], seed=0, workers=1)
-    assert str(tmp_path / "raw/usps/usps.h5") in capsys.readouterr().out
-
-
 @pytest.fixture
 def course(data_root: Path, tmp_path: Path) -> Path:
+    """A folder as the course hands it out: no SOURCE files, no test labels."""
     folder = tmp_path / "course/hw2_data"
     shutil.copytree(data_root, folder, ignore=shutil.ignore_patterns("SOURCE", ".*", "test.csv"))
     return folder
 
 
-def same_digits(root: Path, other: Path) -> bool:
-    pairs = (zip(load_digits(root, "svhn", s), load_digits(other, "svhn", s), strict=True) for s in ("train", "val"))
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty data root."""
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+def same_digits(root: Path, other: Path, domain: str = "svhn") -> bool:
+    pairs = (zip(load_digits(root, domain, s), load_digits(other, domain, s), strict=True) for s in ("train", "val"))
     return all((a == b).all() for pair in pairs for a, b in pair)
 
 
-@pytest.mark.parametrize("form", ["zip", "unpacked"])
-def test_course_zip_of_an_old_windows_tool(course: Path, data_root: Path, tmp_path: Path, form: str) -> None:
-    names = [path for path in course.rglob("*") if path.is_file()]
-    odd = {str(path.relative_to(course.parent)).replace("/", "\\"): path.read_bytes() for path in names}
-    source = tmp_path / ("odd.zip" if form == "zip" else "odd")
-    write_archive(source, odd | {"__MACOSX\\hw2_data\\face\\train\\._00000.png": b"x"})
-    root = tmp_path / "root"
-    root.mkdir()
+@pytest.mark.parametrize("form", ["folder", "zip", "windows.zip", "windows"])
+def test_course_data_arrives(course: Path, data_root: Path, tmp_path: Path, root: Path, form: str) -> None:
+    source = course.parent
+    if form == "zip":
+        source = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", source))
+    elif form != "folder":  # by an old tool of Windows, and what unpacks of it elsewhere
+        files = {path.relative_to(source): path.read_bytes() for path in course.rglob("*") if path.is_file()}
+        odd = {str(path).replace("/", "\\"): content for path, content in files.items()}
+        source = write_files(tmp_path / f"odd.{form}", odd | {"__MACOSX\\hw2_data\\face\\train\\._00000.png": b"x"})
     make_course(root, source, PARTS)
-    assert same_digits(root, data_root)
-    assert (load_faces(root, "val") == load_faces(data_root, "val")).all()
+    assert all(same_digits(root, data_root, domain) for domain in ("mnistm", "svhn", "usps"))
+    for split in ("train", "val"):
+        assert (load_faces(root, split) == load_faces(data_root, split)).all()
+    assert dataset_name(root, "face") == "CelebA (course)"
     assert sorted(path.name for path in root.iterdir()) == ["digits", "face"]
 
 
-def test_older_edition_of_the_course(course: Path, data_root: Path, tmp_path: Path) -> None:
+def test_older_edition_of_the_course(course: Path, data_root: Path, root: Path) -> None:
     for domain in (course / "digits").iterdir():
         for new, old in (("train", "train"), ("val", "test")):
             names = read_names(domain / f"{new}.csv")
@@ -162,8 +153,6 @@ def test_older_edition_of_the_course(course: Path, data_root: Path, tmp_path: Pa
             (domain / f"{new}.csv").unlink()
             (domain / f"{old}.csv").write_text("image_name,label\n" + "\n".join(lines) + "\n")
         shutil.rmtree(domain / "data")
-    root = tmp_path / "root"
-    root.mkdir()
     make_course(root, course.parent, PARTS)
     assert same_digits(root, data_root)
     assert not (root / "digits/svhn/test.csv").exists()
@@ -179,6 +168,49 @@ def test_course_of_links_is_copied(course: Path, data_root: Path, tmp_path: Path
 
 
 def test_a_folder_that_is_no_course_is_named_as_given(tmp_path: Path) -> None:
-    write_archive(tmp_path / "other.zip", {"pictures/a.png": b"x"})
+    write_files(tmp_path / "other.zip", {"pictures/a.png": b"x"})
     with pytest.raises(UserError, match=r"other\.zip: holds neither"):
         make_course(tmp_path, tmp_path / "other.zip", PARTS)
+
+
+def test_every_problem_of_course_data_is_named(course: Path, tmp_path: Path, capsys: Capture) -> None:
+    face = sorted((course / "face/train").iterdir())[3]
+    face.write_bytes(face.read_bytes()[:200])
+    Image.new("RGB", (32, 32)).save(course / "face/val/00001.png")
+    (course / "digits/mnistm/data/00004.png").unlink()
+    with open(course / "digits/svhn/train.csv", "a") as file:
+        file.write("00001.png,10\n")
+    name = read_names_and_labels(course / "digits/usps/val.csv")[0][0]
+    Image.new("RGB", (28, 28)).save(course / f"digits/usps/data/{name}")
+    assert call("data/prepare.py", "course", course.parent, "--data-root", tmp_path / "made") == 2
+    message = last_line(capsys.readouterr().err)
+    assert "5 problems" in message
+    for piece in (face.name, "face/val/00001.png", "mnistm/data/00004.png", "svhn/train.csv", f"usps/data/{name}"):
+        assert piece in message
+    assert not (tmp_path / "made/face").exists()
+
+
+def test_many_problems_are_counted(course: Path) -> None:
+    for path in (course / "face/train").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"48 problems.*and 38 more"):
+        check_course(course, ["face"])
+
+
+def test_course_zip_cannot_write_outside_or_smuggle_links(tmp_path: Path) -> None:
+    hostile = tmp_path / "hostile.zip"
+    with zipfile.ZipFile(hostile, "w") as archive:
+        archive.writestr("../../../escaped.txt", "x")
+        archive.writestr("face/../../../../escaped.txt", "x")
+        archive.writestr("/face/train/00000.png", "x")
+        link = zipfile.ZipInfo("face/val")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc")
+    (tmp_path / "a/b/c").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"face/val: holds no PNG"):
+        make_course(tmp_path / "a/b/c", hostile, ["face"])
+    assert not list(tmp_path.rglob("escaped.txt"))
+    assert not list((tmp_path / "a").rglob("*.png"))
+    (tmp_path / "cut.zip").write_bytes(hostile.read_bytes()[:40])
+    with pytest.raises(UserError, match=r"cut\.zip"):
+        check_course(tmp_path / "cut.zip", ["face"])

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import shutil
-import sys
-import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,24 +13,12 @@ from common.dataset import dataset_name, has_labels, load_digit_images, load_dig
 from common.decode import read_picture, square
 from common.errors import UserError
 from data.own import Source, check_domain, make_own_digits, make_own_faces
-from data.prepare import main
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+from tests.conftest import Capture, Patch, contents, encoded, write_files
+from tests.in_process import call, error_of
 
 
 def photo(number: int, size: tuple[int, int] = (40, 30)) -> bytes:
     return encoded(Image.new("RGB", size, (number, 100, 200)))
-
-
-def write_folder(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder
 
 
 def own_faces(root: Path, source: Path, **options: object) -> None:
@@ -105,31 +89,16 @@ def test_the_middle_square_is_taken_whole_cropped_or_stretched_back() -> None:
         square(image, 64, crop=70)
 
 
-def archived(folder: Path, form: str) -> Path:
-    """Return an archive of ``folder`` beside it, made as ``form`` says."""
-    path = folder.with_name(f"archive.{form}")
-    files = [(file.relative_to(folder).as_posix(), file.read_bytes()) for file in folder.rglob("*") if file.is_file()]
-    if "zip" in form:
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, content in files:
-                info = zipfile.ZipInfo(name)
-                info.filename = name.replace("/", "\\") if form == "windows.zip" else name
-                archive.writestr(info, content)
-        return path
-    with tarfile.open(path, {"tar": "w", "tgz": "w:gz", "tar.bz2": "w:bz2", "tar.xz": "w:xz"}[form]) as archive:
-        for name, content in files:
-            member = tarfile.TarInfo(f"./{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
-
-
 @pytest.mark.parametrize("form", ["folder", "zip", "windows.zip", "tar", "tgz", "tar.bz2", "tar.xz"])
-def test_folders_and_archives_of_any_depth(tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folders_and_archives_of_any_depth(tmp_path: Path, form: str, capsys: Capture) -> None:
     files = {f"day {number % 3}/{number}/IMG_{number}.PNG": photo(number) for number in range(10)}
     hidden = {"day 1/._IMG_1.PNG": b"x", "__MACOSX/day 1/IMG_1.PNG": b"x", ".DS_Store": b"x", ".git/a.png": photo(99)}
-    source = write_folder(tmp_path / "photos", files | hidden | {"day 1/notes.txt": b"hello", "cut.png": photo(5)[:60]})
-    own_faces(tmp_path / "root", source if form == "folder" else archived(source, form))
+    files |= hidden | {"day 1/notes.txt": b"hello", "cut.png": photo(5)[:60]}
+    if form == "windows.zip":
+        files = {name.replace("/", "\\"): content for name, content in files.items()}
+    elif form.startswith("tar"):
+        files = {f"./{name}": content for name, content in files.items()}
+    own_faces(tmp_path / "root", write_files(tmp_path / f"photos.{form}", files))
     train, val = reds(tmp_path / "root")
     assert (len(train), len(val)) == (8, 2)
     assert sorted(train + val) == list(range(10))
@@ -142,17 +111,15 @@ def test_folders_and_archives_of_any_depth(tmp_path: Path, form: str, capsys: py
 
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
-    source = write_folder(tmp_path / "photos", {f"{number}.png": photo(number) for number in range(50)})
+    source = write_files(tmp_path / "photos", {f"{number}.png": photo(number) for number in range(50)})
     for workers in (1, 4):
         make_own_faces(tmp_path / f"root{workers}", Source(source, "mine", workers=workers), seed=7)
-    folders = (tmp_path / root / "face/train" for root in ("root1", "root4"))
-    faces = [{file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders]
-    assert faces[0] == faces[1]
+    assert contents(tmp_path / "root1") == contents(tmp_path / "root4")
 
 
-def test_many_files_left_out_are_listed_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_files_left_out_are_listed_in_a_file(tmp_path: Path, capsys: Capture) -> None:
     bad = {f"bad{number:02d}.jpg": b"no" for number in range(25)}
-    source = write_folder(tmp_path / "photos", {"a.png": photo(1), "b.png": photo(2)} | bad)
+    source = write_files(tmp_path / "photos", {"a.png": photo(1), "b.png": photo(2)} | bad)
     own_faces(tmp_path / "root", source)
     said = capsys.readouterr().out
     assert "left out: 25" in said and "bad09.jpg" in said and "bad10.jpg" not in said
@@ -162,14 +129,14 @@ def test_many_files_left_out_are_listed_in_a_file(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize("is_asked", [False, True])
 def test_a_folder_is_a_person_only_where_asked(tmp_path: Path, is_asked: bool) -> None:
     files = {f"person {number // 4}/{number}.png": photo(number) for number in range(40)}
-    own_faces(tmp_path / "root", write_folder(tmp_path / "photos", files), person_folders=is_asked)
+    own_faces(tmp_path / "root", write_files(tmp_path / "photos", files), person_folders=is_asked)
     train, val = ({red // 4 for red in own} for own in reds(tmp_path / "root"))
     assert not train & val or not is_asked
     assert train & val or is_asked
 
 
 def test_too_few_pictures_are_an_error_that_leaves_nothing(tmp_path: Path) -> None:
-    source = write_folder(tmp_path / "photos", {"one.png": photo(1), "notes.txt": b"hello"})
+    source = write_files(tmp_path / "photos", {"one.png": photo(1), "notes.txt": b"hello"})
     for make in (own_faces, own_digits):
         with pytest.raises(UserError, match=r"photos: 1 pictures that can be read, \d are needed.*notes\.txt"):
             make(tmp_path / "root", source)
@@ -183,7 +150,7 @@ def test_too_few_pictures_are_an_error_that_leaves_nothing(tmp_path: Path) -> No
 
 
 def test_digits_without_labels_are_a_domain(tmp_path: Path) -> None:
-    source = write_folder(tmp_path / "scans", {f"{number:02d}.png": photo(number) for number in range(20)})
+    source = write_files(tmp_path / "scans", {f"{number:02d}.png": photo(number) for number in range(20)})
     own_digits(tmp_path, source)
     assert [len(load_digit_images(tmp_path, "mine", split)) for split in ("train", "val", "test")] == [12, 4, 4]
     assert not any(has_labels(tmp_path, "mine", split) for split in ("train", "val", "test"))
@@ -194,9 +161,9 @@ def test_digits_without_labels_are_a_domain(tmp_path: Path) -> None:
     assert rows[7] == '00006.png,"06.png"'
 
 
-def test_labels_are_matched_by_path_or_by_file_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_are_matched_by_path_or_by_file_name(tmp_path: Path, capsys: Capture) -> None:
     files = {f"{number % 2}/{number:02d}.png": photo(number) for number in range(20)}
-    source = write_folder(tmp_path / "scans", files)
+    source = write_files(tmp_path / "scans", files)
     called = [f"scans/{name}" if number % 3 else Path(name).name for number, name in enumerate(files)]
     rows = [f"{name},{number % 10}\n" for number, name in enumerate(called)]
     labels = source / "labels.csv"
@@ -221,7 +188,7 @@ def test_labels_are_matched_by_path_or_by_file_name(tmp_path: Path, capsys: pyte
     ],
 )
 def test_labels_that_cannot_be_meant_are_refused(tmp_path: Path, rows: str, reason: str) -> None:
-    source = write_folder(tmp_path / "scans", {f"{folder}/x.png": photo(1) for folder in "abcd"})
+    source = write_files(tmp_path / "scans", {f"{folder}/x.png": photo(1) for folder in "abcd"})
     (tmp_path / "labels.csv").write_text(f"image_name,label\n{rows}")
     with pytest.raises(UserError, match=reason):
         own_digits(tmp_path, source, tmp_path / "labels.csv")
@@ -234,21 +201,16 @@ def test_names_that_can_be_no_domain_are_refused(name: str) -> None:
         check_domain(name)
 
 
-def test_the_commands_do_it_as_the_help_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def prepare(*arguments: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["prepare.py", *arguments])
-        main()
-
+def test_the_commands_do_it_as_the_help_says(tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:
     monkeypatch.chdir(tmp_path)
     files = {f"{number}.jpg": encoded(Image.new("RGB", (36, 64), (number, 9, 9)), "JPEG") for number in range(6)}
-    write_folder(tmp_path / "my photos", files)
-    prepare("own-faces", "my photos", "--stretched-from", "178x218", "--crop", "20")
+    write_files(tmp_path / "my photos", files)
+    faces = ("own-faces", "my photos", "--stretched-from", "178x218", "--crop", 20)
+    assert call("data/prepare.py", *faces) == 0
     assert dataset_name(tmp_path / "hw2_data", "face") == "own faces (my photos)"
     shutil.make_archive(str(tmp_path / "scans"), "zip", tmp_path / "my photos")
-    prepare("own-digits", "receipts", "scans.zip", "--name", "Receipts of 2026")
+    assert call("data/prepare.py", "own-digits", "receipts", "scans.zip", "--name", "Receipts of 2026") == 0
     assert dataset_name(tmp_path / "hw2_data", "receipts") == "Receipts of 2026"
     assert len(read_names(tmp_path / "hw2_data/digits/receipts/train.csv")) == 3
-    with pytest.raises(UserError, match="--force"):
-        prepare("own-digits", "receipts", "scans.zip")
-    with pytest.raises(UserError, match="public set"):
-        prepare("own-digits", "svhn", "scans.zip")
+    assert "--force" in error_of(capsys, "data/prepare.py", "own-digits", "receipts", "scans.zip")
+    assert "public set" in error_of(capsys, "data/prepare.py", "own-digits", "svhn", "scans.zip")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from common.errors import run_main
 from common.files import sha256
 from common.paths import ROOT, workspace
 from common.pictures import save_grid
@@ -30,30 +28,14 @@ from p1_gan.fid import NotRunError
 from p1_gan.model import DCGAN_Discriminator, My_Discriminator, My_Generator
 from p1_gan.presets import PRESETS_A
 from p1_gan.report import parts, readme_table
+from tests.conftest import Capture, Patch
+from tests.in_process import error_of, execute
 
 TINY = ("--preset", "sample", "--steps", 4, "--batch-size", 4, "--log-every", 1, "--grid-every", 4, "--channels", 4)
 
 
-def call(script: Any, *arguments: object) -> None:
-    """Run an entry script's main in this process, as its last lines do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [str(script.__file__), *map(str, arguments)])
-        run_main(script.main)
-
-
-def fails(capsys: pytest.CaptureFixture[str], script: Any, *arguments: object) -> str:
-    """Return the one line in which a command says what the user did wrong."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as left:
-        call(script, *arguments)
-    output = capsys.readouterr()
-    assert left.value.code == 2 and output.out == "" and output.err.count("\n") == 1
-    assert output.err.startswith("error: ")
-    return output.err
-
-
 @pytest.fixture(autouse=True)
-def no_inception(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_inception(monkeypatch: Patch) -> None:
     """Spare every measurement the attempt to download Inception's weights, unless a file is given."""
     load = evaluate.load_inception
 
@@ -85,7 +67,7 @@ class SmallNetwork(torch.nn.Module):
 
 
 @pytest.fixture
-def small_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_judge(monkeypatch: Patch) -> None:
     """Measure distances with a network of which a thousand pictures take no time."""
     network = features.FeatureNetwork(SmallNetwork(), "small")
     for script in (evaluate, ablation):
@@ -96,7 +78,7 @@ def small_judge(monkeypatch: pytest.MonkeyPatch) -> None:
 def trained(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of a tiny training of method B."""
     output = tmp_path_factory.mktemp("p1")
-    call(train, "--method", "B", *TINY, "--data-root", data_root, "--output", output)
+    execute(train, "--method", "B", *TINY, "--data-root", data_root, "--output", output)
     return output
 
 
@@ -124,24 +106,22 @@ def test_training_leaves_logs_curves_weights_and_a_record(trained: Path) -> None
     assert record["steps"] == 4 and record["train_images"] == 48 and record["late"]["d_real"] > 0
 
 
-def test_training_goes_on_from_given_weights(
-    trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_goes_on_from_given_weights(trained: Path, data_root: Path, tmp_path: Path, capsys: Capture) -> None:
     start, command = weights_of(trained), ("--method", "B", *TINY, "--data-root", data_root, "--output", tmp_path)
     still = ("--steps", 1, "--generator-learning-rate", 1e-12, "--discriminator-learning-rate", 1e-12)
-    call(train, *command, *still, "--weight-decay", 0, "--initial-weights", start)
+    execute(train, *command, *still, "--weight-decay", 0, "--initial-weights", start)
     before, after = (load_file(path) for path in (start, weights_of(tmp_path)))
     learned = {name for name, _ in train.pair(My_Generator(4), My_Discriminator(4)).named_parameters()}
     assert len(learned & before.keys()) == len(learned)
     assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in learned)
     record = results_of(tmp_path)["train/B/sample/seed0"]
     assert record["initial_sha256"] == sha256(start) and record["initial_images"] == 16
-    assert "asked for 8" in fails(capsys, train, *command, "--initial-weights", start, "--channels", 8)
-    assert "not p1_gan/A" in fails(capsys, train, "--method", "A", *command[2:], "--initial-weights", start)
+    assert "asked for 8" in error_of(capsys, train, *command, "--initial-weights", start, "--channels", 8)
+    assert "not p1_gan/A" in error_of(capsys, train, "--method", "A", *command[2:], "--initial-weights", start)
 
 
 def test_a_killed_training_ends_with_the_same_weights(
-    trained: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, data_root: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     class Killed(BaseException):
         pass
@@ -158,36 +138,20 @@ def test_a_killed_training_ends_with_the_same_weights(
         patched.setattr("common.run.CHECKPOINT_SECONDS", -1.0)
         patched.setattr(Run, "guard", die)
         with pytest.raises(Killed):
-            call(train, *command)
+            execute(train, *command)
     assert not weights_of(tmp_path).exists()
-    call(train, *command)
+    execute(train, *command)
     expected, found = load_file(weights_of(trained)), load_file(weights_of(tmp_path))
     assert all(expected[name].equal(found[name]) for name in expected)
     logs = [(run_of(output) / "stats.jsonl").read_bytes() for output in (trained, tmp_path)]
     assert logs[0] == logs[1]
 
 
-def test_an_interrupt_saves_and_leaves(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    guard = Run.guard
-
-    def interrupt(run: Run, *losses: torch.Tensor) -> None:
-        guard(run, *losses)
-        if run.step == 1:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(Run, "guard", interrupt)
-    with pytest.raises(SystemExit) as left:
-        call(train, "--method", "A", *TINY, "--data-root", data_root, "--output", tmp_path)
-    run = run_of(tmp_path, "A")
-    assert left.value.code == 130 and (run / "checkpoint.pt").is_file() and not weights_of(tmp_path, "A").exists()
-    assert len((run / "stats.jsonl").read_text().splitlines()) == 2
-
-
 def test_compiled_training_has_the_losses_of_the_other(data_root: Path, tmp_path: Path) -> None:
     rows = []
     for name in ("no-compile", "compile"):
         command = ("--method", "B", *TINY, "--steps", 2, "--grid-every", 2, "--precision", "fp32", f"--{name}")
-        call(train, *command, "--data-root", data_root, "--output", tmp_path / name)
+        execute(train, *command, "--data-root", data_root, "--output", tmp_path / name)
         log = (run_of(tmp_path / name) / "stats.jsonl").read_text()
         rows.append([json.loads(line) for line in log.splitlines()])
     for plain, compiled in zip(*rows, strict=True):
@@ -209,7 +173,7 @@ def test_a_broken_face_detector_counts_as_missing(trained: Path, data_root: Path
 
 
 @pytest.fixture
-def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_installed(monkeypatch: Patch) -> None:
     """Take away the packages of both judges."""
     for module in ("dlib", "efficientnet_lite_pytorch"):
         monkeypatch.setitem(sys.modules, module, None)
@@ -219,11 +183,11 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_the_judges_the_rest_is_measured(
-    nothing_installed: None, trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    nothing_installed: None, trained: Path, data_root: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     places = ("--data-root", data_root, "--output", tmp_path)
-    call(evaluate, "--checkpoint", weights_of(trained), "--num", 4, *places)
-    call(ablation, "--preset", "sample", "--rows", "B", "--budget", 16, "--num", 4, *places)
+    execute(evaluate, "--checkpoint", weights_of(trained), "--num", 4, *places)
+    execute(ablation, "--preset", "sample", "--rows", "B", "--budget", 16, "--num", 4, *places)
     assert capsys.readouterr().err.count("EfficientNet-Lite0: not run") == 2  # once a command
     for record in results_of(tmp_path).values():
         assert record["images"] == 4 and record.keys().isdisjoint({"fd_lite0", "kid_lite0", "face_rate"})
@@ -231,10 +195,8 @@ def test_without_the_judges_the_rest_is_measured(
 
 
 def test_generation_is_the_same_for_a_seed(trained: Path, tmp_path: Path) -> None:
-    (tmp_path / "second").mkdir()
-    (tmp_path / "second/.DS_Store").write_bytes(b"left by a file manager")
     for name in ("first", "second"):
-        call(inference, tmp_path / name, "--num", 12, "--checkpoint", weights_of(trained))
+        execute(inference, tmp_path / name, "--num", 12, "--checkpoint", weights_of(trained))
     first, second = (sorted((tmp_path / name).glob("*.png")) for name in ("first", "second"))
     assert [file.name for file in first] == [f"{index:04d}.png" for index in range(12)]
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
@@ -242,17 +204,12 @@ def test_generation_is_the_same_for_a_seed(trained: Path, tmp_path: Path) -> Non
 
 
 def test_weights_and_the_folder_they_drew_have_the_same_measures(
-    small_judge: None,
-    trained: Path,
-    data_root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    small_judge: None, trained: Path, data_root: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     checkpoint, places = ("--checkpoint", weights_of(trained)), ("--data-root", data_root, "--output", tmp_path)
-    call(evaluate, *checkpoint, "--num", 12, "--memorisation", *places)
-    call(inference, tmp_path / "drawn", *checkpoint, "--num", 12)
-    call(evaluate, tmp_path / "drawn", *places)
+    execute(evaluate, *checkpoint, "--num", 12, "--memorisation", *places)
+    execute(inference, tmp_path / "drawn", *checkpoint, "--num", 12)
+    execute(evaluate, tmp_path / "drawn", *places)
     results = results_of(tmp_path)
     from_weights, from_folder = (results[f"evaluate/{name}"] for name in ("B/sample/weights0/seed0", "folder/drawn"))
     assert from_folder.items() <= from_weights.items()
@@ -267,32 +224,14 @@ def test_weights_and_the_folder_they_drew_have_the_same_measures(
 
     monkeypatch.setattr(evaluate, "generate", None)  # nothing is drawn a second time
     capsys.readouterr()
-    call(evaluate, *checkpoint, "--num", 12, *places)
+    execute(evaluate, *checkpoint, "--num", 12, *places)
     assert capsys.readouterr().out.startswith("measured before")
-
-
-@pytest.mark.parametrize("which", ["folder", "val", "num"])
-def test_one_picture_is_too_few(
-    which: str, trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, count in (("one", 1), ("two", 2)):
-        (tmp_path / name).mkdir()
-        for path in sorted((data_root / "face/val").iterdir())[:count]:
-            shutil.copy(path, tmp_path / name)
-    arguments = {
-        "folder": (tmp_path / "one",),
-        "val": (tmp_path / "two", "--val", tmp_path / "one"),
-        "num": ("--checkpoint", weights_of(trained), "--num", 1),
-    }[which]
-    places = ("--data-root", data_root, "--output", tmp_path / "out")
-    assert "needs at least two pictures" in fails(capsys, evaluate, *arguments, *places)
-    assert not (tmp_path / "out").exists()
 
 
 def test_figures_are_the_first_pictures_and_the_same_bytes(trained: Path, tmp_path: Path) -> None:
     checkpoint = ("--checkpoint", weights_of(trained), "--seed", 3)
     for name in ("first", "second"):
-        call(figures, *checkpoint, "--output", tmp_path / name)
+        execute(figures, *checkpoint, "--output", tmp_path / name)
     first, second = (
         {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.*")} for name in ("first", "second")
     )
@@ -317,14 +256,10 @@ def test_walks_leave_no_gap_and_stay_on_the_sphere() -> None:
 
 
 def test_ablation_goes_on_where_it_stopped(
-    small_judge: None,
-    data_root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    small_judge: None, data_root: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     arguments = ("--preset", "sample", "--budget", 32, "--num", 4, "--data-root", data_root, "--output", tmp_path)
-    call(ablation, *arguments, "--rows", "no-averaging")
+    execute(ablation, *arguments, "--rows", "no-averaging")
     first = results_of(tmp_path)
     record = first["ablation/no-averaging/sample/seed0"]
     assert record["steps"] == 2 and record["ema_decay"] == 0 and record["fd_lite0"] > 0 and record["images"] == 4
@@ -335,24 +270,22 @@ def test_ablation_goes_on_where_it_stopped(
         return train_one(job, *others)
 
     monkeypatch.setattr(ablation, "train", note)
-    call(ablation, *arguments, "--rows", "no-averaging", "no-spectral-norm")
+    execute(ablation, *arguments, "--rows", "no-averaging", "no-spectral-norm")
     assert rows == ["ablation/no-spectral-norm/sample/seed0"]
     assert results_of(tmp_path)["ablation/no-averaging/sample/seed0"] == record
-    assert "--run-dir" in fails(capsys, ablation, *arguments, "--run-dir", tmp_path)
+    assert "--run-dir" in error_of(capsys, ablation, *arguments, "--run-dir", tmp_path)
 
 
-def test_a_new_method_is_one_entry(
-    small_judge: None, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_method_is_one_entry(small_judge: None, data_root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     presets = {name: replace(preset, ema_decay=0.5) for name, preset in PRESETS_A.items()}
     new = methods.Method("averaged DCGAN", My_Generator, DCGAN_Discriminator, presets)
     monkeypatch.setitem(methods.METHODS, "C", new)
     places = ("--data-root", data_root, "--output", tmp_path)
-    call(train, "--method", "C", *TINY, *places)
+    execute(train, "--method", "C", *TINY, *places)
     drawn = ("--method", "C", "--checkpoint", weights_of(tmp_path, "C"))
-    call(inference, tmp_path / "drawn", *drawn, "--num", 2)
-    call(evaluate, *drawn, "--num", 4, *places)
-    call(figures, "grid", *drawn, "--output", tmp_path)
+    execute(inference, tmp_path / "drawn", *drawn, "--num", 2)
+    execute(evaluate, *drawn, "--num", 4, *places)
+    execute(figures, "grid", *drawn, "--output", tmp_path)
     space = workspace("sample", tmp_path)
     page = Page(ROOT / "p1_gan/report.md", read_results(space.results, "p1"), space)
     shown = parts(page)
@@ -362,51 +295,37 @@ def test_a_new_method_is_one_entry(
     assert "GAN_C_grid.png)" in page.render(shown)
 
 
+PLACES = ("--data-root", "{data}", "--output", "{new}")
+
+
 @pytest.mark.parametrize(
-    ("script", "arguments", "message"),
+    ("script", "options", "message"),
     [
         (inference, ("{new}", "--checkpoint", "{new}/none.safetensors"), "no such weights"),
-        (inference, ("{full}", "--checkpoint", "{weights}"), "is not empty"),
         (inference, ("{new}", "--method", "A", "--checkpoint", "{weights}"), "holds p1_gan/B, not p1_gan/A"),
         (inference, ("{new}", "--checkpoint", "{broken}"), "not a whole safetensors file"),
         (inference, ("{new}", "--checkpoint", "{narrow}"), "does not fit My_Generator"),
         (inference, ("{new}", "--checkpoint", "{weights}", "--truncation", "nan"), "--truncation nan"),
         (train, ("--method", "A", "--preset", "sample", "--data-root", "{new}"), "no such data root"),
-        (train, ("--method", "A", "--preset", "sample", "--batch-size", "0"), "must be at least"),
-        (train, ("--method", "B", "--ema-decay", "1"), "--ema-decay 1.0: must be less than 1"),
-        (evaluate, ("{empty}", "--data-root", "{data}", "--output", "{new}"), "holds no PNG or JPEG file"),
-        (
-            evaluate,
-            ("{data}/face/val", "--data-root", "{data}", "--output", "{new}", "--inception-weights", "{broken}"),
-            "damaged, or not a file of weights",
-        ),
+        (evaluate, ("{empty}", *PLACES), "holds no PNG or JPEG file"),
+        (evaluate, ("{one}", *PLACES), "needs at least two pictures"),
+        (evaluate, ("{two}", "--val", "{one}", *PLACES), "needs at least two pictures"),
+        (evaluate, ("--checkpoint", "{weights}", "--num", "1", *PLACES), "needs at least two pictures"),
+        (evaluate, ("{two}", "--inception-weights", "{broken}", *PLACES), "damaged, or not a file of weights"),
     ],
 )
 def test_mistakes_are_one_clear_line(
-    script: Any,
-    arguments: tuple[str, ...],
-    message: str,
-    trained: Path,
-    data_root: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    script: Any, options: tuple[str, ...], message: str, trained: Path, data_root: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full/a.txt").write_text("mine")
-    (tmp_path / "empty").mkdir()
+    for name, count in (("empty", 0), ("one", 1), ("two", 2)):
+        (tmp_path / name).mkdir()
+        for path in sorted((data_root / "face/val").iterdir())[:count]:
+            shutil.copy(path, tmp_path / name)
     (tmp_path / "broken").write_bytes(weights_of(trained).read_bytes()[:1000])
     state = load_file(weights_of(trained))
     state["main.0.weight"] = state["main.0.weight"][:50].contiguous()
     save_file(state, tmp_path / "narrow", metadata={"kind": "p1_gan/B", "config": '{"channels": 4}'})
-    values = {name: tmp_path / name for name in ("new", "full", "empty", "broken", "narrow")}
+    values = {name: tmp_path / name for name in ("new", "empty", "one", "two", "broken", "narrow")}
     values |= {"weights": weights_of(trained), "data": data_root}
-    assert message in fails(capsys, script, *(argument.format(**values) for argument in arguments))
+    assert message in error_of(capsys, script, *(option.format(**values) for option in options))
     assert not (tmp_path / "new").exists()
-    assert [path.name for path in (tmp_path / "full").iterdir()] == ["a.txt"]
-
-
-def test_a_discriminator_that_wins_is_said(data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ("--method", "A", *TINY, "--steps", 60, "--grid-every", 60, "--real-label", 0.9)
-    rates = ("--discriminator-learning-rate", 0.02, "--generator-learning-rate", 1e-5)
-    call(train, *options, *rates, "--data-root", data_root, "--output", tmp_path)
-    assert "the discriminator has won" in capsys.readouterr().err

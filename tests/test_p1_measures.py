@@ -15,13 +15,14 @@ from p1_gan import fid as measure
 from p1_gan.appearance import appearance, detections, variety
 from p1_gan.distances import RealFaces, kernel_distance
 from p1_gan.features import FeatureNetwork, cached_features, feature_network, features
+from tests.conftest import Patch
 
 inception = pytest.importorskip("pytorch_fid.inception")
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("error", [urllib.error.URLError("no network"), EOFError("torn")])
-def test_a_failed_download_is_said_in_the_agreed_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_is_said_in_the_agreed_line(error: Exception, monkeypatch: Patch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
@@ -37,7 +38,7 @@ def test_wrong_weights_are_a_mistake_of_the_user(name: str, message: str, tmp_pa
         measure.load_inception(tmp_path / f"{name}.pth", CPU)
 
 
-def test_weights_of_a_file_give_a_distance_and_its_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_a_file_give_a_distance_and_its_floor(tmp_path: Path, monkeypatch: Patch) -> None:
     saved = {}
 
     def keep(network: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
@@ -83,7 +84,7 @@ def test_frechet_distance_of_gaussians_has_its_closed_form() -> None:
     assert frechet_distance(first, first) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_kernel_distance_equals_its_definition_over_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_distance_equals_its_definition_over_pairs(monkeypatch: Patch) -> None:
     monkeypatch.setattr("p1_gan.distances.BLOCK", 2)
     first, second = torch.randn(5, 4, generator=torch.manual_seed(0)).double(), torch.randn(3, 4).double()
 
@@ -127,9 +128,7 @@ def test_features_see_what_is_in_a_picture(network: FeatureNetwork, data_root: P
     assert torch.equal(found, features(network, images))
 
 
-def test_cached_features_belong_to_their_pictures(
-    network: FeatureNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cached_features_belong_to_their_pictures(network: FeatureNetwork, tmp_path: Path, monkeypatch: Patch) -> None:
     images = torch.randint(0, 256, (3, 3, 64, 64), generator=torch.manual_seed(0)).to(torch.uint8)
     first = cached_features(network, images, tmp_path / "cache")
     (path,) = (tmp_path / "cache").iterdir()

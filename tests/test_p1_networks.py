@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common.ema import ExponentialMovingAverage
 from common.report import architecture, summary_table
 from p1_gan.ablation import ROWS
 from p1_gan.augment import AUGMENTATIONS, diff_augment, translation
@@ -22,24 +21,16 @@ from p1_gan.train import learning_rate_factor, noise_level
 from p1_gan.watch import grid_steps, is_healthy, strip_steps
 
 PRINTED = Path(__file__).parent / "printed"
-GENERATORS = (DCGAN_Generator, My_Generator)
-DISCRIMINATORS = (DCGAN_Discriminator, My_Discriminator)
+# Each with the shape of one input, and the parameters that the original report counts.
+NETWORKS = [(network, (100, 1, 1), "3,576,704") for network in (DCGAN_Generator, My_Generator)]
+NETWORKS += [(network, (3, 64, 64), "2,765,568") for network in (DCGAN_Discriminator, My_Discriminator)]
 
 
-@pytest.mark.parametrize("network", [*GENERATORS, *DISCRIMINATORS])
-def test_prints_as_in_the_original_report(network: type[torch.nn.Module]) -> None:
+@pytest.mark.parametrize(("network", "inputs", "total"), NETWORKS)
+def test_prints_as_in_the_original_report(network: type[torch.nn.Module], inputs: tuple[int, ...], total: str) -> None:
     printed = (PRINTED / f"{network.__name__}.txt").read_text().rstrip("\n")
     assert architecture(network()) == f"```text\n{printed}\n```\n"
-
-
-@pytest.mark.parametrize("network", GENERATORS)
-def test_generators_have_the_reported_size(network: type[torch.nn.Module]) -> None:
-    assert "Total params: 3,576,704" in summary_table(network(), (100, 1, 1))
-
-
-@pytest.mark.parametrize("network", DISCRIMINATORS)
-def test_discriminators_have_the_reported_size(network: type[torch.nn.Module]) -> None:
-    assert "Total params: 2,765,568" in summary_table(network(), (3, 64, 64))
+    assert f"Total params: {total}" in summary_table(network(), inputs)
 
 
 def test_spectral_norm_bounds_every_layer() -> None:
@@ -99,17 +90,7 @@ def test_latents_do_not_depend_on_their_number_and_truncation_bounds_them() -> N
     assert truncated.abs().max() <= 1.0 and truncated.std() > 0.4
 
 
-def test_pictures_do_not_depend_on_the_batch_size() -> None:
-    torch.manual_seed(0)
-    model = My_Generator().eval()
-    latents = draw_latents(7, seed=0)
-    assert torch.equal(generate(model, latents, batch_size=7), generate(model, latents, batch_size=3))
-
-
-@pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: not enough memory"), MemoryError()]
-)
-def test_generation_takes_smaller_batches_where_memory_ends(error: Exception) -> None:
+def test_generation_takes_smaller_batches_where_memory_ends() -> None:
     class Narrow(torch.nn.Module):
         def __init__(self, most: int) -> None:
             super().__init__()
@@ -117,7 +98,7 @@ def test_generation_takes_smaller_batches_where_memory_ends(error: Exception) ->
 
         def forward(self, latents: torch.Tensor) -> torch.Tensor:
             if len(latents) > self.most:
-                raise error
+                raise torch.OutOfMemoryError("CUDA")
             self.sizes.append(len(latents))
             return latents[:, :3].tanh() * self.scale
 
@@ -125,25 +106,10 @@ def test_generation_takes_smaller_batches_where_memory_ends(error: Exception) ->
     narrow = Narrow(most=40)
     assert torch.equal(generate(narrow, latents), generate(Narrow(most=300), latents))
     assert max(narrow.sizes) == 31 and sum(narrow.sizes) == 300
-    with pytest.raises(type(error)):
+    with pytest.raises(torch.OutOfMemoryError):
         generate(Narrow(most=0), latents)
-    with pytest.raises(type(error)):
+    with pytest.raises(torch.OutOfMemoryError):
         generate(narrow, latents, batch_size=50)  # chosen by the user
-
-
-def test_average_follows_weights_and_copies_batchnorm_statistics() -> None:
-    torch.manual_seed(0)
-    model = My_Generator()
-    average = ExponentialMovingAverage(model, decay=0.999)
-    before = average.model.main[0].weight.clone()
-    model(torch.randn(8, 100, 1, 1))
-    with torch.no_grad():
-        model.main[0].weight.add_(1.0)
-    average.update(model)
-    # The first update has decay 1/10, so nine tenths of the change arrive.
-    assert torch.allclose(average.model.main[0].weight - before, torch.full_like(before, 0.9), atol=1e-5)
-    assert torch.equal(average.model.main[1].running_mean, model.main[1].running_mean)
-    assert average.model.main[1].num_batches_tracked == 1
 
 
 class Log:
@@ -170,9 +136,7 @@ HEALTHY = {"d_real": 0.6, "d_fake": 0.3, "loss_d": 1.2}
         (PLAIN, [{"d_real": 0.99, "d_fake": 0.01}] * 5, "the discriminator has won"),
         (PLAIN, [{"d_real": 0.99, "d_fake": 0.98}] * 5, "takes everything for real"),
         (PLAIN, [{"d_real": 0.01, "d_fake": 0.01}] * 5, "takes nothing for real"),
-        (SMOOTHED, [{"d_real": 0.8, "d_fake": 0.1}] * 5, None),
         (SMOOTHED, [{"d_real": 0.89, "d_fake": 0.01}] * 5, "the discriminator has won"),
-        (SMOOTHED, [{"d_real": 0.89, "d_fake": 0.88}] * 5, "takes everything for real"),
         (HINGE, [{"d_real": 0.8, "d_fake": 0.2, "loss_d": 0.4}] * 5, None),
         (HINGE, [{"d_real": 0.8, "d_fake": 0.2, "loss_d": 0.05}] * 5, "the discriminator has won"),
         (HINGE, [{"d_real": 0.8, "d_fake": 0.8, "loss_d": 2.4}] * 5, "takes everything for real"),
@@ -188,11 +152,8 @@ def test_collapse_is_noticed(config: TrainConfig, rows: list[dict[str, float]], 
     assert remark is None or remark in log.remarks[0]
 
 
-def test_last_step_is_always_drawn() -> None:
+def test_the_last_step_is_always_drawn_and_the_strip_has_even_steps() -> None:
     assert grid_steps(replace(PRESETS_A["cpu"], steps=7, grid_every=3)) == {3, 6, 7}
-
-
-def test_strip_has_even_steps_and_the_last() -> None:
     for name, config in PRESETS_B.items():
         steps = strip_steps(config)
         assert len(steps) <= 12 and steps[-1] == config.steps, name

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from p2_diffusion.diffusion import SCHEDULES, Diffusion, drop_labels
+from p2_diffusion.diffusion import SCHEDULES, Diffusion, Network, drop_labels
 from p2_diffusion.model import NULL_LABEL
 from p2_diffusion.samplers import (
     SAMPLERS,
@@ -24,6 +24,7 @@ from p2_diffusion.samplers import (
     sample,
     time_steps,
 )
+from tests.conftest import Patch
 
 MEAN = torch.tensor([0.3, -0.5])
 COVARIANCE = torch.tensor([[0.40, 0.15], [0.15, 0.20]])
@@ -45,6 +46,17 @@ def gaussian_network(diffusion: Diffusion) -> Callable[..., torch.Tensor]:
 
 def two_pixels(count: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, 2, 1, 1, generator=torch.Generator().manual_seed(seed))
+
+
+def walk(
+    diffusion: Diffusion, x: torch.Tensor, sampler: str, steps: int, network: Network | None = None, clip: bool = False
+) -> list[torch.Tensor]:
+    """Return x before the first step and after each, drawn without guidance from the perfect network or another."""
+    states: list[torch.Tensor] = []
+    conditions, config = torch.zeros(len(x), dtype=torch.int64), SamplerConfig(sampler, steps, clip=clip)
+    stream, network = torch.Generator().manual_seed(1), network or gaussian_network(diffusion)
+    sample(network, diffusion, conditions, x, config, stream, on_step=lambda finished, x: states.append(x))
+    return states
 
 
 # The noise schedules
@@ -146,25 +158,9 @@ def test_labels_are_dropped_sample_by_sample() -> None:
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
-@pytest.mark.parametrize(
-    "config",
-    [
-        SamplerConfig("ddpm", 200, 1.0, clip=False),
-        SamplerConfig("ddim", 200, 1.0, clip=False),
-        SamplerConfig("dpmpp", 20, 1.0, clip=False),
-    ],
-    ids=lambda config: f"{config.sampler}-{config.steps}",
-)
-def test_samplers_reproduce_a_gaussian(config: SamplerConfig, prediction: str) -> None:
-    diffusion = Diffusion(200, "cosine", prediction)
-    x = sample(
-        gaussian_network(diffusion),
-        diffusion,
-        torch.zeros(20_000, dtype=torch.int64),
-        two_pixels(20_000),
-        config,
-        torch.Generator().manual_seed(1),
-    )[:, :, 0, 0]
+@pytest.mark.parametrize(("sampler", "steps"), [("ddpm", 200), ("ddim", 200), ("dpmpp", 20)])
+def test_samplers_reproduce_a_gaussian(sampler: str, steps: int, prediction: str) -> None:
+    x = walk(Diffusion(200, "cosine", prediction), two_pixels(20_000), sampler, steps)[-1][:, :, 0, 0]
     torch.testing.assert_close(x.mean(0), MEAN, atol=0.015, rtol=0)
     torch.testing.assert_close(x.T.cov(), COVARIANCE, atol=0.015, rtol=0)
 
@@ -198,26 +194,16 @@ def heun(
         yield x
 
 
-def test_fast_samplers_follow_the_probability_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_samplers_follow_the_probability_flow(monkeypatch: Patch) -> None:
     """DDIM is of first order, DPM-Solver++ (2M) and Heun of second: their error falls faster and is smaller."""
     monkeypatch.setitem(SAMPLERS, "heun", Sampler("Heun", heun, steps=10, quadratic=True))
     diffusion, noise = Diffusion(1000, "linear"), two_pixels(500)
     errors = {}
     for sampler in ("ddim", "dpmpp", "heun"):
         for steps in (20, 40):
-            states: dict[int, torch.Tensor] = {}
-            sample(
-                gaussian_network(diffusion),
-                diffusion,
-                torch.zeros(500, dtype=torch.int64),
-                noise,
-                SamplerConfig(sampler, steps, 1.0, clip=False),
-                on_step=lambda finished, x, states=states: states.__setitem__(finished, x),
-            )
             # After one step less than all, x stands at t = 0, where the flow is known.
-            errors[sampler, steps] = (
-                (states[steps - 1][:, :, 0, 0] - exact_end(diffusion, noise[:, :, 0, 0])).abs().mean()
-            )
+            end = walk(diffusion, noise, sampler, steps)[steps - 1][:, :, 0, 0]
+            errors[sampler, steps] = (end - exact_end(diffusion, noise[:, :, 0, 0])).abs().mean()
     assert errors["ddim", 40] < 0.7 * errors["ddim", 20]
     for sampler in ("dpmpp", "heun"):
         assert errors[sampler, 40] < 0.45 * errors[sampler, 20]
@@ -228,11 +214,9 @@ def test_fast_samplers_follow_the_probability_flow(monkeypatch: pytest.MonkeyPat
 def test_few_steps_end_in_first_order(steps: int, first_order: bool) -> None:
     """The step into the last time is then DDIM's, which DPM-Solver++ of first order is (Lu et al., 2022, section 4)."""
     diffusion, conditions = Diffusion(200, "cosine"), torch.zeros(50, dtype=torch.int64)
-    network, states = gaussian_network(diffusion), []
-    config = SamplerConfig("dpmpp", steps, 1.0, clip=False)
-    sample(network, diffusion, conditions, two_pixels(50), config, on_step=lambda finished, x: states.append(x))
+    states = walk(diffusion, two_pixels(50), "dpmpp", steps)
     t, t_next = time_steps(200, steps, quadratic=True)[-2:]
-    x0, epsilon = predict(network, diffusion, states[steps - 2], t, conditions, 1.0)
+    x0, epsilon = predict(gaussian_network(diffusion), diffusion, states[steps - 2], t, conditions, 1.0)
     expected = next(ddim(lambda x, t: (x0, epsilon), diffusion, states[steps - 2], [t, t_next], None))
     assert torch.allclose(states[steps - 1], expected, atol=1e-5) is first_order
 
@@ -250,64 +234,38 @@ def test_ddim_with_eta_one_has_the_ancestral_variance(schedule: str) -> None:
 def test_one_ancestral_step_has_the_posterior_mean() -> None:
     """Ho et al., eq. 7, over many draws from one and the same x_t."""
     diffusion, count = Diffusion(4, "linear"), 100_000
-    x0, states = torch.tensor([0.4, -0.2]), []
+    x0 = torch.tensor([0.4, -0.2])
 
     def network(x: torch.Tensor, t: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
         signal, noise = diffusion.coefficients(t)
         return signal * (x - signal * x0[None, :, None, None]) / noise - noise * x0[None, :, None, None]
 
     start = torch.tensor([1.0, 0.5])[None, :, None, None].expand(count, -1, 1, 1)
-    sample(
-        network,
-        diffusion,
-        torch.zeros(count, dtype=torch.int64),
-        start,
-        SamplerConfig("ddpm", 4, 1.0, clip=False),
-        torch.Generator().manual_seed(0),
-        on_step=lambda finished, x: states.append(x),
-    )
+    after = walk(diffusion, start, "ddpm", 4, network)[1][:, :, 0, 0]
     now, before, beta = diffusion.alphas_cumprod[3], diffusion.alphas_cumprod[2], diffusion.betas[3]
     mean = before.sqrt() * beta / (1 - now) * x0 + (1 - beta).sqrt() * (1 - before) / (1 - now) * start[0, :, 0, 0]
     variance = (1 - before) / (1 - now) * beta
-    torch.testing.assert_close(states[1][:, :, 0, 0].mean(0), mean.float(), atol=0.01, rtol=0)
-    torch.testing.assert_close(states[1][:, :, 0, 0].var(0), variance.float().expand(2), atol=0.01, rtol=0.02)
+    torch.testing.assert_close(after.mean(0), mean.float(), atol=0.01, rtol=0)
+    torch.testing.assert_close(after.var(0), variance.float().expand(2), atol=0.01, rtol=0.02)
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp"])
 def test_one_step_returns_the_estimate_of_the_picture(sampler: str) -> None:
     diffusion, noise, conditions = Diffusion(50), two_pixels(8), torch.zeros(8, dtype=torch.int64)
-    network = gaussian_network(diffusion)
-    expected, _ = predict(network, diffusion, noise, 49, conditions, 1.0)
-    found = sample(network, diffusion, conditions, noise, SamplerConfig(sampler, 1, 1.0, clip=False))
-    assert torch.equal(found, expected)
+    expected, _ = predict(gaussian_network(diffusion), diffusion, noise, 49, conditions, 1.0)
+    assert torch.equal(walk(diffusion, noise, sampler, 1)[-1], expected)
 
 
 def test_first_step_of_the_solver_is_ddim() -> None:
     """With three steps of T = 3 both take the same time steps."""
-    diffusion, noise, conditions = Diffusion(3), two_pixels(8), torch.zeros(8, dtype=torch.int64)
-    after = {}
-    for sampler in ("ddim", "dpmpp"):
-        states: list[torch.Tensor] = []
-        config = SamplerConfig(sampler, 3, 1.0, clip=False)
-        sample(
-            gaussian_network(diffusion),
-            diffusion,
-            conditions,
-            noise,
-            config,
-            on_step=lambda finished, x, states=states: states.append(x),
-        )
-        after[sampler] = states[1]
+    noise = two_pixels(8)
+    after = {sampler: walk(Diffusion(3), noise, sampler, 3)[1] for sampler in ("ddim", "dpmpp")}
     assert not torch.allclose(after["ddim"], noise)
     torch.testing.assert_close(after["ddim"], after["dpmpp"], atol=1e-5, rtol=1e-4)
 
 
 def test_clipping_keeps_the_picture_in_range() -> None:
-    diffusion, conditions = Diffusion(20), torch.zeros(64, dtype=torch.int64)
-    noise = 5 * two_pixels(64)
-    network = gaussian_network(diffusion)
-    wild = sample(network, diffusion, conditions, noise, SamplerConfig("ddim", 5, 1.0, clip=False))
-    tame = sample(network, diffusion, conditions, noise, SamplerConfig("ddim", 5, 1.0, clip=True))
+    wild, tame = (walk(Diffusion(20), 5 * two_pixels(64), "ddim", 5, clip=clip)[-1] for clip in (False, True))
     assert wild.abs().max() > 1 >= tame.abs().max()
 
 

@@ -31,12 +31,7 @@ def test_prints_as_in_the_original_report() -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"channel_mults": (1, 1, 2), "attention_levels": ()},
-        {"channel_mults": (1, 2, 2), "attention_levels": (0, 2)},
-        {"num_res_blocks": 2, "num_groups": 8},
-    ],
+    "options", [{"channel_mults": (1, 2, 2), "attention_levels": (0, 2)}, {"num_res_blocks": 2, "num_groups": 8}]
 )
 def test_narrow_configurations_keep_the_shape_of_the_picture(options: dict[str, object]) -> None:
     x = torch.randn(3, 3, 28, 28)
@@ -84,15 +79,6 @@ def test_group_norm_over_single_channels_takes_the_time_out_again() -> None:
     for num_groups, heeds_time in ((32, False), (8, True)):
         block = ResidualBlock(32, 32, 8, 0.0, False, num_groups)
         assert torch.allclose(block(x, early, condition), block(x, late, condition), atol=1e-5) is not heeds_time
-
-
-def test_a_picture_does_not_depend_on_the_rest_of_its_batch() -> None:
-    """GroupNorm shares statistics within a picture only, also in training mode."""
-    model = narrow().train()
-    x, t, conditions = torch.randn(4, 3, 28, 28), torch.tensor([0, 2, 5, 7]), torch.tensor([0, 3, 3, 9])
-    together = model(x, t, conditions)
-    alone = torch.cat([model(x[k : k + 1], t[k : k + 1], conditions[k : k + 1]) for k in range(4)])
-    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
 def test_attention_is_softmax_attention_over_pixels() -> None:

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,26 +17,14 @@ from common.paths import ROOT, workspace
 from common.report import Page
 from common.results import read_results
 from common.weights import save_weights
-from p3_dann import inference
+from p3_dann import evaluate, inference, train, tsne
 from p3_dann.measures import predict
 from p3_dann.model import load_model
 from p3_dann.report import parts, readme_table
-from tests.in_process import call
+from tests.conftest import Capture
+from tests.in_process import error_of, execute
 
 TINY = ("--preset", "sample", "--steps", "4", "--batch-size", "16", "--device", "cpu")
-
-
-def run(name: str, *arguments: object) -> None:
-    assert call(f"p3_dann/{name}.py", *arguments) == 0
-
-
-def error_of(capsys: pytest.CaptureFixture[str], name: str, *arguments: object) -> str:
-    """Run a command that must fail on a user's mistake; return the one line it says."""
-    capsys.readouterr()
-    assert call(f"p3_dann/{name}.py", *arguments) == 2
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if not line.startswith("note: "))
-    assert line.startswith("error: ")
-    return line
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +32,7 @@ def trained(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tiny DANN trainings; returns the folder given as --output."""
     output = tmp_path_factory.mktemp("p3")
     for target in ("svhn", "usps"):
-        run("train", "--mode", "dann", "--target", target, *TINY, "--data-root", data_root, "--output", output)
+        execute(train, "--mode", "dann", "--target", target, *TINY, "--data-root", data_root, "--output", output)
     return output
 
 
@@ -61,7 +48,7 @@ def predictions(path: Path) -> dict[str, int]:
 
 def test_inference_writes_every_picture_sorted(trained: Path, data_root: Path, tmp_path: Path) -> None:
     folder, weights = data_root / "digits" / "usps" / "data", weights_of(trained, "usps")
-    run("inference", folder, tmp_path / "new/pred.csv", "--checkpoint", weights, "--batch-size", 50)
+    execute(inference, folder, tmp_path / "new/pred.csv", "--checkpoint", weights, "--batch-size", 50)
     found = predictions(tmp_path / "new" / "pred.csv")
     assert list(found) == sorted(path.name for path in folder.iterdir())
     model, config, _ = load_model(weights, torch.device("cpu"))
@@ -71,9 +58,7 @@ def test_inference_writes_every_picture_sorted(trained: Path, data_root: Path, t
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"pred.csv"}
 
 
-def test_inference_of_any_size_mode_and_link(
-    trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inference_of_any_size_mode_and_link(trained: Path, data_root: Path, tmp_path: Path, capsys: Capture) -> None:
     """A digit enlarged, between margins, grey or through a link is read as the digit itself."""
     original = next(iter(sorted((data_root / "digits/svhn/data").iterdir())))
     small = Image.open(original).convert("L")
@@ -83,7 +68,7 @@ def test_inference_of_any_size_mode_and_link(
     small.convert("RGB").save(pictures / "b.png")
     (pictures / "c.png").symlink_to(tmp_path / "elsewhere.png")
     shutil.copy(pictures / "a.png", tmp_path / "elsewhere.png")
-    run("inference", pictures, tmp_path / "same.csv", "--checkpoint", weights)
+    execute(inference, pictures, tmp_path / "same.csv", "--checkpoint", weights)
     assert capsys.readouterr().err == ""
     assert len(set(predictions(tmp_path / "same.csv").values())) == 1
 
@@ -92,7 +77,7 @@ def test_inference_of_any_size_mode_and_link(
     wide.paste(large, (44, 0))
     large.save(pictures / "d.png")
     wide.convert("RGBA").save(pictures / "e.png")
-    run("inference", pictures, tmp_path / "all.csv", "--checkpoint", weights)
+    execute(inference, pictures, tmp_path / "all.csv", "--checkpoint", weights)
     assert len(predictions(tmp_path / "all.csv")) == 5
     assert capsys.readouterr().err.count("2 of 5") == 1
     images = inference.read_pictures(pictures, ["a.png", "d.png", "e.png"]).float()
@@ -101,9 +86,7 @@ def test_inference_of_any_size_mode_and_link(
 
 
 @pytest.mark.parametrize("kind", ["pipe", "broken link", "text"])
-def test_inference_names_what_is_no_picture(
-    trained: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inference_names_what_is_no_picture(trained: Path, tmp_path: Path, kind: str, capsys: Capture) -> None:
     path = tmp_path / "pictures" / "a.png"
     path.parent.mkdir()
     if kind == "pipe":
@@ -112,9 +95,8 @@ def test_inference_names_what_is_no_picture(
         path.symlink_to(tmp_path / "gone.png")
     else:
         path.write_text("no picture")
-    assert str(path) in error_of(
-        capsys, "inference", path.parent, tmp_path / "pred.csv", "--checkpoint", weights_of(trained, "svhn")
-    )
+    options = (path.parent, tmp_path / "pred.csv", "--checkpoint", weights_of(trained, "svhn"))
+    assert str(path) in error_of(capsys, inference, *options)
     assert not (tmp_path / "pred.csv").exists()
 
 
@@ -126,26 +108,26 @@ def test_target_named_by_the_path(path: str, expected: str) -> None:
     assert inference.target_named_by(Path(path)) == expected
 
 
-def test_predictions_are_compared_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions_are_compared_by_name(tmp_path: Path, capsys: Capture) -> None:
     predicted, labels = tmp_path / "pred.csv", tmp_path / "digits" / "mine" / "test.csv"
     labels.parent.mkdir(parents=True)
     predicted.write_text("image_name,label\nc.png,3\na.png,1\nb.png,2\nunlisted.png,9\n")
     labels.write_text("image_name,label\na.png,1\nb.png,7\nc.png,3\n")
-    run("evaluate", predicted, labels)
+    execute(evaluate, predicted, labels)
     said = capsys.readouterr().out
     assert "66.67 % on 3 pictures" in said and "1: 100.0 %, 3: 100.0 %, 7: 0.0 %" in said
-    run("evaluate", predicted, "--target", "mine", "--split", "test", "--data-root", tmp_path)
+    execute(evaluate, predicted, "--target", "mine", "--split", "test", "--data-root", tmp_path)
     assert capsys.readouterr().out == said
     labels.write_text("image_name,label\nmissing.png,1\n")
-    assert "missing.png" in error_of(capsys, "evaluate", predicted, labels)
-    assert "--target" in error_of(capsys, "evaluate", predicted)
+    assert "missing.png" in error_of(capsys, evaluate, predicted, labels)
+    assert "--target" in error_of(capsys, evaluate, predicted)
 
 
 def test_tsne_draws_what_there_is_and_measures_mixing(
-    trained: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, data_root: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     places = ("--output", trained, "--data-root", data_root)
-    run("tsne", "--preset", "sample", "--modes", "dann", "source", *places, "--points", 30)
+    execute(tsne, "--preset", "sample", "--modes", "dann", "source", *places, "--points", 30)
     measured = json.loads((trained / "results" / "p3.json").read_text())
     for target in ("svhn", "usps"):
         record = measured[f"tsne/sample/{target}/dann"]
@@ -156,24 +138,12 @@ def test_tsne_draws_what_there_is_and_measures_mixing(
         assert 0.0 <= record["other_domain_share"] <= 1.0 and 0.0 <= record["knn_transfer_accuracy"] <= 1.0
     said = capsys.readouterr().err
     assert all(f"p3_{target}_source_seed0" in said for target in ("svhn", "usps"))
-    assert "runs/original" in error_of(
-        capsys, "tsne", "--preset", "original", "--output", tmp_path, "--data-root", data_root
-    )
+    places = ("--output", tmp_path, "--data-root", data_root)
+    assert "runs/original" in error_of(capsys, tsne, "--preset", "original", *places)
+    assert "--preset" in error_of(capsys, tsne, "--modes", "dann", "source", *places)
 
 
-def test_tsne_takes_any_seed(trained: Path, data_root: Path, tmp_path: Path) -> None:
-    places = ("--output", tmp_path, "--data-root", data_root, "--points", 10)
-    run("tsne", "--checkpoint", weights_of(trained, "usps"), "--seed", 2**64 - 1, *places)
-    assert (tmp_path / "images/P3/DANN_class_TSNE_USPS.png").is_file()
-
-
-def test_tsne_before_adaptation_needs_a_preset(data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--preset" in error_of(capsys, "tsne", "--modes", "dann", "source", "--data-root", data_root)
-
-
-def test_a_domain_of_ones_own_without_labels_goes_all_the_way(
-    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_domain_of_ones_own_without_labels_goes_all_the_way(data_root: Path, tmp_path: Path, capsys: Capture) -> None:
     mine = tmp_path / "data" / "digits" / "mydigits"
     shutil.copytree(data_root / "digits" / "mnistm", mine.with_name("mnistm"))
     (mine / "data").mkdir(parents=True)
@@ -183,11 +153,11 @@ def test_a_domain_of_ones_own_without_labels_goes_all_the_way(
     for split, part in (("train", names[:20]), ("val", names[20:26]), ("test", names[26:])):
         (mine / f"{split}.csv").write_text("image_name\n" + "".join(f"{name}\n" for name in part))
     places = ("--data-root", tmp_path / "data", "--output", tmp_path)
-    run("train", "--mode", "dann", "--target", "mydigits", *TINY, *places)
+    execute(train, "--mode", "dann", "--target", "mydigits", *TINY, *places)
     weights = weights_of(tmp_path, "mydigits")
-    run("inference", mine / "data", tmp_path / "pred.csv", "--target", "mydigits", "--checkpoint", weights)
+    execute(inference, mine / "data", tmp_path / "pred.csv", "--target", "mydigits", "--checkpoint", weights)
     assert list(predictions(tmp_path / "pred.csv")) == names
-    run("tsne", "--preset", "sample", "--target", "mydigits", *places)
+    execute(tsne, "--preset", "sample", "--target", "mydigits", *places)
     space = workspace("sample", tmp_path)
     results = read_results(space.results, "p3")
     assert "knn_transfer_accuracy" not in results["tsne/sample/mydigits/dann"]
@@ -196,83 +166,33 @@ def test_a_domain_of_ones_own_without_labels_goes_all_the_way(
     assert "MNIST-M → mydigits, validation" in text
     assert all(f"images/P3/DANN_{way}_TSNE_MYDIGITS.png)" in text for way in ("class", "domain"))
     assert "MNIST-M → mydigits" in readme_table(results)
-    assert "mydigits" in error_of(capsys, "inference", mine / "data", tmp_path / "other.csv", "--target", "mydigits")
+    assert "mydigits" in error_of(capsys, inference, mine / "data", tmp_path / "other.csv", "--target", "mydigits")
 
 
-@pytest.fixture
-def broken_data(data_root: Path, tmp_path: Path) -> Path:
-    """A copy of the digits, to be damaged."""
-    shutil.copytree(data_root / "digits", tmp_path / "data" / "digits", ignore=shutil.ignore_patterns(".cache"))
-    return tmp_path / "data"
-
-
-def remove_root(data: Path) -> tuple[str, ...]:
-    shutil.rmtree(data)
-    return (str(data), "data/prepare.py")
-
-
-def change_header(data: Path) -> tuple[str, ...]:
-    path = data / "digits/mnistm/train.csv"
-    path.write_text(path.read_text().replace("image_name,label", "file,digit"))
-    return (str(path), "image_name,label", "file,digit")
-
-
-def change_label(data: Path) -> tuple[str, ...]:
-    path = data / "digits/mnistm/train.csv"
-    header, first, *rest = path.read_text().splitlines()
-    path.write_text("\n".join([header, first.split(",")[0] + ",10", *rest]))
-    return (str(path), "line 2", "0-9")
-
-
-def truncate_picture(data: Path) -> tuple[str, ...]:
-    path = data / "digits/mnistm/data" / first_name(data)
-    path.write_bytes(path.read_bytes()[:60])
-    return (str(path),)
-
-
-def empty_folder(data: Path) -> tuple[str, ...]:
-    shutil.rmtree(data / "digits/mnistm/data")
-    (data / "digits/mnistm/data").mkdir()
-    return (str(data / "digits/mnistm/data"),)
-
-
-def make_one_grey(data: Path) -> tuple[str, ...]:
-    path = data / "digits/mnistm/data" / first_name(data)
-    Image.open(path).convert("L").save(path)
-    return (str(path), "RGB")
-
-
-def first_name(data: Path) -> str:
-    return (data / "digits/mnistm/train.csv").read_text().splitlines()[1].split(",")[0]
-
-
-@pytest.mark.parametrize(
-    "damage", [remove_root, change_header, change_label, truncate_picture, empty_folder, make_one_grey]
-)
-def test_training_on_bad_data_names_the_file(
-    broken_data: Path, tmp_path: Path, damage: Callable[[Path], tuple[str, ...]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    fragments = damage(broken_data)
-    places = ("--data-root", broken_data, "--output", tmp_path / "out")
-    said = error_of(capsys, "train", "--mode", "source", "--target", "svhn", *TINY, *places)
-    assert all(fragment in said for fragment in fragments)
+@pytest.mark.parametrize("damage", ["no root", "label", "picture"])
+def test_training_on_bad_data_names_the_file(data_root: Path, tmp_path: Path, damage: str, capsys: Capture) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(data_root / "digits", data / "digits", ignore=shutil.ignore_patterns(".cache"))
+    listed = data / "digits/mnistm/train.csv"
+    header, first, *rest = listed.read_text().splitlines()
+    picture = listed.parent / "data" / first.split(",")[0]
+    if damage == "no root":
+        shutil.rmtree(data)
+    elif damage == "label":
+        listed.write_text("\n".join([header, f"{picture.name},10", *rest]))
+    else:
+        picture.write_bytes(picture.read_bytes()[:60])
+    places = ("--data-root", data, "--output", tmp_path / "out")
+    named = {"no root": data, "label": listed, "picture": picture}[damage]
+    said = error_of(capsys, train, "--mode", "source", "--target", "svhn", *TINY, *places)
+    assert said.startswith(f"error: {named}: ")
     assert not (tmp_path / "out").exists()
 
 
-def test_inference_with_weights_of_another_model(
-    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    weights, folder = tmp_path / "other.safetensors", data_root / "digits/usps/data"
-    save_weights(weights, {"weight": torch.zeros(1)}, "p1_gan/A", {})
-    assert "p1_gan/A, not p3_dann" in error_of(
-        capsys, "inference", folder, tmp_path / "pred.csv", "--checkpoint", weights
-    )
-    assert not (tmp_path / "pred.csv").exists()
-
-
-def test_inference_needs_to_know_the_target(
-    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pictures = tmp_path / "pictures"
+def test_inference_needs_to_know_the_target_and_weights_of_p3(data_root: Path, tmp_path: Path, capsys: Capture) -> None:
+    pictures, weights = tmp_path / "pictures", tmp_path / "other.safetensors"
     shutil.copytree(data_root / "digits/usps/data", pictures)
-    assert "--target" in error_of(capsys, "inference", pictures, tmp_path / "pred.csv")
+    assert "--target" in error_of(capsys, inference, pictures, tmp_path / "pred.csv")
+    save_weights(weights, {"weight": torch.zeros(1)}, "p1_gan/A", {})
+    said = error_of(capsys, inference, pictures, tmp_path / "pred.csv", "--checkpoint", weights)
+    assert "p1_gan/A, not p3_dann" in said and not (tmp_path / "pred.csv").exists()

@@ -13,6 +13,7 @@ from common.report import Page
 from common.results import read_results
 from p3_dann.presets import PARTS, PRESETS
 from p3_dann.report import accuracy_table, digit_table, ladder_table, option_table, parts, plots, readme_table
+from tests.conftest import cells
 
 
 @pytest.fixture
@@ -31,14 +32,8 @@ def measured(preset: str, target: str, mode: str, seed: int, accuracy: float | N
     return values
 
 
-def results_of(*cells: tuple[str, str, str, int, float | None]) -> dict[str, dict[str, object]]:
-    return {f"{cell[0]}/{cell[1]}/{cell[2]}/seed{cell[3]}": measured(*cell) for cell in cells}
-
-
-def row(table: str, title: str) -> list[str]:
-    """The cells of the row of a Markdown table that begins with ``title``."""
-    (line,) = (line for line in table.splitlines() if line.startswith(f"| {title} |"))
-    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+def results_of(*runs: tuple[str, str, str, int, float | None]) -> dict[str, dict[str, object]]:
+    return {f"{cell[0]}/{cell[1]}/{cell[2]}/seed{cell[3]}": measured(*cell) for cell in runs}
 
 
 def render(space: Workspace) -> str:
@@ -46,19 +41,12 @@ def render(space: Workspace) -> str:
     return page.render(parts(page))
 
 
-def test_an_empty_workspace_has_a_page(space: Workspace) -> None:
-    text = render(space)
-    assert "DANN_model(" in text and "Total params: 355,164" in text
-    assert "*Not run.*" in text and "| Trained on source" not in text
-    assert readme_table({}) == "*Not run.*\n"
-
-
 def test_cells_are_means_and_ranges_of_the_seeds(space: Workspace) -> None:
     results = results_of(*(("cpu", "svhn", "dann", seed, 0.8 + 0.01 * seed) for seed in (0, 1, 12)))
     table = accuracy_table(results, "cpu")
-    assert row(table, "Self-ensembling") == ["84.3 % (80.0 % to 92.0 %)", "–", "3, 0"]
-    assert row(digit_table(results, "cpu"), "MNIST-M → SVHN, adapted")[6:8] == ["50.0 %", "–"]
-    assert row(readme_table(results), "Self-ensembling") == ["–", "3, 0"]
+    assert cells(table, "Self-ensembling") == ["84.3 % (80.0 % to 92.0 %)", "–", "3, 0"]
+    assert cells(digit_table(results, "cpu"), "MNIST-M → SVHN, adapted")[6:8] == ["50.0 %", "–"]
+    assert cells(readme_table(results), "Self-ensembling") == ["–", "3, 0"] and readme_table({}) == "*Not run.*\n"
     write_json(space.results / "p3.json", results)
     assert render(space) == render(space)
 
@@ -67,7 +55,7 @@ def test_a_run_with_another_adaptation_is_not_shown_as_the_presets() -> None:
     results = results_of(("cpu", "svhn", "dann", 0, 0.8), ("cpu", "svhn", "source", 0, 0.7))
     results["cpu/svhn/dann/seed0"]["grl_lambda_max"] = 1.0
     table = accuracy_table(results, "cpu")
-    assert "| Self-ensembling" not in table and row(table, "Trained on source")[0] == "70.0 %"
+    assert "| Self-ensembling" not in table and cells(table, "Trained on source")[0] == "70.0 %"
 
 
 def test_every_part_has_a_row_of_options() -> None:
@@ -81,19 +69,16 @@ def test_a_target_of_ones_own_has_columns_and_may_have_no_labels() -> None:
     results = results_of(("sample", "mydigits", "dann", 0, None), ("sample", "svhn", "dann", 0, 0.6))
     table = accuracy_table(results, "sample")
     assert "MNIST-M → mydigits, validation" in table.splitlines()[0]
-    assert row(table, "Self-ensembling") == ["60.0 %", "–", "–", "–", "1, 0, 1"]
+    assert cells(table, "Self-ensembling") == ["60.0 %", "–", "–", "–", "1, 0, 1"]
     assert "Original recipe" not in table
-    assert row(readme_table(results), "Self-ensembling") == ["–", "–", "1, 0, 1"]
+    assert cells(readme_table(results), "Self-ensembling") == ["–", "–", "1, 0, 1"]
 
 
 def test_the_ladder_has_a_column_for_each_rung() -> None:
-    results = {
-        f"ladder/{rung}/source/svhn/seed{seed}": {"accuracy": 0.5 + seed / 10} for rung in "ab" for seed in (0, 1)
-    }
-    table = ladder_table(results)
-    assert table.splitlines()[0] == "|  | a | b |"
-    assert row(table, "MNIST-M → SVHN, source") == ["55.0 % (50.0 % to 60.0 %)"] * 2
-    assert ladder_table({}) == ""
+    keys = ("ladder/a/source/svhn/seed0", "ladder/a/source/svhn/seed1", "ladder/b/source/svhn/seed0")
+    table = ladder_table({key: {"accuracy": 0.5 + number / 10} for number, key in enumerate(keys)})
+    assert table.splitlines()[0] == "|  | a | b |" and ladder_table({}) == ""
+    assert cells(table, "MNIST-M → SVHN, source") == ["55.0 % (50.0 % to 60.0 %)", "70.0 %"]
 
 
 def test_plots_of_the_adapted_model_and_of_the_original_recipe(space: Workspace) -> None:

@@ -22,36 +22,28 @@ from common.paths import ROOT
 from p3_dann import ladder, train
 from p3_dann.dataset import REPORTED_TARGETS, load_unlabelled
 from p3_dann.presets import PRESETS, presets_for
+from tests.conftest import Capture, Patch
+from tests.in_process import execute
 
 TINY = ("--preset", "sample", "--steps", "6", "--batch-size", "16", "--log-every", "2", "--device", "cpu")
 Train = Callable[..., Path]
 
 
 @pytest.fixture
-def run_training(tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+def run_training(tmp_path: Path, data_root: Path) -> Train:
     """Return a function that trains in this process, as the command line does, and returns the run's folder."""
 
     def run(
-        mode: str,
-        target: str,
-        *options: object,
-        name: str = "run",
-        data: Path = data_root,
-        tiny: tuple[str, ...] = TINY,
+        mode: str, target: str, *options: object, name: str = "run", data: Path = data_root, tiny: Any = TINY
     ) -> Path:
-        folder = tmp_path / name
-        places = ("--data-root", data, "--output", tmp_path, "--run-dir", folder)
-        arguments = ("train.py", "--mode", mode, "--target", target, *tiny, *places, *options)
-        monkeypatch.setattr(sys, "argv", [str(argument) for argument in arguments])
-        train.main()
-        return folder
+        places = ("--data-root", data, "--output", tmp_path, "--run-dir", tmp_path / name)
+        execute(train, "--mode", mode, "--target", target, *tiny, *places, *options)
+        return tmp_path / name
 
     return run
 
 
-def test_compiled_training_has_the_loss_of_the_uncompiled_one(
-    run_training: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compiled_training_has_the_loss_of_the_uncompiled_one(run_training: Train, monkeypatch: Patch) -> None:
     class Undropped(train.DANN_model):
         """Without dropout, whose compiled form draws other numbers."""
 
@@ -123,18 +115,7 @@ def test_every_mode_trains_evaluates_and_records(
 
 
 def test_every_option_of_the_adaptation_changes_the_weights(run_training: Train) -> None:
-    base = (
-        "--grl-lambda-max",
-        "0.5",
-        "--consistency-warmup",
-        "0",
-        "--confidence",
-        "1.2",
-        "--ema-decay",
-        "0",
-        "--steps",
-        "3",
-    )
+    base = ("--grl-lambda-max", 0.5, "--consistency-warmup", 0, "--confidence", 1.2, "--ema-decay", 0, "--steps", 3)
     plain = load_file(run_training("dann", "svhn", *base, name="plain") / "weights.safetensors")
     for option in (CDAN[2:4], CDAN[4:], ("--grl-lambda-max", "1"), ("--class-thresholds",), DIRT_T[:2]):
         changed = load_file(run_training("dann", "svhn", *base, *option, name=option[0]) / "weights.safetensors")
@@ -158,7 +139,7 @@ def test_training_learns(run_training: Train) -> None:
 
 @pytest.mark.parametrize("target", REPORTED_TARGETS)
 def test_dann_never_sees_a_label_of_the_target(
-    run_training: Train, tmp_path: Path, data_root: Path, target: str, capsys: pytest.CaptureFixture[str]
+    run_training: Train, tmp_path: Path, data_root: Path, target: str, capsys: Capture
 ) -> None:
     options = ("--class-thresholds", "--grl-lambda-max", "1")
     expected = load_file(run_training("dann", target, *options, name="with_labels") / "weights.safetensors")
@@ -238,14 +219,6 @@ def test_interrupted_and_resumed_equals_uninterrupted(run_training: Train, tmp_p
         assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
 
 
-def test_a_finished_training_is_only_reported(run_training: Train, capsys: pytest.CaptureFixture[str]) -> None:
-    weights = run_training("source", "svhn") / "weights.safetensors"
-    first, written = capsys.readouterr().out, weights.stat().st_mtime_ns
-    run_training("source", "svhn")
-    assert str(weights) in first and str(weights) in capsys.readouterr().out
-    assert weights.stat().st_mtime_ns == written
-
-
 def test_other_options_need_another_folder(run_training: Train) -> None:
     run_training("source", "svhn")
     with pytest.raises(UserError, match=r"trained with learning_rate 0.001, asked for 0.1; .*--fresh"):
@@ -263,24 +236,6 @@ def test_learning_rate_and_ramp_schedules() -> None:
     assert train.ramp_up(0.0, 0.0) == 1.0
 
 
-def test_two_processes_train_together(tmp_path: Path, data_root: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(ROOT / "p3_dann/train.py"), "--mode", "dann", "--target", "svhn", *TINY]
-    command += ["--data-root", str(data_root), "--output", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("sample/svhn/dann/seed0") == 1
-
-
-def test_a_batch_of_one_is_refused(run_training: Train) -> None:
-    with pytest.raises(UserError, match="--batch-size"):
-        run_training("source", "svhn", "--batch-size", "1")
-
-
-def test_unknown_targets_have_the_default_look() -> None:
-    assert presets_for("mydigits") == presets_for("svhn") != presets_for("usps")
-
-
 def test_a_rung_of_the_ladder_has_all_treatments_below_it() -> None:
     rungs = {rung: ladder.recipe(rung, "both", "usps", "cpu", 7) for rung in ladder.RUNGS}
     original, usps = PRESETS["original"], presets_for("usps")["cpu"]
@@ -292,20 +247,15 @@ def test_a_rung_of_the_ladder_has_all_treatments_below_it() -> None:
     assert {config.steps for config in rungs.values()} == {7} and rungs["plain"].grl_lambda_max == 1.0
 
 
-def test_the_ladder_trains_records_and_draws(
-    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["ladder.py", "--preset", "sample", "--steps", "2", "--device", "cpu"]
-    command += ["--targets", "usps", "--rungs", "plain", "geometry", "--methods", "source", "adversarial"]
-    monkeypatch.setattr(sys, "argv", [*command, "--data-root", str(data_root), "--output", str(tmp_path)])
-    ladder.main()
+def test_the_ladder_trains_records_and_draws(tmp_path: Path, data_root: Path, capsys: Capture) -> None:
+    command = ("--preset", "sample", "--steps", 2, "--device", "cpu", "--data-root", data_root, "--output", tmp_path)
+    command += ("--targets", "usps", "--rungs", "plain", "geometry", "--methods", "source", "adversarial")
+    execute(ladder, *command)
     results = json.loads((tmp_path / "results" / "p3.json").read_text())
-    expected = {
-        f"ladder/{rung}/{method}/usps/seed0" for rung in ("plain", "geometry") for method in ("source", "adversarial")
-    }
-    assert results.keys() == expected
+    runs = [(rung, method) for rung in ("plain", "geometry") for method in ("source", "adversarial")]
+    assert results.keys() == {f"ladder/{rung}/{method}/usps/seed0" for rung, method in runs}
     assert results["ladder/plain/adversarial/usps/seed0"]["grl_lambda_max"] == 1.0
     assert Image.open(tmp_path / "images" / ladder.FIGURE).format == "PNG"
     capsys.readouterr()
-    ladder.main()
+    execute(ladder, *command)
     assert capsys.readouterr().out.count("finished before") == 4

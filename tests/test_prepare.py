@@ -1,37 +1,33 @@
-"""Data preparation: every public format in miniature, the sample set, the course's folder."""
+"""Data preparation: every public format in miniature, and the sample set."""
 
 from __future__ import annotations
 
 import bz2
 import gzip
-import hashlib
-import io
 import itertools
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.io import savemat
 
 from common.dataset import dataset_name, load_digits, load_faces, read_names_and_labels
 from common.errors import UserError
 from common.paths import ROOT
 from common.threads import for_each
-from data.course import check_course, make_course
 from data.layout import PARTS, building, split_contiguous, split_faces, split_shuffled
 from data.mnistm import blend
 from data.public import Downloads, make_public, set_name
 from data.raw import read_svhn
 from data.sample import _digits
+from tests.conftest import Capture, contents, encoded, write_files
+from tests.in_process import call, error_of
 
 MNIST_COUNTS, USPS_COUNTS, SVHN_COUNTS = (60, 15), (40, 10), (30, 20)
 
@@ -39,28 +35,6 @@ MNIST_COUNTS, USPS_COUNTS, SVHN_COUNTS = (60, 15), (40, 10), (30, 20)
 def write_idx(path: Path, values: np.ndarray) -> None:
     header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, dtype=">i4").tobytes()
     path.write_bytes(gzip.compress(header + values.tobytes()))
-
-
-def write_tar(path: Path, files: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-
-
-def encoded(pixels: np.ndarray, kind: str = "JPEG") -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
-    return buffer.getvalue()
-
-
-def tree_hash(folder: Path) -> str:
-    """Hash names and contents below ``folder``, but for the cache of decoded pictures that other tests make."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if ".cache" not in path.parts):
-        digest.update(f"{path.relative_to(folder)}\0".encode() + (path.read_bytes() if path.is_file() else b""))
-    return digest.hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +58,14 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = np.broadcast_to(np.arange(count) * 5, (32, 32, 3, count)).astype(np.uint8)
         savemat(raw / f"svhn/{split}_32x32.mat", {"X": pixels, "y": labels[:, None].astype(np.uint8)})
     photographs = {f"BSDS500/data/images/train/{n}.jpg": rng.integers(256, size=(40, 50, 3)) for n in range(3)}
-    write_tar(raw / "BSDS500-images.tgz", {name: encoded(pixels) for name, pixels in photographs.items()})
+    write_files(raw / "BSDS500-images.tgz", {name: encoded(pixels, "JPEG") for name, pixels in photographs.items()})
     faces = {}
     for person in range(12):
         for number in range(1, 2 + person % 3):
             picture = np.full((250, 250, 3), (250, 0, 0))
             picture[53:197, 53:197] = (0, 20 * person, 128)  # the 144x144 that must remain
-            faces[f"lfw-deepfunneled/P_{person}/P_{person}_{number:04d}.jpg"] = encoded(picture)
-    write_tar(raw / "lfw-deepfunneled.tgz", faces)
+            faces[f"lfw-deepfunneled/P_{person}/P_{person}_{number:04d}.jpg"] = encoded(picture, "JPEG", quality=95)
+    write_files(raw / "lfw-deepfunneled.tgz", faces)
     return raw
 
 
@@ -114,15 +88,13 @@ def test_splits_have_the_counts_of_the_original_data(count: int, expected: tuple
     assert np.array_equal(np.concatenate(contiguous), np.arange(count))
 
 
-def test_blend_is_the_absolute_difference() -> None:
+def test_blend_is_the_absolute_difference_and_reaches_every_patch() -> None:
     digits = np.arange(256, dtype=np.uint8).repeat(4).reshape(256, 2, 2)
     photograph = np.broadcast_to(np.array([10, 200, 255], dtype=np.uint8), (5, 9, 3))
     blended = blend(digits, [photograph], np.random.default_rng(0))
     expected = np.abs(np.array([10, 200, 255]) - digits[..., None].astype(int))
     assert np.array_equal(blended, expected)
 
-
-def test_blend_reaches_every_patch() -> None:
     # A photograph of 4x3 has 3x2 patches of 2x2; its pixels number them.
     photograph = np.arange(12, dtype=np.uint8).reshape(4, 3, 1).repeat(3, axis=2)
     blended = blend(np.zeros((300, 2, 2), dtype=np.uint8), [photograph], np.random.default_rng(0))
@@ -172,9 +144,7 @@ def test_sources_are_named_honestly(public_root: Path) -> None:
 
 def test_same_seed_same_bytes_whatever_the_workers(public_root: Path, raw: Path, tmp_path: Path) -> None:
     make_public(tmp_path / "same", Downloads(raw, False), PARTS, seed=3, workers=1)
-    assert tree_hash(tmp_path / "same/face") == tree_hash(public_root / "face")
-    for part in ("mnistm", "svhn", "usps"):
-        assert tree_hash(tmp_path / f"same/digits/{part}") == tree_hash(public_root / f"digits/{part}")
+    assert contents(tmp_path / "same") == contents(public_root)
     make_public(tmp_path / "other", Downloads(raw, False), ["usps"], seed=4, workers=1)
     csv = "digits/usps/train.csv"
     assert (tmp_path / "other" / csv).read_bytes() != (public_root / csv).read_bytes()
@@ -199,27 +169,6 @@ def test_no_split_of_faces_is_empty(people: list[str]) -> None:
         assert len(set(people)) == 1 or not {of[name] for name in train} & {of[name] for name in val}
 
 
-@pytest.mark.parametrize("form", ["folder", "zip"])
-def test_celeba_is_cropped_to_the_middle_178(form: str, tmp_path: Path) -> None:
-    raw = tmp_path / "raw/celeba"
-    (raw / "img_align_celeba").mkdir(parents=True)
-    for number in range(1, 21):
-        picture = np.full((218, 178, 3), (250, 0, 0))
-        picture[20:198] = (0, 0, 10 * (number % 4))
-        (raw / f"img_align_celeba/{number:06d}.jpg").write_bytes(encoded(picture))
-    (raw / "identity_CelebA.txt").write_text("".join(f"{number:06d}.jpg {number % 4}\n" for number in range(1, 21)))
-    if form == "zip":
-        shutil.make_archive(str(raw / "img_align_celeba"), "zip", raw, "img_align_celeba")
-        shutil.rmtree(raw / "img_align_celeba")
-    make_public(tmp_path / "root", Downloads(raw.parent, False), ["face"], seed=0, face_count=19, workers=1)
-    train, val = load_faces(tmp_path / "root", "train"), load_faces(tmp_path / "root", "val")
-    assert len(train) + len(val) == 19
-    assert train[:, 0, 1:-1].max() < 60
-    identities = [{round(float(face[2].float().mean()) / 10) for face in split} for split in (train, val)]
-    assert not identities[0] & identities[1]
-    assert dataset_name(tmp_path / "root", "face").startswith("CelebA")
-
-
 def test_ready_made_mnistm_archive(tmp_path: Path) -> None:
     files = {}
     for split, count in (("test", 5), ("train", 20)):
@@ -227,8 +176,8 @@ def test_ready_made_mnistm_archive(tmp_path: Path) -> None:
         files[f"mnist_m/mnist_m_{split}_labels.txt"] = "".join(labels).encode()
         for number in range(count):
             colour = np.full((32, 32, 3), (20 * (number % 10), 100 * (split == "test"), 7))
-            files[f"mnist_m/mnist_m_{split}/{number:08d}.png"] = encoded(colour, "PNG")
-    write_tar(tmp_path / "mnist_m.tar.gz", files)
+            files[f"mnist_m/mnist_m_{split}/{number:08d}.png"] = encoded(colour)
+    write_files(tmp_path / "mnist_m.tar.gz", files)
     make_public(tmp_path / "root", Downloads(tmp_path, False), ["mnistm"], seed=0, workers=1)
     for split in ("train", "val", "test"):
         images, labels = load_digits(tmp_path / "root", "mnistm", split)
@@ -236,7 +185,7 @@ def test_ready_made_mnistm_archive(tmp_path: Path) -> None:
     assert dataset_name(tmp_path / "root", "mnistm") == "MNIST-M (public archive)"
 
 
-def test_a_pickle_of_mnistm_is_never_opened(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pickle_of_mnistm_is_never_opened(raw: Path, tmp_path: Path, capsys: Capture) -> None:
     own = tmp_path / "raw"
     shutil.copytree(raw, own)
     (own / "keras_mnistm.pkl").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
@@ -315,7 +264,7 @@ def test_matlab_files_are_read_as_scipy_wrote_them(tmp_path: Path, compressed: b
     assert labels.tolist() == [1, 0, 7]
 
 
-def test_killed_preparation_leaves_no_part_and_no_process(run_command, raw: Path, tmp_path: Path) -> None:
+def test_killed_preparation_leaves_no_part_and_no_process(raw: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "data/prepare.py"), "sample", "--parts", "usps"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     partial = tmp_path / "hw2_data/digits/.usps.partial/data"
@@ -326,27 +275,23 @@ def test_killed_preparation_leaves_no_part_and_no_process(run_command, raw: Path
     process.wait()
     process.stderr.read()  # ends only when no worker holds it open any more
     assert not (tmp_path / "hw2_data/digits/usps").exists()
-    again = run_command("data/prepare.py", "public", "--raw", raw, "--parts", "usps")
-    assert again.returncode == 0, again.stderr
+    options = ("--raw", raw, "--parts", "usps", "--data-root", tmp_path / "hw2_data")
+    assert call("data/prepare.py", "public", *options) == 0
     assert [path.name for path in (tmp_path / "hw2_data/digits").iterdir()] == ["usps"]
 
 
-def test_command_completes_what_is_missing_and_refuses_to_overwrite(run_command, raw: Path, tmp_path: Path) -> None:
-    arguments = ("data/prepare.py", "public", "--raw", raw, "--no-download", "--workers", 1)
-    make_public(tmp_path / "hw2_data", Downloads(raw, False), ["usps"], seed=0, workers=1)
-    old = tree_hash(tmp_path / "hw2_data/digits/usps")
-    rest = run_command(*arguments, "--seed", 1, "--parts", "usps", "svhn")
-    assert rest.returncode == 0, rest.stderr
-    assert "kept" in rest.stdout
-    refused = run_command(*arguments, "--seed", 1, "--parts", "usps", "svhn")
-    assert refused.returncode == 2
-    assert "--force" in refused.stderr
-    assert "Traceback" not in refused.stderr
-    assert tree_hash(tmp_path / "hw2_data/digits/usps") == old
-    forced = run_command(*arguments, "--seed", 1, "--parts", "usps", "--force")
-    assert forced.returncode == 0, forced.stderr
-    assert tree_hash(tmp_path / "hw2_data/digits/usps") != old
-    assert sorted(path.name for path in (tmp_path / "hw2_data/digits").iterdir()) == ["svhn", "usps"]
+def test_command_completes_what_is_missing_and_refuses_to_overwrite(raw: Path, tmp_path: Path, capsys: Capture) -> None:
+    usps = tmp_path / "root/digits/usps"
+    make_public(tmp_path / "root", Downloads(raw, False), ["usps"], seed=0, workers=1)
+    old = contents(usps)
+    options = ("--raw", raw, "--no-download", "--data-root", tmp_path / "root", "--seed", 1, "--parts", "usps")
+    assert call("data/prepare.py", "public", *options, "svhn") == 0
+    assert "kept" in capsys.readouterr().out
+    assert "--force" in error_of(capsys, "data/prepare.py", "public", *options, "svhn")
+    assert contents(usps) == old
+    assert call("data/prepare.py", "public", *options, "--force") == 0
+    assert contents(usps) != old
+    assert sorted(path.name for path in usps.parent.iterdir()) == ["svhn", "usps"]
 
 
 def test_sample_handwriting_never_serves_two_splits() -> None:
@@ -382,81 +327,3 @@ def test_sample_faces_are_found_by_the_detector_of_the_task(data_root: Path) -> 
     faces = load_faces(data_root, "train").permute(0, 2, 3, 1).contiguous().numpy()
     found = [len(detector(face, 1)) == 1 for face in faces]
     assert np.mean(found) > 0.85
-
-
-@pytest.fixture
-def course(data_root: Path, tmp_path: Path) -> Path:
-    """A folder as the course hands it out: no SOURCE files, no test labels."""
-    folder = tmp_path / "hw2_data_course/hw2_data"
-    shutil.copytree(data_root, folder, ignore=shutil.ignore_patterns("SOURCE", ".*", "test.csv"))
-    return folder.parent
-
-
-@pytest.mark.parametrize("form", ["copy", "zip"])
-def test_course_data_arrives(course: Path, data_root: Path, tmp_path: Path, form: str) -> None:
-    source, root = course, tmp_path / "root"
-    if form == "zip":
-        source = Path(shutil.make_archive(str(tmp_path / "course"), "zip", course))
-    root.mkdir()
-    make_course(root, source, PARTS)
-    for part in ("mnistm", "svhn", "usps"):
-        assert all(
-            (a == b).all()
-            for a, b in zip(load_digits(root, part, "val"), load_digits(data_root, part, "val"), strict=True)
-        )
-    assert (load_faces(root, "train") == load_faces(data_root, "train")).all()
-    assert dataset_name(root, "face") == "CelebA (course)"
-    assert sorted(path.name for path in root.iterdir()) == ["digits", "face"]
-
-
-def test_every_problem_of_course_data_is_named(course: Path, run_command, tmp_path: Path) -> None:
-    root = course / "hw2_data"
-    face = sorted((root / "face/train").iterdir())[3]
-    face.write_bytes(face.read_bytes()[:200])
-    Image.new("RGB", (32, 32)).save(root / "face/val/00001.png")
-    (root / "digits/mnistm/data/00004.png").unlink()
-    with open(root / "digits/svhn/train.csv", "a") as file:
-        file.write("00001.png,10\n")
-    name = read_names_and_labels(root / "digits/usps/val.csv")[0][0]
-    Image.new("RGB", (28, 28)).save(root / f"digits/usps/data/{name}")
-    result = run_command("data/prepare.py", "course", course, "--data-root", "made")
-    assert result.returncode == 2
-    message = result.stderr.strip().splitlines()[-1]
-    assert "5 problems" in message
-    for piece in (face.name, "face/val/00001.png", "mnistm/data/00004.png", "svhn/train.csv", f"usps/data/{name}"):
-        assert piece in message
-    assert "Traceback" not in result.stderr
-    assert not (tmp_path / "made/face").exists()
-
-
-def test_many_problems_are_counted(course: Path) -> None:
-    for path in (course / "hw2_data/face/train").iterdir():
-        path.write_bytes(b"")
-    with pytest.raises(UserError, match="48 problems") as caught:
-        check_course(course, ["face"])
-    assert "and 38 more" in str(caught.value)
-
-
-def test_course_zip_cannot_write_outside_or_smuggle_links(tmp_path: Path) -> None:
-    hostile = tmp_path / "hostile.zip"
-    with zipfile.ZipFile(hostile, "w") as archive:
-        archive.writestr("../../../escaped.txt", "x")
-        archive.writestr("face/../../../../escaped.txt", "x")
-        archive.writestr("/face/train/00000.png", "x")
-        link = zipfile.ZipInfo("face/val")
-        link.external_attr = 0o120777 << 16
-        archive.writestr(link, "/etc")
-    (tmp_path / "a/b/c").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"face/val: holds no PNG"):
-        make_course(tmp_path / "a/b/c", hostile, ["face"])
-    assert not list(tmp_path.rglob("escaped.txt"))
-    assert not list((tmp_path / "a").rglob("*.png"))
-    (tmp_path / "cut.zip").write_bytes(hostile.read_bytes()[:40])
-    with pytest.raises(UserError, match=r"cut\.zip"):
-        check_course(tmp_path / "cut.zip", ["face"])
-
-
-def test_help_shows_examples(run_command) -> None:
-    result = run_command("data/prepare.py", "--help")
-    assert result.returncode == 0
-    assert "python data/prepare.py public --raw" in result.stdout

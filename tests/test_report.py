@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from common.paths import ROOT, workspace
-from common.report import Page, architecture, duration, mean_range, percent, table
+from common.report import Page
 from scripts.render_report import comparison_table, is_most_of, refresh_tables, render_report
+from tests.conftest import Patch
 
 PAGES = ("README.md", "report.md")
 SPACE = workspace("cpu")
@@ -63,7 +63,7 @@ class Parsed(Exception):
     """The command line was understood."""
 
 
-def parse(script: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def parse(script: str, options: list[str], monkeypatch: Patch) -> None:
     """Let an entry script read ``options``, and no more."""
     real = argparse.ArgumentParser.parse_args
 
@@ -88,7 +88,7 @@ README_COMMANDS = commands((ROOT / "README.md").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("line", [line for line in README_COMMANDS if ".py" in line])
-def test_a_command_of_the_readme_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_of_the_readme_is_understood(line: str, monkeypatch: Patch) -> None:
     words = shlex.split(line)
     script = next(word for word in words if word.endswith(".py"))
     parse(script, [word for word in words[words.index(script) + 1 :] if word != "--help"], monkeypatch)
@@ -111,7 +111,7 @@ def test_a_script_of_the_readme_exists(script: str) -> None:
     ],
 )
 def test_every_command_that_a_script_lists_is_understood(
-    script: str, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: str, options: list[str], tmp_path: Path, monkeypatch: Patch
 ) -> None:
     shared = ["--data-root", "data", "--output", str(tmp_path), "--device", "cpu", "--list"]
     command = ["bash", str(ROOT / "scripts" / script), *options, *shared]
@@ -123,7 +123,7 @@ def test_every_command_that_a_script_lists_is_understood(
         parse(path, words, monkeypatch)
 
 
-def test_a_paragraph_stays_only_as_long_as_its_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_paragraph_stays_only_as_long_as_its_results(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr("common.report.ROOT", tmp_path)
     template = tmp_path / "page.md"
     results = {"evaluate/a": {"value": 1.0, "seconds": 5.0}, "train/a": {"value": 2.0}}
@@ -151,22 +151,6 @@ def test_the_first_table_holds_only_what_was_measured_on_the_same_data() -> None
     assert is_most_of("CelebA (aligned, centre crop 178)", "CelebA") and is_most_of("CelebA", "CelebA")
     assert not is_most_of("CelebA (28,000 aligned pictures)", "CelebA") and not is_most_of("LFW (all)", "CelebA")
     assert is_most_of("USPS (7,439 of 9,298 digits)", "USPS") and not is_most_of("SVHN (grey, re-cropped)", "SVHN")
-
-
-def test_pieces(tmp_path: Path) -> None:
-    assert table(["a", "b"], [[1, "x"]]) == "| a | b |\n| --- | --- |\n| 1 | x |\n"
-    assert percent(0.97651) == "97.7 %"
-    assert mean_range([2.0]) == "2.00" and mean_range([2.0, 3.0]).startswith("2.50 (2.00")
-    assert [duration(value) for value in (42.4, 450, 3900)] == ["42 s", "7 min 30 s", "1 h 05 min"]
-    assert "](" not in Page(ROOT / "scripts/report.md", {}, workspace("cpu", tmp_path)).picture(
-        "P1/none.png", "caption"
-    )
-
-
-def test_norm_layers_print_as_in_the_original_report() -> None:
-    printed = architecture(torch.nn.Sequential(torch.nn.BatchNorm2d(2), torch.nn.Linear(2, 1)))
-    assert "BatchNorm2d(2, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)" in printed
-    assert "Linear(in_features=2, out_features=1, bias=True)" in printed
 
 
 def test_no_measurement_is_typed_into_the_readme() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import pickle
 import random
@@ -28,12 +27,13 @@ from common.checkpoint import load_checkpoint, previous_path, save_checkpoint
 from common.distributed import World
 from common.ema import ExponentialMovingAverage
 from common.errors import UserError, run_main
-from common.files import prepare_empty_folder, write_atomic
+from common.files import write_atomic
 from common.paths import workspace
 from common.results import read_results, record
 from common.run import Job, Run
 from common.seed import derive_seed, epoch_order, seed_everything
-from common.weights import load_into, load_weights, save_weights
+from common.weights import load_weights, save_weights
+from tests.conftest import Patch
 
 KIND = "tests/line"
 WORLD = World(0, 1, torch.device("cpu"))
@@ -49,7 +49,6 @@ def train(
     steps: int = 40,
     each_step: Callable[[int], None] = lambda step: None,
     poison: int | None = None,
-    config: dict[str, object] | None = None,
     checkpoint_seconds: float = EVERY_STEP,
     **options: Any,
 ) -> Run:
@@ -62,7 +61,7 @@ def train(
     optimizer = torch.optim.AdamW(model.parameters(), 0.01)
     ema = ExponentialMovingAverage(model, 0.9)
     state = {"model": model, "optimizer": optimizer, "ema": ema}
-    with Run(job(folder, config, **options), WORLD, state, ema.model.state_dict) as run:
+    with Run(job(folder, **options), WORLD, state, ema.model.state_dict) as run:
         for step in run.steps(steps, 8):
             inputs = torch.randn(8, 4)
             loss = (model(inputs) - inputs.sum(1, keepdim=True)).square().mean()
@@ -79,7 +78,7 @@ def train(
 
 
 @pytest.fixture(autouse=True)
-def _usual_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+def _usual_checkpoints(monkeypatch: Patch) -> None:
     monkeypatch.setattr(common.run, "CHECKPOINT_SECONDS", common.run.CHECKPOINT_SECONDS)  # put back after the test
 
 
@@ -194,13 +193,6 @@ def test_twenty_kills_end_in_the_same_weights_and_log(tmp_path: Path) -> None:
     assert not list(folder.glob(".*"))
 
 
-def test_stopping_after_a_time_changes_nothing(tmp_path: Path) -> None:
-    whole = train(tmp_path / "whole")
-    assert not train(tmp_path / "parts", max_seconds=1e-6).is_complete
-    assert load_checkpoint(tmp_path / "parts/checkpoint.pt", KIND)["step"] == 1
-    assert_same(train(tmp_path / "parts"), whole)
-
-
 def test_interrupt_ends_after_the_step_and_resumes(tmp_path: Path) -> None:
     whole = train(tmp_path / "whole")
 
@@ -233,53 +225,27 @@ def test_a_finished_job_is_recorded_once_and_another_is_not_taken_for_it(tmp_pat
     assert not this.is_finished(WORLD)
 
 
-def cut(content: bytes, _: random.Random) -> bytes:
-    return content[:-200]
-
-
-def zeros(content: bytes, _: random.Random) -> bytes:
-    return bytes(len(content))
-
-
-def zeros_at_the_end(content: bytes, _: random.Random) -> bytes:
-    return content[: len(content) // 2] + bytes(len(content) - len(content) // 2)
-
-
-def noise(content: bytes, draws: random.Random) -> bytes:
-    return draws.randbytes(len(content))
-
-
-def flipped_bit_of_a_tensor(content: bytes, draws: random.Random) -> bytes:
+def damaged(content: bytes, damage: str) -> bytes:
+    """Return a checkpoint cut off, with zeros for its second half, or with a wrong bit in the entry called so."""
+    if damage == "cut":
+        return content[:-200]
+    if damage == "zeros":
+        return content[: len(content) // 2] + bytes(len(content) - len(content) // 2)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        names = [name for name in archive.namelist() if "/data/" in name]
-        tensor = archive.read(max(names, key=lambda name: archive.getinfo(name).file_size))
-    return flip(content, content.index(tensor) + draws.randrange(len(tensor)), draws)
-
-
-def flipped_bit_of_the_pickle(content: bytes, draws: random.Random) -> bytes:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        pickled = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
-    return flip(content, content.index(pickled) + draws.randrange(len(pickled)), draws)
-
-
-def flip(content: bytes, position: int, draws: random.Random) -> bytes:
-    changed = bytearray(content)
-    changed[position] ^= 1 << draws.randrange(8)
+        entries = [archive.read(name) for name in archive.namelist() if damage in name]
+    largest, changed = max(entries, key=len), bytearray(content)
+    changed[content.index(largest) + len(largest) // 2] ^= 1
     return bytes(changed)
 
 
-@pytest.mark.parametrize(
-    "damage", [cut, zeros, zeros_at_the_end, noise, flipped_bit_of_a_tensor, flipped_bit_of_the_pickle]
-)
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(
-    tmp_path: Path, damage: Callable[[bytes, random.Random], bytes]
-) -> None:
+@pytest.mark.parametrize("damage", ["cut", "zeros", "/data/", "/data.pkl"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damage: str) -> None:
     whole = train(tmp_path / "whole", checkpoint_seconds=AT_THE_END)
     with pytest.raises(RuntimeError, match="stop here"):
         train(tmp_path / "hurt", each_step=stop_at(5))
     newest, resumed_at = tmp_path / "hurt/checkpoint.pt", []
     assert load_checkpoint(newest, KIND)["step"] == 5
-    newest.write_bytes(damage(newest.read_bytes(), random.Random(0)))
+    newest.write_bytes(damaged(newest.read_bytes(), damage))
     assert_same(train(tmp_path / "hurt", checkpoint_seconds=AT_THE_END, each_step=resumed_at.append), whole)
     assert resumed_at[0] == 4
 
@@ -306,19 +272,14 @@ def test_both_checkpoints_damaged_is_one_clear_error(tmp_path: Path) -> None:
         train(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
-)
-def test_a_checkpoint_too_large_for_the_memory_is_not_called_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+def test_a_checkpoint_too_large_for_the_memory_is_not_called_damaged(tmp_path: Path, monkeypatch: Patch) -> None:
     save_checkpoint(tmp_path / "checkpoint.pt", {"kind": KIND})
 
     def load(*_: object, **__: object) -> None:
-        raise error
+        raise torch.OutOfMemoryError
 
     monkeypatch.setattr(torch, "load", load)
-    with pytest.raises(type(error)):
+    with pytest.raises(torch.OutOfMemoryError):
         load_checkpoint(tmp_path / "checkpoint.pt", KIND)
 
 
@@ -373,15 +334,6 @@ def test_weights_that_are_not_finite_never_replace_the_good_ones(tmp_path: Path)
     assert load_checkpoint(tmp_path / "checkpoint.pt", KIND)["step"] == 3
 
 
-def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path) -> None:
-    def second(step: int) -> None:
-        if step == 3:
-            with pytest.raises(UserError, match=f"{tmp_path}: .*--run-dir"):
-                train(tmp_path)
-
-    train(tmp_path, steps=5, each_step=second)
-
-
 def test_starting_anew_leaves_nothing_of_the_old_run(tmp_path: Path) -> None:
     train(tmp_path, steps=3)
     results = [tmp_path / name for name in ("weights.safetensors", "last_good.safetensors", "curves.png")]
@@ -390,12 +342,6 @@ def test_starting_anew_leaves_nothing_of_the_old_run(tmp_path: Path) -> None:
     train(tmp_path, steps=5, fresh=True, max_seconds=1e-6)
     assert load_checkpoint(tmp_path / "checkpoint.pt", KIND)["step"] == 1
     assert not any(path.exists() for path in results)
-
-
-def test_other_settings_are_refused_with_their_names(tmp_path: Path) -> None:
-    train(tmp_path, steps=3)
-    with pytest.raises(UserError, match=r"width 8.* 16"):
-        train(tmp_path, steps=3, config={"width": 16})
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -447,26 +393,6 @@ def test_atomic_writing_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> No
     assert path.read_text() == "old" and [entry.name for entry in tmp_path.iterdir()] == ["value.txt"]
 
 
-def test_a_folder_for_pictures_may_hold_what_systems_leave_there_and_nothing_else(tmp_path: Path) -> None:
-    for name in (".DS_Store", ".gitkeep", "Thumbs.db"):
-        (tmp_path / name).touch()
-    (tmp_path / ".ipynb_checkpoints").mkdir()
-    prepare_empty_folder(tmp_path)
-    (tmp_path / "0000.png").touch()
-    with pytest.raises(UserError, match=r"0000\.png"):
-        prepare_empty_folder(tmp_path)
-    with pytest.raises(UserError, match=r"0000\.png"):
-        prepare_empty_folder(tmp_path / "0000.png")
-    with pytest.raises(UserError, match=r"0000\.png"):
-        prepare_empty_folder(tmp_path / "0000.png" / "below")
-
-
-def test_the_log_is_plain_json_lines(tmp_path: Path) -> None:
-    train(tmp_path, steps=4)
-    rows = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [0, 1, 2, 3] and all(row["loss"] > 0 for row in rows)
-
-
 @pytest.mark.parametrize("end", ["finished", "diverged", "interrupted", "nothing logged"])
 def test_every_end_of_a_run_leaves_its_curves(tmp_path: Path, end: str) -> None:
     layer = torch.nn.Linear(1, 1)
@@ -501,20 +427,13 @@ def test_curves_that_cannot_be_drawn_do_not_hide_why_the_run_ended(tmp_path: Pat
         run(2, 1.0)
 
 
-def test_weights_survive_a_round_trip_and_refuse_what_does_not_fit(tmp_path: Path) -> None:
+def test_weights_survive_a_round_trip(tmp_path: Path) -> None:
     model = torch.nn.Linear(3, 2)
     path = tmp_path / "model.safetensors"
     save_weights(path, model.state_dict(), "line", {"width": 3}, half=True)
     state, config = load_weights(path, "line")
     assert config == {"width": 3}
     assert torch.allclose(state["weight"], model.weight, atol=1e-3) and state["weight"].dtype == torch.float32
-    with pytest.raises(UserError, match=r"line.*circle"):
-        load_weights(path, "circle")
-    with pytest.raises(UserError, match="Linear"):
-        load_into(torch.nn.Linear(4, 2), state, path)
-    path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(UserError, match="safetensors"):
-        load_weights(path, "line")
 
 
 def test_the_average_follows_its_definition_and_copies_buffers() -> None:
@@ -523,9 +442,10 @@ def test_the_average_follows_its_definition_and_copies_buffers() -> None:
     with torch.no_grad():
         model.weight.fill_(3.0)
         model.running_mean.fill_(7.0)
+        model.num_batches_tracked.fill_(5)
     ema.update(model)
     assert ema.model.weight.item() == pytest.approx(0.1 * 1.0 + 0.9 * 3.0)
-    assert ema.model.running_mean.item() == 7.0
+    assert ema.model.running_mean.item() == 7.0 and ema.model.num_batches_tracked.item() == 5
 
 
 def test_orders_and_seeds_are_functions_of_their_arguments() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from common.paths import ROOT
+from tests.conftest import Capture
 from tests.in_process import call
 
 SCRIPTS = ("train_p1.sh", "train_p2.sh", "train_p3.sh", "run_all.sh")
@@ -34,9 +35,7 @@ def test_commands_run_at_once_and_share_the_cores(tmp_path: Path) -> None:
 def test_a_failure_is_passed_on_after_the_others_have_ended(tmp_path: Path) -> None:
     done = subprocess.run([*SIDE_BY_SIDE, "bash", "-c", "exit 3", "--", "bash", "-c", f"sleep 0.2; touch {tmp_path}/b"])
     assert done.returncode == 3 and (tmp_path / "b").exists()
-
-
-def test_a_command_that_a_signal_ended_ends_it_as_in_a_shell() -> None:
+    # One that a signal ended has the status that it has in a shell.
     assert subprocess.run([*SIDE_BY_SIDE, "bash", "-c", "kill -TERM $$"]).returncode == 128 + signal.SIGTERM
 
 
@@ -61,14 +60,10 @@ def test_a_signal_reaches_the_others_when_one_has_ended(tmp_path: Path) -> None:
     assert process.wait(timeout=60) == 130
 
 
-def test_the_scripts_name_their_folders_themselves() -> None:
-    done = subprocess.run(["bash", str(ROOT / "scripts/train_p2.sh"), "--run-dir", "x"], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: --run-dir") and done.stderr.count("\n") == 1
-
-
-def test_an_option_without_its_value_is_one_line() -> None:
-    done = subprocess.run(["bash", str(ROOT / "scripts/train_p1.sh"), "--seed"], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: --seed") and done.stderr.count("\n") == 1
+@pytest.mark.parametrize(("script", "options"), [("train_p2.sh", ["--run-dir", "x"]), ("train_p1.sh", ["--seed"])])
+def test_options_that_the_scripts_cannot_take_are_one_line(script: str, options: list[str]) -> None:
+    done = subprocess.run(["bash", str(ROOT / "scripts" / script), *options], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {options[0]}") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -78,7 +73,7 @@ def test_help_is_the_head_of_the_script(script: str) -> None:
 
 
 def test_what_a_script_lists_trains_to_the_plots_and_a_second_time_only_says_so(
-    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data_root: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     command = ["bash", str(ROOT / "scripts/train_p3.sh"), "--preset", "sample", "--data-root", str(data_root)]
     command += ["--output", str(tmp_path / "a folder"), "--steps", "2", "--batch-size", "16", "--target", "usps"]
