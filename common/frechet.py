@@ -7,6 +7,7 @@ from collections.abc import Sized
 import torch
 
 from common.errors import UserError
+from common.seed import generator
 
 
 def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -36,3 +37,8 @@ def check_enough(images: Sized, origin: object) -> None:
     """Raise a UserError naming ``origin`` for fewer pictures than a covariance needs."""
     if len(images) < 2:
         raise UserError(f"{origin}: needs at least two pictures, found {len(images)}")
+
+
+def floor_pictures(train: torch.Tensor, count: int) -> torch.Tensor:
+    """Return ``count`` random training pictures (all, if fewer), always the same: their distance is the floor."""
+    return train[torch.randperm(len(train), generator=generator(0, "floor"))[:count]]

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from common.frechet import frechet_distance
-from common.seed import generator
+from common.frechet import floor_pictures, frechet_distance
 from p1_gan.features import FeatureNetwork, cached_features, features
 
 BLOCK = 1000  # rows of a matrix of all pairs at a time
@@ -28,8 +27,7 @@ class RealFaces:
             ``fd_lite0`` and ``kid_lite0``; each with ``_floor``, the same figure of N random training pictures, which
             is what a perfect generator would get.
         """
-        chosen = torch.randperm(len(self.train), generator=generator(0, "floor"))[: len(generated)]
-        real = cached_features(self.network, self.train[chosen], self.cache)
+        real = cached_features(self.network, floor_pictures(self.train, len(generated)), self.cache)
         values = {}
         for suffix, found in (("", generated), ("_floor", real)):
             values[f"fd_lite0{suffix}"] = frechet_distance(found, self.val_features)

@@ -10,10 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from common.errors import UserError
-from common.frechet import frechet_distance
+from common.frechet import floor_pictures, frechet_distance
 from common.network import socket_timeout
 from common.progress import progress_bar
-from common.seed import generator
 
 FEATURES = 2048  # pool3: with fewer it is no FID
 FILE_NAME = "pt_inception-2015-12-05-6726825d.pth"
@@ -60,9 +59,8 @@ def fid(network: torch.nn.Module, images: torch.Tensor, val: torch.Tensor, train
 
     All are uint8 (N, 3, H, W). The distance is ours, since pytorch-fid's calls scipy in a way that newer scipy lacks.
     """
-    chosen = torch.randperm(len(train), generator=generator(0, "floor"))[: len(images)]
-    real = _features(network, val)
-    scores = [frechet_distance(_features(network, pictures), real) for pictures in (images, train[chosen])]
+    real, floor = _features(network, val), floor_pictures(train, len(images))
+    scores = [frechet_distance(_features(network, pictures), real) for pictures in (images, floor)]
     return scores[0], scores[1]
 
 

@@ -189,8 +189,8 @@ def main() -> None:
             late = {name: round(run.late_mean(name), 6) for name in ("loss_d", "loss_g", "d_real", "d_fake")}
             final = {name: value for name, value in run.rows[-1].items() if name != "step"}
             epochs = round(config.steps * config.batch_size / len(faces), 1)
-            job.finish(run, train_images=len(faces), epochs=epochs, late=late, final=final)
             save_strip(job, config)
+            job.finish(run, train_images=len(faces), epochs=epochs, late=late, final=final)
 
 
 if __name__ == "__main__":

@@ -28,11 +28,10 @@ from common.dataset import DIGIT_SIZE, dataset_name
 from common.device import pick_device
 from common.errors import UserError, run_main
 from common.files import sha256
-from common.frechet import check_enough, frechet_distance
+from common.frechet import check_enough, floor_pictures, frechet_distance
 from common.paths import WEIGHTS, workspace
 from common.report import percent
 from common.results import read_results, record
-from common.seed import generator
 from common.weights import which_training
 from p2_diffusion.build import load_model
 from p2_diffusion.dataset import DOMAIN, load_mnistm
@@ -77,8 +76,8 @@ class Evaluator:
 
     def floor(self, count: int) -> float:
         """Return the Fréchet distance of ``count`` real training pictures (all, if there are fewer) to val."""
-        chosen = torch.randperm(len(self.train_images), generator=generator(0, "floor"))[:count]
-        return frechet_distance(judge_images(self.judge, self.train_images[chosen])[1], self.val_features)
+        real = floor_pictures(self.train_images, count)
+        return frechet_distance(judge_images(self.judge, real)[1], self.val_features)
 
 
 def load_generated(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
