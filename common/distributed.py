@@ -36,6 +36,20 @@ class World:
         """Return this process's contiguous share of a global batch (its length must divide by ``size``)."""
         return batch.chunk(self.size)[self.rank] if self.size > 1 else batch
 
+    def whole(self, part: torch.Tensor) -> torch.Tensor:
+        """Return a global batch from every process's share of it, without gradients: the inverse of :meth:`part`."""
+        if self.size == 1:
+            return part
+        parts = [torch.empty_like(part) for _ in range(self.size)]
+        dist.all_gather(parts, part.detach().contiguous())
+        return torch.cat(parts)
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every process the writer's buffers of ``model``, such as BatchNorm's running averages."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return ``model`` with averaged gradients where several processes train, else ``model`` itself.
 

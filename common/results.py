@@ -36,6 +36,15 @@ def record(results: Path, problem: str, key: str, values: dict[str, Any], device
         write_json(results / f"{problem}.json", entries)
 
 
+def record_largest(results: Path, problem: str, key: str, values: dict[str, Any], device: torch.device) -> None:
+    """Like :func:`record`, but keep an entry of more ``images`` that the same ``weights`` drew, and say so."""
+    there = read_results(results, problem).get(key, {})
+    if "weights" in values and there.get("weights") == values["weights"] and there["images"] > values["images"]:
+        print(f"not recorded: {key} in {results / f'{problem}.json'} is of {there['images']:,} pictures")
+    else:
+        record(results, problem, key, values, device)
+
+
 def read_results(results: Path, problem: str) -> dict[str, dict[str, Any]]:
     """Return all measurements of ``problem`` by key; empty where nothing was measured."""
     path = results / f"{problem}.json"

@@ -28,7 +28,7 @@ from common.files import sha256
 from common.frechet import check_enough
 from common.paths import workspace
 from common.pictures import save_grid
-from common.results import read_results, record
+from common.results import read_results, record_largest
 from common.weights import steps_done, which_training
 from p1_gan.appearance import appearance, detections
 from p1_gan.distances import RealFaces
@@ -142,14 +142,14 @@ def main() -> None:
         origin |= {key: config[key] for key in ("method", "preset", "batch_size")}
         origin["steps"] = steps_done(config)
         origin |= {"training_seed": config["seed"], "trained_on": config["dataset"]}
-        origin["weights_sha256"] = sha256(weights_path(arguments.checkpoint, arguments.method))
+        origin["weights"] = sha256(weights_path(arguments.checkpoint, arguments.method))[:16]
         if is_measured(read_results(space.results, "p1").get(f"evaluate/{name}"), origin, arguments):
             print(f"measured before: evaluate/{name} in {space.results / 'p1.json'}")
             return
         images = generate(model, draw_latents(arguments.num, arguments.seed))
     neighbours = space.runs / "p1_neighbours" / f"{name.replace('/', '_')}.png"
     values = evaluate(images, arguments, device, neighbours)
-    record(space.results, "p1", f"evaluate/{name}", values | origin, device)
+    record_largest(space.results, "p1", f"evaluate/{name}", values | origin, device)
 
 
 if __name__ == "__main__":

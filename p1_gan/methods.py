@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from common.device import place
 from common.paths import WEIGHTS
@@ -46,6 +47,11 @@ DEFAULT_METHOD = "B"  # whose pictures are drawn unless told otherwise
 def kind_of(method: str) -> str:
     """Return the kind under which weights of ``method`` are saved: both networks, the generator averaged."""
     return f"p1_gan/{method}"
+
+
+def pair(generator: nn.Module, discriminator: nn.Module) -> nn.ModuleDict:
+    """Return both networks as one, whose weights a file holds."""
+    return nn.ModuleDict({"generator": generator, "discriminator": discriminator})
 
 
 def add_method_argument(parser: argparse.ArgumentParser, **options: Any) -> None:

@@ -50,7 +50,7 @@ MEASURES: dict[str, tuple[str, Show, str]] = {
     "kid_lite0": ("KID (EfficientNet-Lite0) × 1000", _thousandths, "kid_lite0_floor"),
     "face_rate": ("face rate", percent, "face_rate_of_val"),
 }
-LOOKS: dict[str, tuple[str, Show, str]] = {
+APPEARANCE: dict[str, tuple[str, Show, str]] = {
     "brightness": ("mean brightness, 0 to 1", "{:.3f}".format, "brightness_of_val"),
     "blank_border": ("blank border", percent, "blank_border_of_val"),
     "face_width_mean": ("mean width of the face, pixels", "{:.1f}".format, "face_width_mean_of_val"),
@@ -86,7 +86,7 @@ def parts(page: Page) -> dict[str, Any]:
         "printouts": printouts(),
         "trainings": trainings_table(results, preset),
         "measures": measures_table(results, preset, MEASURES),
-        "looks": measures_table(results, preset, LOOKS),
+        "looks": measures_table(results, preset, APPEARANCE),
         "memorisation": measures_table(results, preset, MEMORISATION),
         "repetitions": repetitions_table(results, preset),
         "ablation": ablation_table(results, preset),

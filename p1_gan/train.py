@@ -34,7 +34,7 @@ from common.weights import find_weights, load_initial, load_into
 from p1_gan.augment import diff_augment
 from p1_gan.dataset import load_train_faces, random_flip
 from p1_gan.losses import discriminator_loss, generator_loss
-from p1_gan.methods import METHODS, add_method_argument, kind_of
+from p1_gan.methods import METHODS, add_method_argument, kind_of, pair
 from p1_gan.model import LATENT_SIZE
 from p1_gan.presets import TrainConfig
 from p1_gan.watch import grid_steps, is_healthy, save_last_good, save_strip, watch
@@ -120,11 +120,6 @@ def train(
                 if is_healthy(run, config) and is_grid_due:
                     save_last_good(run)
     return run
-
-
-def pair(generator: nn.Module, discriminator: nn.Module) -> nn.ModuleDict:
-    """Return both networks as one, whose weights a file holds."""
-    return nn.ModuleDict({"generator": generator, "discriminator": discriminator})
 
 
 def make_optimizer(

@@ -31,7 +31,7 @@ from common.files import sha256
 from common.frechet import check_enough, floor_pictures, frechet_distance
 from common.paths import WEIGHTS, workspace
 from common.report import percent
-from common.results import read_results, record
+from common.results import read_results, record_largest
 from common.weights import which_training
 from p2_diffusion.build import load_model
 from p2_diffusion.dataset import DOMAIN, load_mnistm
@@ -140,7 +140,7 @@ def main() -> None:
         "frechet_floor": evaluator.floor(len(images)),
         "val_images": len(evaluator.val_images),
     }
-    record(space.results, "p2", f"evaluate/{name}", values, device)
+    record_largest(space.results, "p2", f"evaluate/{name}", values, device)
     print(f"accuracy {percent(values['accuracy'])} on {len(images)} pictures")
     print("per digit " + ", ".join(f"{digit}: {percent(share)}" for digit, share in values["per_digit"].items()))
     print(f"Fréchet distance {values['frechet']:.2f}; {len(images)} real pictures: {values['frechet_floor']:.2f}")

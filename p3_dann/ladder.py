@@ -67,7 +67,7 @@ def recipe(rung: str, method: str, target: str, preset: str, steps: int) -> Trai
     return replace(config, **{field: getattr(PRESETS["original"], field) for field in above})
 
 
-def accuracies(results: Mapping[str, Mapping[str, Any]], rung: str, method: str, target: str) -> list[float]:
+def accuracies_by_seed(results: Mapping[str, Mapping[str, Any]], rung: str, method: str, target: str) -> list[float]:
     """Return the validation accuracy of every seed of one run of the ladder."""
     runs = of_all_seeds(results, f"ladder/{rung}/{method}/{target}")
     return [run["accuracy"] for run in runs if "accuracy" in run]
@@ -78,7 +78,7 @@ def draw(results: Mapping[str, Mapping[str, Any]], targets: list[str]) -> Figure
     figure, axes = new_figure(1, len(targets), (5.4 * len(targets), 4.6))
     for axis, target in zip(axes[0], targets, strict=True):
         for (method, title), colour in zip(METHOD_TITLES.items(), PALETTE, strict=False):
-            found = [(number, accuracies(results, rung, method, target)) for number, rung in enumerate(RUNGS)]
+            found = [(number, accuracies_by_seed(results, rung, method, target)) for number, rung in enumerate(RUNGS)]
             points = [(number, [100 * value for value in values]) for number, values in found if values]
             if not points:
                 continue
@@ -133,7 +133,9 @@ def main() -> None:
     space = workspace(arguments.preset, arguments.output)
     results = read_results(space.results, "p3")
     drawn = [
-        target for target in arguments.targets if any(accuracies(results, *run) for run in runs if run[2] == target)
+        target
+        for target in arguments.targets
+        if any(accuracies_by_seed(results, *run) for run in runs if run[2] == target)
     ]
     if drawn:
         save_figure(draw(results, drawn), space.images / FIGURE)

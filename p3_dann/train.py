@@ -121,7 +121,8 @@ def train(
                 if config.consistency_weight > 0:
                     with torch.no_grad(), autocast(device, config.precision):
                         teacher_logits = ema.model.classify(prepare(world.part(target_images), config))
-                    digits, followed = pseudo_labels(teacher_logits.float(), class_logits, world.part(samples))
+                    found = pseudo_labels(world.whole(teacher_logits.float()), world.whole(class_logits), samples)
+                    digits, followed = map(world.part, found)
                     consistency_loss = consistency(target_logits, digits, followed)
                     weight = config.consistency_weight * ramp_up(progress, config.consistency_warmup)
                     loss = loss + weight * consistency_loss
@@ -132,6 +133,8 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            if adapts:
+                world.share_buffers(model)  # or every process would follow a teacher of its own
             ema.update(model)
             run.guard(loss)
             if (step + 1) % config.log_every == 0 or step + 1 == config.steps:

@@ -171,8 +171,8 @@ def draw_model(
     recipe = "" if shipped or preset not in PARTS.keys() | {"original"} else f"{preset.upper()}_"
     name = f"{recipe}{mode.upper()}_{{}}_TSNE_{target.upper()}{of_seed(trained['seed'])}.png"
     drawn = {way: f"P3/{name.format(way)}" for way in ("class", "domain")}
-    for way, name in drawn.items():
-        save_figure(draw(plane, shown, is_target, titles, title, by_digit=way == "class"), space.images / name)
+    for way, picture in drawn.items():
+        save_figure(draw(plane, shown, is_target, titles, title, by_digit=way == "class"), space.images / picture)
     values = {
         "source_data": names[0],
         "target_data": names[1],
@@ -189,7 +189,7 @@ def draw_model(
         values["knn_transfer_accuracy"] = transfer
     key = f"tsne/{preset}/{target}/{mode}{of_seed(trained['seed'])}"
     record(space.results, "p3", key, values, next(model.parameters()).device)
-    print(" and ".join(str(space.images / name) for name in drawn.values()))
+    print(" and ".join(str(space.images / picture) for picture in drawn.values()))
 
 
 def main() -> None:

@@ -5,8 +5,8 @@
 #   bash scripts/train_p1.sh --preset full --device cuda
 #   bash scripts/train_p1.sh --steps 4000                      # other options go to p1_gan/train.py
 #
-# Also --data-root, --output and --seed. Stopped, the same command goes on; what is trained or measured is not done again. The table
-# of what each ingredient of B brings takes much longer and is made by p1_gan/ablation.py.
+# Also --data-root, --output and --seed. Stopped, the same command goes on; what is trained or measured is not done
+# again. The table of what each ingredient of B brings takes much longer and is made by p1_gan/ablation.py.
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
 sampling_seeds="1 2" # how far the measures depend on the latents drawn

@@ -5,7 +5,8 @@
 #   bash scripts/train_p2.sh --preset full --device cuda
 #   bash scripts/train_p2.sh --steps 4000                      # other options go to p2_diffusion/train.py
 #
-# Also --data-root, --output and --seed. Stopped, the same command goes on; what is trained or measured is not done again.
+# Also --data-root, --output and --seed. Stopped, the same command goes on; what is trained or measured is not done
+# again.
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
 judge="$runs/$preset/p2_judge_seed$seed/weights.safetensors"

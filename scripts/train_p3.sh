@@ -6,8 +6,9 @@
 #   bash scripts/train_p3.sh --preset full --device cuda
 #   bash scripts/train_p3.sh --seed 1 --steps 2000             # other options go to p3_dann/train.py
 #
-# Also --data-root and --output. Stopped, the same command goes on; what is trained or measured is not done again. The ladder of inputs
-# takes much longer and is made by p3_dann/ladder.py. A target without labels has no row of its own: use train.py.
+# Also --data-root and --output. Stopped, the same command goes on; what is trained or measured is not done again. The
+# ladder of inputs takes much longer and is made by p3_dann/ladder.py. A target without labels has no row of its own:
+# use train.py.
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
 target=""

@@ -111,7 +111,7 @@ def test_training_goes_on_from_given_weights(trained: Path, data_root: Path, tmp
     still = ("--steps", 1, "--generator-learning-rate", 1e-12, "--discriminator-learning-rate", 1e-12)
     execute(train, *command, *still, "--weight-decay", 0, "--initial-weights", start)
     before, after = (load_file(path) for path in (start, weights_of(tmp_path)))
-    learned = {name for name, _ in train.pair(My_Generator(4), My_Discriminator(4)).named_parameters()}
+    learned = {name for name, _ in methods.pair(My_Generator(4), My_Discriminator(4)).named_parameters()}
     assert len(learned & before.keys()) == len(learned)
     assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in learned)
     record = results_of(tmp_path)["train/B/sample/seed0"]

@@ -324,6 +324,10 @@ def test_evaluation_draws_what_inference_draws_and_measures_it_once(
     capsys.readouterr()
     execute(evaluate, *drawn, *where)
     assert "measured before" in capsys.readouterr().out
+    # Fewer pictures are measured, but do not take the place of more.
+    execute(evaluate, *drawn, "--num-per-digit", 1, *where)
+    assert "not recorded" in capsys.readouterr().out
+    assert read_results(tmp_path / "results", "p2") == entries
 
 
 def test_one_picture_has_no_distance(trained: Path, data_root: Path, tmp_path: Path) -> None:
