@@ -78,6 +78,11 @@ def steps_done(config: Mapping[str, Any]) -> int:
     return config.get("step", config["steps"])
 
 
+def images_seen(config: Mapping[str, Any]) -> int:
+    """Return how many pictures weights with this configuration have seen, those of their initial weights included."""
+    return steps_done(config) * config["batch_size"] + config.get("initial_images", 0)
+
+
 def which_training(config: Mapping[str, Any]) -> str:
     """Return which of several trainings of a preset weights are of, for keys of results: their seed, or step too."""
     done = steps_done(config)
@@ -104,8 +109,8 @@ def load_initial(
     for key, value in needed.items():
         if trained[key] != value:
             raise UserError(f"{path}: trained with {key} {trained[key]}, asked for {value}")
-    seen = steps_done(trained) * trained["batch_size"] + trained.get("initial_images", 0)
-    return state, {"initial_dataset": trained["dataset"], "initial_images": seen, "initial_sha256": sha256(path)}
+    which = {"initial_dataset": trained["dataset"], "initial_images": images_seen(trained)}
+    return state, which | {"initial_sha256": sha256(path)}
 
 
 def find_weights(name: str) -> Path:

@@ -29,7 +29,7 @@ from common.frechet import check_enough
 from common.paths import workspace
 from common.pictures import save_grid
 from common.results import read_results, record_largest
-from common.weights import steps_done, which_training
+from common.weights import images_seen, steps_done, which_training
 from p1_gan.appearance import appearance, detections
 from p1_gan.distances import RealFaces
 from p1_gan.faces import find_faces, share_with_one
@@ -141,6 +141,7 @@ def main() -> None:
         name = f"{arguments.method}/{config['preset']}/weights{which_training(config)}/seed{arguments.seed}"
         origin |= {key: config[key] for key in ("method", "preset", "batch_size")}
         origin["steps"] = steps_done(config)
+        origin["pictures_seen"] = images_seen(config)
         origin |= {"training_seed": config["seed"], "trained_on": config["dataset"]}
         origin["weights"] = sha256(weights_path(arguments.checkpoint, arguments.method))[:16]
         if is_measured(read_results(space.results, "p1").get(f"evaluate/{name}"), origin, arguments):

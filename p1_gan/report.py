@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import product
 from typing import Any
 
 from common.report import (
@@ -19,6 +20,7 @@ from common.report import (
     table,
 )
 from common.results import of_all_seeds, of_first_seed
+from common.weights import images_seen
 from p1_gan.ablation import ROWS
 from p1_gan.methods import METHODS
 from p1_gan.model import LATENT_SIZE
@@ -104,6 +106,11 @@ def training(results: Results, method: str, preset: str) -> Mapping[str, Any] | 
     return of_first_seed(results, f"train/{method}/{preset}")
 
 
+def continuation(results: Results, method: str, preset: str) -> Mapping[str, Any] | None:
+    """Return the record of the training that went on from the weights of :func:`training`; None where there is none."""
+    return of_first_seed(results, f"train/{method}/{preset}/continued")
+
+
 def draws(results: Results, method: str, preset: str, seed: int | None = None) -> list[Mapping[str, Any]]:
     """Return what was measured of pictures of one training, one entry for each sampling seed.
 
@@ -171,16 +178,15 @@ def printouts() -> str:
 def trainings_table(results: Results, preset: str) -> str:
     """Return what each training cost and how its game stood in the last quarter."""
     rows = []
-    for method in METHODS:
-        run = training(results, method, preset)
-        if run is None:
+    legs = {"": training, ", continued": continuation}
+    for method, (leg, find) in product(METHODS, legs.items()):
+        run = find(results, method, preset)
+        if run is not None:
+            seen = f"{run['steps'] * run['batch_size']:,} ({run['steps']:,} steps of {run['batch_size']})"
+            cost = [seen, run["channels"], duration(run["seconds"]), f"{run['images_per_second']:.0f}"]
+            rows.append([method + leg, *cost, *(f"{run['late'][key]:.2f}" for key in ("d_real", "d_fake"))])
+        elif not leg:
             rows.append([method, *[None] * 6])
-            continue
-        seen = f"{run['steps'] * run['batch_size']:,} ({run['steps']:,} steps of {run['batch_size']})"
-        if before := run.get("initial_images"):
-            seen += f" after {before:,}"
-        cost = [seen, run["channels"], duration(run["seconds"]), f"{run['images_per_second']:.0f}"]
-        rows.append([method, *cost, *(f"{run['late'][key]:.2f}" for key in ("d_real", "d_fake"))])
     return table(["", "pictures seen", "width", "time", "pictures a second", "D(x)", "D(G(z))"], rows)
 
 
@@ -193,7 +199,8 @@ def repetitions_table(results: Results, preset: str) -> str:
     for method, run in runs:
         found = draws(results, method, preset, run["seed"])
         shown = [mean_range(values_of(found, key), show) for key, (_, show, _) in MEASURES.items() if key != "fid"]
-        rows.append([method, run["seed"], f"{run['steps'] * run['batch_size']:,}", *shown])
+        seen = found[0]["pictures_seen"] if found else images_seen(run)
+        rows.append([method, run["seed"], f"{seen:,}", *shown])
     names = [name for key, (name, _, _) in MEASURES.items() if key != "fid"]
     return table(["", "training seed", "pictures seen", *names], rows)
 

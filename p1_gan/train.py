@@ -174,8 +174,10 @@ def main() -> None:
         world.check_batch(config.batch_size, least=2)
         initial, which = load_initial(config.initial_weights, kind_of(method), {"channels": config.channels})
         data = {"method": method, "dataset": dataset_name(arguments.data_root, "face")} | which
-        key = f"train/{method}/{arguments.preset}"
-        job = Job.of(arguments, config, "p1", kind_of(method), f"p1_{method}", key, **data)
+        name, key = f"p1_{method}", f"train/{method}/{arguments.preset}"
+        if config.initial_weights:  # beside the training that made them
+            name, key = f"{name}_continued", f"{key}/continued"
+        job = Job.of(arguments, config, "p1", kind_of(method), name, key, **data)
         if job.is_finished(world):
             return
         faces = load_train_faces(arguments.data_root, world.device)

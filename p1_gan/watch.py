@@ -97,5 +97,6 @@ def save_strip(job: Job, config: TrainConfig) -> None:
         axis.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
         axis.set(xticks=[], yticks=[], xlabel=f"{step:,}")
         axis.spines[:].set_visible(False)
-    name = f"GAN_{job.config['method']}_progress{of_seed(job.config['seed'])}.png"
+    leg = "_continued" if config.initial_weights else ""
+    name = f"GAN_{job.config['method']}_progress{leg}{of_seed(job.config['seed'])}.png"
     save_figure(figure, job.space.images / "P1" / name)

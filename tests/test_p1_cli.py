@@ -110,11 +110,13 @@ def test_training_goes_on_from_given_weights(trained: Path, data_root: Path, tmp
     start, command = weights_of(trained), ("--method", "B", *TINY, "--data-root", data_root, "--output", tmp_path)
     still = ("--steps", 1, "--generator-learning-rate", 1e-12, "--discriminator-learning-rate", 1e-12)
     execute(train, *command, *still, "--weight-decay", 0, "--initial-weights", start)
-    before, after = (load_file(path) for path in (start, weights_of(tmp_path)))
+    continued = tmp_path / "runs/sample/p1_B_continued_seed0/weights.safetensors"
+    before, after = load_file(start), load_file(continued)
     learned = {name for name, _ in methods.pair(My_Generator(4), My_Discriminator(4)).named_parameters()}
     assert len(learned & before.keys()) == len(learned)
     assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in learned)
-    record = results_of(tmp_path)["train/B/sample/seed0"]
+    assert (tmp_path / "images/P1/GAN_B_progress_continued.png").is_file()
+    record = results_of(tmp_path)["train/B/sample/continued/seed0"]
     assert record["initial_sha256"] == sha256(start) and record["initial_images"] == 16
     assert "asked for 8" in error_of(capsys, train, *command, "--initial-weights", start, "--channels", 8)
     assert "not p1_gan/A" in error_of(capsys, train, "--method", "A", *command[2:], "--initial-weights", start)

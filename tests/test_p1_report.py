@@ -64,15 +64,19 @@ def test_measures_are_mean_and_range_over_sampling_seeds_of_the_first_training(t
     assert shown["data"] == "500 training pictures of faces" and shown["images"] == "1,000"
 
 
-def test_repeated_trainings_have_a_row_each(tmp_path: Path) -> None:
+def test_repeated_and_continued_trainings_have_a_row_each(tmp_path: Path) -> None:
     records = {
         "train/B/cpu/seed0": training(0, 100),
+        "train/B/cpu/continued/seed0": training(0, 50),
         "train/B/cpu/seed1": training(1, 25),
-        "evaluate/B/cpu/weights0/seed0": measured(10.0),
-        "evaluate/B/cpu/weights1/seed0": measured(20.0),
+        "evaluate/B/cpu/weights0/seed0": measured(10.0, pictures_seen=1500),
+        "evaluate/B/cpu/weights1/seed0": measured(20.0, pictures_seen=250),
     }
-    rows = parts(page(tmp_path, records))["repetitions"].splitlines()[2:]
-    assert [row.split(" | ")[1:4] for row in rows] == [["0", "1,000", "10.0"], ["1", "250", "20.0"]]
+    shown = parts(page(tmp_path, records))
+    rows = shown["repetitions"].splitlines()[2:]
+    assert [row.split(" | ")[1:4] for row in rows] == [["0", "1,500", "10.0"], ["1", "250", "20.0"]]
+    legs = [cells(shown["trainings"], name)[0] for name in ("B", "B, continued")]
+    assert legs == ["1,000 (100 steps of 10)", "500 (50 steps of 10)"]
 
 
 def test_ablation_gives_mean_and_range_of_seeds_with_one_budget(tmp_path: Path) -> None:
