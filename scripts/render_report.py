@@ -36,7 +36,7 @@ from p3_dann.presets import presets_for
 PAGES = ("README.md", "weights/README.md")  # whose tables are rendered
 PROBLEMS = {"p1": p1, "p2": p2, "p3": p3}
 BLOCK = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
-PRESETS = ("full", "full_cpu", "cpu", "original")  # from the largest; `sample` is for trying out
+PRESETS = ("full", "full_cpu", "cpu")  # from the largest; `sample` is for trying out
 # What others measured: the row, the original report, the best of about 20 public solutions. Then where ours stands:
 # keys of the results with a place for the preset, the value, the entry that names the data, and the data of others.
 OTHERS = (
@@ -89,7 +89,7 @@ def comparison_table(results: Results) -> str:
     """Return what others measured on the same data beside what was measured here; empty where no data are the same."""
     rows = []
     for name, original, best, keys, value, data, others_data in OTHERS:
-        for preset in PRESETS[:-1]:
+        for preset in PRESETS:
             found = [entry for key, entry in results.items() if re.fullmatch(keys.format(preset), key)]
             values = [entry[value] for entry in found if isinstance(entry.get(value), float)]
             if values and all(is_most_of(entry.get(data, ""), others_data) for entry in found):
