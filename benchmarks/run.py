@@ -38,7 +38,7 @@ TRAININGS = {
     "p2": ("P2, the U-Net of the original report", 8, "p2_diffusion/train.py --preset full --no-compile"),
     "p3": ("P3, DANN as in the original report", 64, "p3_dann/train.py --mode dann --target svhn --preset original"),
 }
-# Commands as README.md has them, the option that says how many pictures, and how many one of its units are.
+# Commands of inference, the option that says how many pictures, and how many one of its units are.
 INFERENCES = (
     ("p1_gan/inference.py faces --method A", "--num", 1),
     ("p1_gan/inference.py faces --method B", "--num", 1),

@@ -47,7 +47,7 @@ def load_images(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; run python data/prepare.py, or pass --data-root")
+        raise UserError(f"{folder}: no such folder; name another, or make the data with data/prepare.py")
     if not names:
         raise UserError(f"{folder}: no pictures; it must hold at least one PNG file")
     fingerprint = _fingerprint(folder, names, size, mode)
@@ -74,7 +74,7 @@ def list_images(folder: Path) -> list[str]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; run python data/prepare.py, or pass --data-root")
+        raise UserError(f"{folder}: no such folder; name another, or make the data with data/prepare.py")
     suffixes = (".png", ".jpg", ".jpeg")
     names = _entries(folder)
     # Archives made on a Mac carry a hidden "._NAME.png" beside every picture.

@@ -16,6 +16,7 @@ from common.paths import DEFAULT_DATA_ROOT
 
 Config = TypeVar("Config")
 LARGEST_SEED = 2**64 - 1
+DEFAULT_PRESET = "cpu"
 
 # What a field of a preset may be, by the argument of option(): the check, and its words.
 LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
@@ -90,17 +91,20 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-seconds", type=positive_int, default=None, help="save and leave after so long")
 
 
-def add_preset_arguments(parser: argparse.ArgumentParser, presets: Mapping[str, Any], default: str = "cpu") -> None:
+def add_preset_arguments(parser: argparse.ArgumentParser, presets: Mapping[str, Any]) -> None:
     """Add --preset and one option for every field of the presets' dataclass.
 
-    An option not given keeps the preset's value; the help names that of ``default`` and those that differ from it.
+    An option not given keeps the preset's value; the help names that of :data:`DEFAULT_PRESET` and
+    those that differ from it.
     """
-    parser.add_argument("--preset", choices=sorted(presets), default=default, help="a whole configuration")
-    group = parser.add_argument_group(f"configuration (unset: the preset's value, [{default}; others that differ])")
+    parser.add_argument("--preset", choices=sorted(presets), default=DEFAULT_PRESET, help="a whole configuration")
+    group = parser.add_argument_group(
+        f"configuration (unset: the preset's value, [{DEFAULT_PRESET}; others that differ])"
+    )
     hints = typing.get_type_hints(type(next(iter(presets.values()))))
     for field in dataclasses.fields(next(iter(presets.values()))):
         values = {name: getattr(preset, field.name) for name, preset in presets.items()}
-        usual = values[default]
+        usual = values[DEFAULT_PRESET]
         others = [f"{name} {_show(value)}" for name, value in sorted(values.items()) if value != usual]
         shown = "; ".join([_show(usual), *others])
         flag = "--" + field.name.replace("_", "-")

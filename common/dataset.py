@@ -139,7 +139,7 @@ def load_faces(data_root: Path, split: str) -> torch.Tensor:
     from common.cache import list_images, load_images
 
     folder = Path(data_root) / "face" / split
-    _check_root(data_root)
+    check_root(data_root)
     return load_images(folder, list_images(folder), FACE_SIZE, "RGB")
 
 
@@ -163,13 +163,14 @@ def _digits(folder: Path, names: list[str], domain: str) -> torch.Tensor:
     return images.expand(-1, 3, -1, -1).contiguous() if images.shape[1] == 1 else images
 
 
-def _check_root(data_root: Path) -> None:
+def check_root(data_root: Path) -> None:
+    """Raise a UserError that says how to make one where there is no data root."""
     if not Path(data_root).is_dir():
         raise UserError(f"{data_root}: no such data root; make one with python data/prepare.py, or pass --data-root")
 
 
 def _domain_folder(data_root: Path, domain: str) -> Path:
-    _check_root(data_root)
+    check_root(data_root)
     folder = Path(data_root) / "digits" / domain
     if not folder.is_dir():
         there = ", ".join(digit_domains(data_root)) or "no domain"

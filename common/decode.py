@@ -60,28 +60,28 @@ def read_square(
     Raises:
         UserError: names ``name``: not a picture, damaged, or smaller than ``crop``.
     """
-    image = read_picture(content, name, None if crop else _SPARE * size)
+    image = read_picture(content, name, None if crop else size)
     try:
         return square(image, size, crop, stretched_from)
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
 
 
-def read_picture(content: bytes, name: str, at_least: int | None = None) -> Image.Image:
+def read_picture(content: bytes, name: str, wanted: int | None = None) -> Image.Image:
     """Decode a file to RGB: upright by its EXIF tag, transparency over white, 16 bits scaled to 8, the first frame.
 
     Args:
         content: the whole file, of any format and mode that Pillow reads.
         name: how messages call it.
-        at_least: a side in pixels down to which a large JPEG may be shrunk while it is decoded, which is faster.
+        wanted: the side in pixels to which it will be scaled; a large JPEG is then decoded faster, at four times that.
 
     Raises:
         UserError: not a picture, or a damaged one.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if at_least:
-                image.draft(None, (at_least, at_least))
+            if wanted:
+                image.draft(None, (_SPARE * wanted, _SPARE * wanted))
             return _flatten(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
         raise UserError(f"{name}: not a picture of a format that Pillow reads") from error

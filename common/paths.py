@@ -19,11 +19,6 @@ class Workspace:
     runs: Path
 
 
-def of_seed(seed: int) -> str:
-    """Return how names tell pictures of a training from those of seed 0, which the report shows."""
-    return f"_seed{seed}" if seed else ""
-
-
 def workspace(preset: str, output: Path | None = None) -> Workspace:
     """Return where ``preset`` writes.
 

@@ -20,11 +20,15 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
     return images.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
 
 
+def to_picture(image: torch.Tensor) -> Image.Image:
+    """Return one uint8 picture (3 or 1, H, W) as Pillow's."""
+    pixels = image.cpu().permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+
+
 def save_image(image: torch.Tensor, path: Path) -> None:
     """Write one uint8 picture (3 or 1, H, W) as PNG, atomically."""
-    pixels = image.cpu().permute(1, 2, 0).numpy()
-    picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
-    write_atomic(path, lambda temporary: picture.save(temporary, format="PNG"))
+    write_atomic(path, lambda temporary: to_picture(image).save(temporary, format="PNG"))
 
 
 def make_grid(images: torch.Tensor, columns: int, padding: int = 2, scale: int = 1) -> torch.Tensor:
@@ -48,6 +52,6 @@ def make_grid(images: torch.Tensor, columns: int, padding: int = 2, scale: int =
     return grid
 
 
-def save_grid(images: torch.Tensor, path: Path, columns: int, padding: int = 2, scale: int = 1) -> None:
+def save_grid(images: torch.Tensor, path: Path, columns: int, scale: int = 1) -> None:
     """Write :func:`make_grid` of ``images`` as PNG."""
-    save_image(make_grid(images, columns, padding, scale), path)
+    save_image(make_grid(images, columns, scale=scale), path)

@@ -52,23 +52,19 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def save_curves(
-    rows: Sequence[Mapping[str, float]],
-    panels: Mapping[str, Sequence[str]],
-    path: Path,
-    x: str = "step",
-    title: str = "",
+    rows: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[str]], path: Path, title: str = ""
 ) -> None:
-    """Draw logged values over training, one panel per entry of ``panels`` (title -> keys of the rows).
+    """Draw logged values over the steps of a training, one panel per entry of ``panels`` (title -> keys of the rows).
 
     Rows that lack a key are skipped for that line; keys no row has are left out.
     """
     figure, axes = new_figure(1, len(panels), (5.0 * len(panels), 3.6))
     for axis, (name, keys) in zip(axes[0], panels.items(), strict=True):
         for key in keys:
-            points = [(row[x], row[key]) for row in rows if row.get(key) is not None]
+            points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
             if points:
                 axis.plot(*zip(*points, strict=True), label=key, linewidth=1.3)
-        axis.set(title=name, xlabel=x)
+        axis.set(title=name, xlabel="step")
         if axis.lines:
             axis.legend()
     if title:

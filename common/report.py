@@ -18,7 +18,6 @@ import fnmatch
 import hashlib
 import io
 import json
-import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -150,7 +149,7 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(math.floor(minutes), 60)
+    hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min"
 
 

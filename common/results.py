@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,26 @@ def record(results: Path, problem: str, key: str, values: dict[str, Any], device
         write_json(results / f"{problem}.json", entries)
 
 
-def record_largest(results: Path, problem: str, key: str, values: dict[str, Any], device: torch.device) -> None:
-    """Like :func:`record`, but keep an entry of more ``images`` that the same ``weights`` drew, and say so."""
+def record_largest(
+    results: Path, problem: str, key: str, origin: Mapping[str, Any], values: dict[str, Any], device: torch.device
+) -> None:
+    """Like :func:`record`, of pictures: neither lose a measurement of more ``images``, nor what was measured before.
+
+    Args:
+        results: see :func:`record`.
+        problem: see :func:`record`.
+        key: see :func:`record`.
+        origin: what tells which pictures they are, ``images`` among it; what an earlier command measured of the same
+            stays in the record.
+        values: what was measured.
+        device: see :func:`record`.
+    """
     there = read_results(results, problem).get(key, {})
-    if "weights" in values and there.get("weights") == values["weights"] and there["images"] > values["images"]:
+    if there.get("images", 0) > origin["images"]:
         print(f"not recorded: {key} in {results / f'{problem}.json'} is of {there['images']:,} pictures")
-    else:
-        record(results, problem, key, values, device)
+        return
+    before = there if there.items() >= origin.items() else {}
+    record(results, problem, key, {**before, **origin, **values}, device)
 
 
 def read_results(results: Path, problem: str) -> dict[str, dict[str, Any]]:
@@ -65,3 +78,8 @@ def of_all_seeds(results: Mapping[str, Mapping[str, Any]], prefix: str) -> list[
     """Return the measurements under ``<prefix>/seedN``, by rising N."""
     seeds = [int(match[1]) for key in results if (match := re.fullmatch(rf"{re.escape(prefix)}/seed(\d+)", key))]
     return [results[f"{prefix}/seed{seed}"] for seed in sorted(seeds)]
+
+
+def of_one_schedule(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return those of ``runs`` that were trained as long as the first: others may not be averaged with it."""
+    return [run for run in runs if all(run[name] == runs[0][name] for name in ("preset", "steps", "batch_size"))]

@@ -50,6 +50,7 @@ GO_ON, TIME_IS_OVER, ASKED_TO_STOP = range(3)  # the largest one of several proc
 AGREEMENT_STEPS = 10  # several processes ask each other so rarely, since asking waits for the device
 CHECKPOINT_SECONDS = 60.0  # the result does not depend on it
 WEIGHTS_NAME = "weights.safetensors"
+PICTURES = ("samples_*.png", "grids/*.png", "one_latent/*.png")  # that trainings draw on their way
 
 
 @dataclass(frozen=True)
@@ -210,10 +211,11 @@ class Run:
                 if self.job.fresh:
                     # The old weights too: they would pass for the result of this run as soon as it is interrupted.
                     results = [self.folder / name for name in (WEIGHTS_NAME, "last_good.safetensors", "curves.png")]
-                    for path in (self.checkpoint, previous_path(self.checkpoint), self._stats, self._timing, *results):
+                    pictures = [path for pattern in PICTURES for path in self.folder.glob(pattern)]
+                    logs = (self.checkpoint, previous_path(self.checkpoint), self._stats, self._timing)
+                    for path in (*logs, *results, *pictures):
                         path.unlink(missing_ok=True)
-            if self.world.size > 1:
-                torch.distributed.barrier()  # no process reads a checkpoint that --fresh is about to delete
+            self._wait()  # no process reads a checkpoint that --fresh is about to delete
             if self.checkpoint.exists() or previous_path(self.checkpoint).exists():
                 self._resume()
             if self.world.is_writer:
@@ -360,8 +362,18 @@ class Run:
         torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX)
         return int(agreed)
 
+    def _wait(self) -> None:
+        """Let every process come to this line before any goes on."""
+        if self.world.size > 1:
+            torch.distributed.barrier()
+
     def _resume(self) -> None:
+        # The writer last: it may delete a damaged file, which nobody else may then be about to read.
+        if self.world.is_writer:
+            self._wait()
         payload = load_checkpoint(self.checkpoint, self.job.kind, self.world.device, repair=self.world.is_writer)
+        if not self.world.is_writer:
+            self._wait()
         saved, asked = payload["config"], self.job.config
         for key in sorted(saved.keys() | asked.keys()):
             if saved.get(key) != asked.get(key):

@@ -57,7 +57,7 @@ def load_weights(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[s
         payload = load_checkpoint(path, kind)
         return payload["weights"], payload["config"] | {"step": payload["step"]}
     if not path.is_file():
-        raise UserError(f"{path}: no such weights; train first, or pass another --checkpoint")
+        raise UserError(f"{path}: no such weights; train first, or name another file")
     _verify_shipped(path)
     try:
         with safe_open(path, framework="pt") as file:
@@ -87,6 +87,12 @@ def which_training(config: Mapping[str, Any]) -> str:
     """Return which of several trainings of a preset weights are of, for keys of results: their seed, or step too."""
     done = steps_done(config)
     return f"{config['seed']}" + (f"-step{done}" if done < config["steps"] else "")
+
+
+def of_training(config: Mapping[str, Any]) -> str:
+    """Return how names tell pictures of a training from those that the report shows, of seed 0 and finished."""
+    which = which_training(config)
+    return "" if which == "0" else f"_seed{which}"
 
 
 def load_initial(
@@ -133,9 +139,7 @@ def _verify_shipped(path: Path) -> None:
         return
     entry = json.loads(MANIFEST.read_text()).get(path.name)
     if entry and sha256(path) != entry["sha256"]:
-        raise UserError(
-            f"{path}: differs from the hash in {MANIFEST.name}; restore it with git checkout -- {path.name}"
-        )
+        raise UserError(f"{path}: differs from the hash in {MANIFEST.name}; restore it with git checkout -- {path}")
 
 
 def _same_bytes(content: bytes) -> bytes:

@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.dataset import DIGIT_DOMAINS, DIGIT_SIZE, FACE_SIZE, checked_label, read_rows
+from common.dataset import DIGIT_SIZE, FACE_SIZE, checked_label, read_rows
 from common.decode import read_square
 from common.errors import UserError
 from common.seed import derive_seed
 from common.threads import for_each
 from data.archives import Wanted, iterate_files, list_files
 from data.layout import (  # fmt: skip
+    PARTS,
     building,
     first_of,
     picture_name,
@@ -88,6 +89,8 @@ def make_own_digits(data_root: Path, domain: str, source: Source, seed: int, lab
         UserError: fewer than three pictures that can be read, or labels that cannot be meant.
     """
     _check_place(data_root, source.path)
+    if labels:
+        read_rows(labels)  # before the conversion, which may take minutes
     own_labels = labels and labels.resolve()
     with building(data_root, domain) as folder:
         pictures, left_out = _convert(
@@ -114,11 +117,11 @@ def make_own_digits(data_root: Path, domain: str, source: Source, seed: int, lab
 
 
 def check_domain(name: str) -> None:
-    """Raise a UserError unless ``name`` can be a folder and is not that of a public set."""
+    """Raise a UserError unless ``name`` can be a folder and is not that of another part."""
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"{name!r}: not a name for a domain; use letters, digits, dots, hyphens and underscores")
-    if name.lower() in DIGIT_DOMAINS:
-        raise UserError(f"{name}: the name of a public set, whose results yours would pass for; choose another name")
+    if name.lower() in PARTS:
+        raise UserError(f"{name}: the name of another part, which yours would pass for; choose another name")
 
 
 def _check_place(data_root: Path, source: Path) -> None:

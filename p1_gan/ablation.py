@@ -25,7 +25,7 @@ from common.frechet import check_enough
 from common.results import read_results, record
 from common.run import Job, within_max_seconds
 from p1_gan.distances import RealFaces
-from p1_gan.faces import face_rate
+from p1_gan.faces import detector, face_rate
 from p1_gan.features import feature_network
 from p1_gan.inference import draw_latents, generate
 from p1_gan.methods import METHODS, kind_of, load_generator
@@ -80,6 +80,7 @@ def train_row(arguments: argparse.Namespace, name: str, world: World, faces: tor
     """Train one row, unless it was before; return None where it was stopped."""
     row = ROWS[name]
     config = row.config(arguments.preset)
+    world.check_batch(config.batch_size, least=2)
     steps = max(1, arguments.budget // config.batch_size)
     config = replace(config, steps=steps, grid_every=steps)
     data = {"method": row.method, "dataset": dataset_name(arguments.data_root, "face")}
@@ -97,7 +98,8 @@ def train_row(arguments: argparse.Namespace, name: str, world: World, faces: tor
 def measure_row(job: Job, arguments: argparse.Namespace, world: World, real: RealFaces | None) -> None:
     """Add distances and face rate of one trained row to its record, unless they are there."""
     values = read_results(job.space.results, "p1")[job.key]
-    if values.get("images") == arguments.num and (real is None or "fd_lite0" in values):
+    wanted = ({"fd_lite0"} if real else set()) | ({"face_rate"} if detector() else set())
+    if values.get("images") == arguments.num and values.keys() >= wanted:
         return
     model, _ = load_generator(job.weights, job.config["method"], world.device)
     images = generate(model, draw_latents(arguments.num, arguments.seed))

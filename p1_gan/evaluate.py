@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,11 @@ from common.files import sha256
 from common.frechet import check_enough
 from common.paths import workspace
 from common.pictures import save_grid
-from common.results import read_results, record_largest
+from common.results import read_results, record, record_largest
 from common.weights import images_seen, steps_done, which_training
 from p1_gan.appearance import appearance, detections
 from p1_gan.distances import RealFaces
-from p1_gan.faces import find_faces, share_with_one
+from p1_gan.faces import detector, find_faces, share_with_one
 from p1_gan.features import feature_network
 from p1_gan.fid import FILE_NAME, NotRunError, fid, load_inception
 from p1_gan.inference import draw_latents, generate
@@ -51,11 +52,10 @@ def evaluate(
     )
     check_enough(train, arguments.train)
     check_enough(val, arguments.val)
-    values: dict[str, Any] = {"images": len(images), "val_images": len(val)}
+    values: dict[str, Any] = {"val_images": len(val)}
     try:
         inception = load_inception(arguments.inception_weights, device)
     except NotRunError as reason:
-        values["fid"] = str(reason)
         print(reason)
     else:
         values["fid"], values["fid_floor"] = fid(inception, images, val, train)
@@ -89,17 +89,12 @@ def look(images: torch.Tensor) -> dict[str, float]:
     return found | appearance(images)
 
 
-def is_measured(entry: dict[str, Any] | None, origin: dict[str, Any], arguments: argparse.Namespace) -> bool:
+def is_measured(entry: Mapping[str, Any], origin: Mapping[str, Any], arguments: argparse.Namespace) -> bool:
     """Tell whether ``entry`` holds all that this command would measure of pictures of the same ``origin``."""
-    return (
-        entry is not None
-        and not arguments.other_pictures
-        and entry.items() >= origin.items()
-        and entry["images"] == arguments.num
-        and "fd_lite0" in entry
-        and not (arguments.memorisation and "nearest_train_median" not in entry)
-        and not (arguments.inception_weights and "fid_floor" not in entry)
-    )
+    wanted = {"fd_lite0"} | ({"face_rate"} if detector() else set())
+    wanted |= {"nearest_train_median"} if arguments.memorisation else set()
+    wanted |= {"fid_floor"} if arguments.inception_weights else set()
+    return not arguments.other_pictures and entry.items() >= origin.items() and entry.keys() >= wanted
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -108,8 +103,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("folder", type=Path, nargs="?", help="pictures to measure (unset: drawn from --checkpoint)")
     add_weights_arguments(parser)
     parser.add_argument("--num", type=positive_int, default=1000, help="how many pictures to draw")
-    parser.add_argument("--val", type=Path, default=None, help="real pictures to compare with (unset: in --data-root)")
-    parser.add_argument("--train", type=Path, default=None, help="training pictures (unset: in --data-root)")
+    parser.add_argument(
+        "--val", type=Path, default=None, help="other real pictures to compare with, for the screen alone"
+    )
+    parser.add_argument("--train", type=Path, default=None, help="other training pictures, likewise")
     parser.add_argument(
         "--memorisation",
         action="store_true",
@@ -134,6 +131,7 @@ def main() -> None:
         name = f"folder/{arguments.folder.resolve().name}"
         images = load_images(arguments.folder, list_images(arguments.folder), FACE_SIZE, "RGB", cache=False)
         check_enough(images, arguments.folder)
+        origin["images"] = len(images)
     else:
         check_enough(range(arguments.num), "--num")
         model, config = load_generator(arguments.checkpoint, arguments.method, device)
@@ -144,13 +142,19 @@ def main() -> None:
         origin["pictures_seen"] = images_seen(config)
         origin |= {"training_seed": config["seed"], "trained_on": config["dataset"]}
         origin["weights"] = sha256(weights_path(arguments.checkpoint, arguments.method))[:16]
-        if is_measured(read_results(space.results, "p1").get(f"evaluate/{name}"), origin, arguments):
+        origin["images"] = arguments.num
+        if is_measured(read_results(space.results, "p1").get(f"evaluate/{name}", {}), origin, arguments):
             print(f"measured before: evaluate/{name} in {space.results / 'p1.json'}")
             return
         images = generate(model, draw_latents(arguments.num, arguments.seed))
     neighbours = space.runs / "p1_neighbours" / f"{name.replace('/', '_')}.png"
     values = evaluate(images, arguments, device, neighbours)
-    record_largest(space.results, "p1", f"evaluate/{name}", values | origin, device)
+    if arguments.other_pictures:
+        print("not recorded: compared with other pictures than those of the data root")
+    elif arguments.folder is not None:
+        record(space.results, "p1", f"evaluate/{name}", origin | values, device)
+    else:
+        record_largest(space.results, "p1", f"evaluate/{name}", origin, values, device)
 
 
 if __name__ == "__main__":

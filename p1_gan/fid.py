@@ -17,6 +17,7 @@ from common.progress import progress_bar
 FEATURES = 2048  # pool3: with fewer it is no FID
 FILE_NAME = "pt_inception-2015-12-05-6726825d.pth"
 DOWNLOAD_SECONDS = 30.0
+BATCH = 50  # pictures, as pytorch-fid takes
 
 
 class NotRunError(Exception):
@@ -65,9 +66,9 @@ def fid(network: torch.nn.Module, images: torch.Tensor, val: torch.Tensor, train
 
 
 @torch.no_grad()
-def _features(network: torch.nn.Module, images: torch.Tensor, batch_size: int = 50) -> torch.Tensor:
+def _features(network: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
     device = next(network.parameters()).device
-    bar = progress_bar(images.split(batch_size), desc="Inception", unit="batch", disable=not sys.stderr.isatty())
+    bar = progress_bar(images.split(BATCH), desc="Inception", unit="batch", disable=not sys.stderr.isatty())
     parts = [network(batch.to(device).float() / 255)[0] for batch in bar]
     return torch.cat([F.adaptive_avg_pool2d(part, 1).flatten(1).cpu() for part in parts])
 

@@ -20,8 +20,9 @@ from common.cli import add_common_arguments, make_parser
 from common.device import pick_device
 from common.errors import run_main
 from common.files import write_atomic
-from common.paths import of_seed, workspace
-from common.pictures import make_grid, save_grid
+from common.paths import workspace
+from common.pictures import make_grid, save_grid, to_picture
+from common.weights import of_training
 from p1_gan.inference import draw_latents, generate
 from p1_gan.methods import DEFAULT_METHOD, add_weights_arguments, load_generator
 
@@ -63,7 +64,7 @@ def save_walk(model: torch.nn.Module, seed: int, path: Path) -> None:
     """Write the walk as an endless GIF."""
     latents = walk_latents(seed)
     images = generate(model, latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
-    frames = [Image.fromarray(make_grid(row, columns=WALKS).permute(1, 2, 0).numpy()) for row in images]
+    frames = [to_picture(make_grid(row, columns=WALKS)) for row in images]
     first, *others = [frame.quantize(256, dither=Image.Dither.NONE) for frame in frames]
     options = {"save_all": True, "append_images": others, "duration": FRAME_MILLISECONDS, "loop": 0}
     write_atomic(path, lambda temporary: first.save(temporary, format="GIF", **options))
@@ -87,7 +88,7 @@ def main() -> None:
     """Parse the command line and draw."""
     arguments = parse_arguments()
     model, config = load_generator(arguments.checkpoint, arguments.method, pick_device(arguments.device))
-    folder, seed = workspace(config["preset"], arguments.output).images / "P1", of_seed(config["seed"])
+    folder, seed = workspace(config["preset"], arguments.output).images / "P1", of_training(config)
     name = f"GAN_{arguments.method}"
     images = generate(model, draw_latents(SHEET_PICTURES, arguments.seed))
     if "grid" in arguments.parts:

@@ -46,9 +46,7 @@ def draw_latents(count: int, seed: int, truncation: float | None = None) -> torc
 
 
 @torch.no_grad()
-def generate(
-    model: torch.nn.Module, latents: torch.Tensor, batch_size: int | None = None, precision: str = "auto"
-) -> torch.Tensor:
+def generate(model: torch.nn.Module, latents: torch.Tensor, batch_size: int | None = None) -> torch.Tensor:
     """Return the pictures of ``latents``, uint8 (N, 3, 64, 64) on the CPU.
 
     Without ``batch_size`` it begins with 250 at a time and halves that whenever memory runs out.
@@ -57,7 +55,7 @@ def generate(
     size, done, batches = batch_size or FIRST_BATCH, 0, []
     while done < len(latents):
         try:
-            with autocast(device, precision):
+            with autocast(device):
                 batches.append(to_uint8(model(latents[done : done + size].to(device))).cpu())
             done += size
         except (MemoryError, RuntimeError) as error:

@@ -119,6 +119,7 @@ def draws(results: Results, method: str, preset: str, seed: int | None = None) -
     if seed is None:
         seed = (training(results, method, preset) or {"seed": 0})["seed"]
     found = of_all_seeds(results, f"evaluate/{method}/{preset}/weights{seed}")
+    found = [entry for entry in found if entry.get("weights") == found[0].get("weights")]
     return [
         entry | {f"not_one_face{end}": 1 - entry[key] for end in ("", "_of_val") if (key := f"face_rate{end}") in entry}
         for entry in found

@@ -7,12 +7,11 @@ import torch
 from common.cache import load_images
 from common.dataset import FACE_SIZE
 from common.device import autocast
-from common.paths import of_seed
 from common.pictures import save_grid, save_image, to_uint8
 from common.plots import new_figure, save_figure
 from common.run import Job, Run
 from common.seed import generator
-from common.weights import save_weights
+from common.weights import of_training, save_weights
 from p1_gan.appearance import variety
 from p1_gan.faces import face_rate
 from p1_gan.model import LATENT_SIZE
@@ -98,5 +97,5 @@ def save_strip(job: Job, config: TrainConfig) -> None:
         axis.set(xticks=[], yticks=[], xlabel=f"{step:,}")
         axis.spines[:].set_visible(False)
     leg = "_continued" if config.initial_weights else ""
-    name = f"GAN_{job.config['method']}_progress{leg}{of_seed(job.config['seed'])}.png"
+    name = f"GAN_{job.config['method']}_progress{leg}{of_training(job.config)}.png"
     save_figure(figure, job.space.images / "P1" / name)

@@ -99,17 +99,13 @@ class Diffusion(nn.Module):
             return (x_t - noise_scale * output) / signal_scale, output
         return signal_scale * x_t - noise_scale * output, noise_scale * x_t + signal_scale * output
 
-    def loss_weight(self, t: torch.Tensor) -> torch.Tensor:
-        """Return the min-SNR weight of each sample, float32 (N,)."""
-        return self.weight[t]
-
     def loss(
         self, network: Network, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, conditions: torch.Tensor
     ) -> torch.Tensor:
         """Return each sample's loss: mean squared error over its pixels, weighted; float32 (N,)."""
         output = network(self.add_noise(x0, noise, t), t, conditions)
         error = (output.float() - self.target(x0, noise, t)).square().flatten(1).mean(1)
-        return self.loss_weight(t) * error
+        return self.weight[t] * error
 
 
 def drop_labels(conditions: torch.Tensor, uniform: torch.Tensor, rate: float) -> torch.Tensor:

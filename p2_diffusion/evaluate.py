@@ -31,7 +31,7 @@ from common.files import sha256
 from common.frechet import check_enough, floor_pictures, frechet_distance
 from common.paths import WEIGHTS, workspace
 from common.report import percent
-from common.results import read_results, record_largest
+from common.results import read_results, record, record_largest
 from common.weights import which_training
 from p2_diffusion.build import load_model
 from p2_diffusion.dataset import DOMAIN, load_mnistm
@@ -127,6 +127,8 @@ def main() -> None:
         name = f"{trained['preset']}/seed{which_training(trained)}"
         if config != default_sampling(trained):
             name += f"/{config.name}"
+        if arguments.seed:
+            name += f"/sampling-seed{arguments.seed}"
         digits = torch.arange(10).repeat_interleave(arguments.num_per_digit)
         values |= {"preset": trained["preset"], "weights": sha256(checkpoint)[:16], "seed": arguments.seed}
         values |= json.loads(json.dumps(asdict(config))) | {"images": len(digits)}
@@ -136,11 +138,15 @@ def main() -> None:
             return
         images = generate(model, diffusion, digits.tolist(), config, arguments.seed)
     evaluator = Evaluator(judge, arguments.data_root)
-    values |= evaluator.measure(images, digits) | {
+    origin = values | {"images": len(images)}
+    values = evaluator.measure(images, digits) | {
         "frechet_floor": evaluator.floor(len(images)),
         "val_images": len(evaluator.val_images),
     }
-    record_largest(space.results, "p2", f"evaluate/{name}", values, device)
+    if arguments.folder is not None:
+        record(space.results, "p2", f"evaluate/{name}", origin | values, device)
+    else:
+        record_largest(space.results, "p2", f"evaluate/{name}", origin, values, device)
     print(f"accuracy {percent(values['accuracy'])} on {len(images)} pictures")
     print("per digit " + ", ".join(f"{digit}: {percent(share)}" for digit, share in values["per_digit"].items()))
     print(f"Fréchet distance {values['frechet']:.2f}; {len(images)} real pictures: {values['frechet_floor']:.2f}")

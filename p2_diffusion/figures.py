@@ -2,7 +2,7 @@
 
     python p2_diffusion/figures.py
     python p2_diffusion/figures.py --sampler ddim --steps 20
-    python p2_diffusion/figures.py --model full_cpu --checkpoint runs/full_cpu/p2_seed0/weights.safetensors
+    python p2_diffusion/figures.py --checkpoint runs/full_cpu/p2_seed0/weights.safetensors
 
 images/P2/diffusion_grid.png: one row a digit, one column a starting noise.
 images/P2/diffusion_grid_time.png: six moments of the grid's first picture.
@@ -25,11 +25,12 @@ from common.dataset import DIGIT_SIZE
 from common.device import autocast, pick_device
 from common.errors import run_main
 from common.files import sha256, write_atomic
-from common.paths import of_seed, workspace
-from common.pictures import make_grid, save_grid, to_uint8
+from common.paths import workspace
+from common.pictures import make_grid, save_grid, to_picture, to_uint8
 from common.progress import progress_bar
 from common.results import record
 from common.seed import generator
+from common.weights import of_training
 from p2_diffusion.build import load_model, to_device
 from p2_diffusion.diffusion import Diffusion
 from p2_diffusion.inference import add_sampler_arguments, sampler_config, shipped_weights
@@ -93,7 +94,7 @@ def save_strip(moments: Mapping[int, torch.Tensor], path: Path) -> None:
     _, height, width = pictures.shape
     margin, step = 32, DIGIT_SIZE * STRIP_SCALE + 8
     strip = Image.new("RGB", (width, height + margin), "white")
-    strip.paste(_picture(pictures), (0, margin))
+    strip.paste(to_picture(pictures), (0, margin))
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(24)
     for place, number in enumerate(frames):
         draw.text((4 + (place + 0.5) * step, margin - 6), f"T: {number}", "black", font, anchor="ms")
@@ -103,17 +104,13 @@ def save_strip(moments: Mapping[int, torch.Tensor], path: Path) -> None:
 def save_animation(moments: Mapping[int, torch.Tensor], path: Path) -> None:
     """Draw ten digits coming out of noise as an animated GIF that repeats for ever; same moments, same bytes."""
     frames = evenly(moments, GIF_FRAMES)
-    grids = [_picture(make_grid(frame, columns=5, padding=2, scale=GIF_SCALE)) for frame in frames.values()]
+    grids = [to_picture(make_grid(frame, columns=5, padding=2, scale=GIF_SCALE)) for frame in frames.values()]
     # One palette for all, of noise and of digits, so that no colour jumps between frames.
-    palette = _picture(torch.cat([make_grid(frame, 10) for frame in frames.values()], dim=1)).quantize(GIF_COLOURS)
+    palette = to_picture(torch.cat([make_grid(frame, 10) for frame in frames.values()], dim=1)).quantize(GIF_COLOURS)
     first, *others = [grid.quantize(palette=palette, dither=Image.Dither.NONE) for grid in grids]
     times = [GIF_MILLISECONDS] * len(others) + [GIF_LAST_MILLISECONDS]
     options = {"save_all": True, "append_images": others, "duration": times, "loop": 0, "optimize": False}
     write_atomic(path, lambda temporary: first.save(temporary, format="GIF", **options))
-
-
-def _picture(image: torch.Tensor) -> Image.Image:
-    return Image.fromarray(image.permute(1, 2, 0).numpy())
 
 
 def main() -> None:
@@ -121,14 +118,14 @@ def main() -> None:
     parser = make_parser(__doc__)
     add_sampler_arguments(parser)
     add_common_arguments(parser, data=False)
-    parser.set_defaults(sampler="ddpm")
     arguments = parser.parse_args()
+    arguments.sampler = arguments.sampler or "ddpm"
     device = pick_device(arguments.device)
     checkpoint = arguments.checkpoint or shipped_weights(arguments.model)
     model, diffusion, trained = load_model(checkpoint, device)
     config = sampler_config(arguments, trained)
     space = workspace(trained["preset"], arguments.output)
-    folder, seed = space.images / "P2", of_seed(trained["seed"])
+    folder, seed = space.images / "P2", of_training(trained)
 
     images, moments = draw_grid(model, diffusion, config, arguments.seed)
     save_grid(images, folder / f"diffusion_grid{seed}.png", COLUMNS, scale=GRID_SCALE)

@@ -41,7 +41,6 @@ def generate(
     config: SamplerConfig,
     seed: int,
     batch_size: int = 250,
-    precision: str = "auto",
 ) -> torch.Tensor:
     """Draw one picture for every entry of ``digits``.
 
@@ -59,7 +58,7 @@ def generate(
     starts = range(0, len(digits), batch_size)
     for start in progress_bar(starts, desc="sampling", unit="batch", disable=len(starts) < 2):
         part = slice(start, start + batch_size)
-        with autocast(device, precision):
+        with autocast(device):
             images = sample(
                 model,
                 diffusion,

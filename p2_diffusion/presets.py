@@ -52,11 +52,14 @@ class TrainConfig:
         """Refuse levels that 28x28 pictures cannot have.
 
         Raises:
-            UserError: too many levels, or one without width.
+            UserError: too many levels, one without width, or attention in one that there is not.
         """
         if not 1 <= len(self.channel_mults) <= 3 or min(self.channel_mults) < 1:
             mults = " ".join(map(str, self.channel_mults))
             raise UserError(f"--channel-mults {mults}: give 1 to 3 factors of at least 1; 28 halves only twice")
+        for level in self.attention_levels:
+            if not 0 <= level < len(self.channel_mults):
+                raise UserError(f"--attention-levels {level}: the levels are 0 to {len(self.channel_mults) - 1}")
 
 
 # The same class, narrower, attention where the picture is small: for two CPU cores.

@@ -21,11 +21,12 @@ PRINTED_PRESETS = ("full", "full_cpu")  # both train the network that the origin
 def parts(page: Page) -> dict[str, Any]:
     """Return what report.md has places for."""
     results = page.results
+    shown = [entry for key, entry in results.items() if not key.startswith("evaluate/folder/")]
     swept = [preset for preset in PRESETS if sweep_entries(results, preset)]
     return {
         "results": results,
-        "machine": measured_on(list(results.values())),
-        "data": ", ".join(sorted({entry["dataset"] for entry in results.values() if "dataset" in entry})),
+        "machine": measured_on(shown),
+        "data": ", ".join(sorted({entry["dataset"] for entry in shown if "dataset" in entry})),
         "networks": networks(results),
         "drawn_with": "; ".join(
             f"`{preset}`: {named(vars(default_sampling(run)))}"
@@ -58,7 +59,8 @@ def training(results: Results, preset: str) -> Entry | None:
 
 def evaluation(results: Results, preset: str) -> Entry | None:
     """Return what was measured of pictures of the network of :func:`training`, as it is sampled from by default."""
-    return of_first_seed(results, f"evaluate/{preset}")
+    run = training(results, preset)
+    return results.get(f"evaluate/{preset}/seed{run['seed']}") if run else of_first_seed(results, f"evaluate/{preset}")
 
 
 def shown_presets(results: Results) -> list[str]:
@@ -175,6 +177,8 @@ def sweep_entries(results: Results, preset: str) -> list[Entry]:
     newest = (of_first_seed(results, f"batch/{preset}") or {}).get("weights")
     entries = [entry for key, entry in results.items() if key.startswith(f"sweep/{preset}/")]
     entries = [entry for entry in entries if entry["weights"] == newest]
+    most = max((entry["images"] for entry in entries), default=0)
+    entries = [entry for entry in entries if entry["images"] == most]
     return sorted(entries, key=lambda entry: (entry["passes"], entry["sampler"], entry["guidance_scale"]))
 
 

@@ -2,7 +2,7 @@
 
     python p2_diffusion/sweep.py                                  # the shipped weights of preset cpu
     python p2_diffusion/sweep.py --preset full --device cuda
-    python p2_diffusion/sweep.py --checkpoint runs/cpu/p2_seed0/weights.safetensors --num-per-digit 10
+    python p2_diffusion/sweep.py --num-per-digit 10 --output mine # a quick look
 
 Settings already measured with the same weights are skipped, so a stopped sweep goes on where it was. At the end it
 names the setting that the rule of :func:`choose` takes; it becomes the default when written into presets.py.
@@ -28,12 +28,12 @@ from common.dataset import DIGIT_SIZE, dataset_name
 from common.device import pick_device
 from common.errors import UserError, run_main
 from common.files import sha256
-from common.paths import of_seed, workspace
+from common.paths import workspace
 from common.plots import PALETTE, new_figure, save_figure
 from common.report import percent
-from common.results import read_results, record
+from common.results import read_results, record, record_largest
 from common.seed import generator
-from common.weights import which_training
+from common.weights import of_training, which_training
 from p2_diffusion.build import load_model, to_device
 from p2_diffusion.dataset import DOMAIN
 from p2_diffusion.diffusion import Diffusion
@@ -211,7 +211,7 @@ def main() -> None:
             started = time.perf_counter()
             with count_passes(model) as sizes:
                 images = generate(model, diffusion, digits.tolist(), setting, arguments.seed, config.batch_size)
-            entry = common | {
+            entry = {
                 "sampler": setting.sampler,
                 "steps": setting.steps,
                 "guidance_scale": setting.guidance_scale,
@@ -221,14 +221,15 @@ def main() -> None:
                 "frechet_floor": floor,
                 **evaluator.measure(images, digits),
             }
-            record(space.results, "p2", key, entry, device)
+            record_largest(space.results, "p2", key, common, entry, device)
+            entry = common | entry
         print(
             f"{key}: {percent(entry['accuracy'])}, Fréchet {entry['frechet']:.2f} "
             f"(real: {entry['frechet_floor']:.2f}), {entry['passes']:g} passes, {entry['seconds']:.1f} s",
             flush=True,
         )
         entries.append(entry)
-    path = space.images / "P2" / f"sampler_sweep_{preset}{of_seed(trained['seed'])}.png"
+    path = space.images / "P2" / f"sampler_sweep_{preset}{of_training(trained)}.png"
     plot(entries, path)
     print(f"wrote {path}")
     chosen = choose(entries)

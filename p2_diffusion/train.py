@@ -161,7 +161,7 @@ def main() -> None:
     config = resolve_config(arguments, PRESETS)
     with join_world(arguments.device) as world:
         world.check_batch(config.batch_size)
-        process = {name: getattr(config, name) for name in ("timesteps", "schedule", "prediction")}
+        process = {name: getattr(config, name) for name in ("timesteps", "schedule", "prediction", "num_groups")}
         initial, which = load_initial(config.initial_weights, KIND, process)
         data = {"dataset": dataset_name(arguments.data_root, DOMAIN)} | which
         job = Job.of(arguments, config, "p2", KIND, "p2", f"train/{arguments.preset}", **data)

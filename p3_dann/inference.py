@@ -47,7 +47,7 @@ def read_pictures(folder: Path, names: Sequence[str]) -> torch.Tensor:
         path = folder / names[index]
         if not path.is_file():  # reading a pipe would wait for ever
             raise UserError(f"{path}: {'not a plain file' if os.path.lexists(path) else 'no such picture'}")
-        picture = read_picture(path.read_bytes(), str(path))
+        picture = read_picture(path.read_bytes(), str(path), DIGIT_SIZE)
         scaled = picture.size != (DIGIT_SIZE, DIGIT_SIZE)
         if scaled:
             picture = square(picture, DIGIT_SIZE)

@@ -25,7 +25,7 @@ from common.distributed import join_world
 from common.errors import UserError, run_main
 from common.paths import workspace
 from common.plots import PALETTE, new_figure, save_figure
-from common.results import of_all_seeds, read_results
+from common.results import of_all_seeds, of_one_schedule, read_results
 from common.run import Job, within_max_seconds
 from p3_dann.dataset import REPORTED_TARGETS
 from p3_dann.model import KIND
@@ -68,8 +68,8 @@ def recipe(rung: str, method: str, target: str, preset: str, steps: int) -> Trai
 
 
 def accuracies_by_seed(results: Mapping[str, Mapping[str, Any]], rung: str, method: str, target: str) -> list[float]:
-    """Return the validation accuracy of every seed of one run of the ladder."""
-    runs = of_all_seeds(results, f"ladder/{rung}/{method}/{target}")
+    """Return the validation accuracy of every seed of one run of the ladder, of one schedule."""
+    runs = of_one_schedule(of_all_seeds(results, f"ladder/{rung}/{method}/{target}"))
     return [run["accuracy"] for run in runs if "accuracy" in run]
 
 

@@ -79,6 +79,8 @@ class TrainConfig:
             limits = getattr(self, name)
             if len(limits) not in (1, 2) or not 0.0 < limits[0] <= limits[-1]:
                 raise UserError(f"--{name.replace('_', '-')}: give the smallest and the largest factor, above 0")
+        if self.refinement > 0 and self.consistency_weight == 0:
+            raise UserError("--refinement: nothing is learned without a loss on the target; set --consistency-weight")
 
 
 CPU = TrainConfig()

@@ -1,8 +1,9 @@
-"""Which digits the student is to see in target pictures: those of its averaged teacher, where that is sure enough."""
+"""Self-ensembling: the student is to see in target pictures what its averaged teacher sees, where that is sure."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from p3_dann.model import CLASSES
 from p3_dann.presets import TrainConfig
@@ -53,6 +54,21 @@ class PseudoLabels:
         """Put back what :meth:`state_dict` returned."""
         self.target_share.copy_(state["target_share"])
         self.latest.copy_(state["latest"])
+
+
+def consistency(student: torch.Tensor, digits: torch.Tensor, followed: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of the student against those of its teacher's digits that are followed.
+
+    The teacher is the moving average of the weights and sees the unchanged picture, the student a randomly
+    changed one (French et al., "Self-ensembling for visual domain adaptation", 2018, sections 3.1 and 3.2;
+    hard labels as in Sohn et al., "FixMatch", 2020, equation 4).
+
+    Args:
+        student: logits (N, 10) of changed target pictures.
+        digits: what the teacher sees in them unchanged (N,).
+        followed: 1 where it is followed, else 0 (N,).
+    """
+    return (F.cross_entropy(student, digits, reduction="none") * followed).mean()
 
 
 def align(probabilities: torch.Tensor, wanted: torch.Tensor, running: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ from common.report import (
     summary_table,
     table,
 )
-from common.results import of_all_seeds
+from common.results import of_all_seeds, of_one_schedule
 from p3_dann.dataset import REPORTED_TARGETS, SOURCE
 from p3_dann.model import CLASSES, DANN_model
 from p3_dann.presets import MODES, PARTS, PRESETS, TrainConfig, presets_for
@@ -221,7 +221,7 @@ def ladder_table(results: Results) -> str:
     rows = [
         [
             f"{column(target)}, {method}",
-            *(cell(of_all_seeds(results, f"ladder/{rung}/{method}/{target}")) for rung in rungs),
+            *(cell(of_one_schedule(of_all_seeds(results, f"ladder/{rung}/{method}/{target}"))) for rung in rungs),
         ]
         for target in names
         for method in methods

@@ -38,11 +38,10 @@ from common.run import Job, Run
 from common.seed import seed_everything
 from p3_dann.augment import augment, prepare
 from p3_dann.dataset import REPORTED_TARGETS, SOURCE, check_target, load_labelled, load_unlabelled
-from p3_dann.losses import consistency
 from p3_dann.measures import accuracies, information, predict, predict_logits, predicted_shares
 from p3_dann.model import KIND, DANN_model, MultilinearMap, grl_lambda_at
 from p3_dann.presets import MODES, TrainConfig, presets_for
-from p3_dann.pseudo_labels import PseudoLabels
+from p3_dann.pseudo_labels import PseudoLabels, consistency
 
 PANELS = {
     "losses": ("class_loss", "domain_loss", "consistency_loss"),

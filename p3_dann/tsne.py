@@ -25,13 +25,15 @@ from sklearn.neighbors import NearestNeighbors
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, make_parser, positive_int
-from common.dataset import dataset_name, digit_domains, has_labels, load_digit_images, load_digits
+from common.dataset import check_root, dataset_name, digit_domains, has_labels, load_digit_images, load_digits
 from common.device import pick_device
 from common.errors import UserError, run_main
-from common.paths import WEIGHTS, of_seed, workspace
+from common.files import sha256
+from common.paths import WEIGHTS, workspace
 from common.plots import PALETTE, new_figure, save_figure
 from common.results import record
 from common.seed import generator, seed_everything
+from common.weights import of_training
 from p3_dann.dataset import REPORTED_TARGETS, SOURCE
 from p3_dann.measures import features_of, other_domain_share, predict, vote_accuracy
 from p3_dann.model import DANN_model, load_model
@@ -148,11 +150,11 @@ def _handle(marker: str, colour: str, label: str, **style: Any) -> Line2D:
 
 
 def draw_model(
-    model: DANN_model, config: TrainConfig, trained: dict[str, Any], shipped: bool, arguments: argparse.Namespace
+    path: Path, model: DANN_model, config: TrainConfig, trained: dict[str, Any], arguments: argparse.Namespace
 ) -> None:
     """Draw both plots of one network, and record what its features are like."""
     data_root, seed = arguments.data_root, arguments.seed
-    target, mode, preset = arguments.target or trained["target"], trained["mode"], trained["preset"]
+    target, mode, preset = trained["target"], trained["mode"], trained["preset"]
     seed_everything(seed)
     (source, source_digits), (pictures, digits) = (load(data_root, domain, seed) for domain in (SOURCE, target))
     count = min(arguments.points, len(source), len(pictures))
@@ -168,8 +170,9 @@ def draw_model(
     if not has_digits:
         title += f" (digits of {titles[1]} as predicted)"
     space = workspace(preset, arguments.output)
-    recipe = "" if shipped or preset not in PARTS.keys() | {"original"} else f"{preset.upper()}_"
-    name = f"{recipe}{mode.upper()}_{{}}_TSNE_{target.upper()}{of_seed(trained['seed'])}.png"
+    is_shipped = path.parent == WEIGHTS
+    recipe = "" if is_shipped or preset not in PARTS.keys() | {"original"} else f"{preset.upper()}_"
+    name = f"{recipe}{mode.upper()}_{{}}_TSNE_{target.upper()}{of_training(trained)}.png"
     drawn = {way: f"P3/{name.format(way)}" for way in ("class", "domain")}
     for way, picture in drawn.items():
         save_figure(draw(plane, shown, is_target, titles, title, by_digit=way == "class"), space.images / picture)
@@ -179,6 +182,7 @@ def draw_model(
         "preset": preset,
         "mode": mode,
         "seed": trained["seed"],
+        "weights": sha256(path)[:16],
         "points_per_domain": count,
         "neighbours": NEIGHBOURS,
         "other_domain_share": other_domain_share(source_features, target_features, NEIGHBOURS),
@@ -187,7 +191,7 @@ def draw_model(
     if has_digits:
         transfer = vote_accuracy(source_features, source_digits[:count], target_features, digits, NEIGHBOURS)
         values["knn_transfer_accuracy"] = transfer
-    key = f"tsne/{preset}/{target}/{mode}{of_seed(trained['seed'])}"
+    key = f"tsne/{preset}/{target}/{mode}{of_training(trained)}"
     record(space.results, "p3", key, values, next(model.parameters()).device)
     print(" and ".join(str(space.images / picture) for picture in drawn.values()))
 
@@ -203,13 +207,15 @@ def main() -> None:
     add_common_arguments(parser)
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
+    check_root(arguments.data_root)
+    if arguments.checkpoint and (arguments.target or arguments.preset or arguments.modes != ["dann"]):
+        raise UserError("--checkpoint: its file names target, preset and mode; leave these options out")
     models = [(path, *load_model(path, device)) for path in find_weights(arguments)]
     for path, model, config, trained in models:
-        target, there = arguments.target or trained["target"], digit_domains(arguments.data_root)
-        if target in there or len(models) == 1:
-            draw_model(model, config, trained, path.parent == WEIGHTS, arguments)
+        if trained["target"] in digit_domains(arguments.data_root) or len(models) == 1:
+            draw_model(path, model, config, trained, arguments)
         else:
-            print(f"note: {arguments.data_root}/digits: has no {target}, so {path} is not drawn", file=sys.stderr)
+            print(f"note: {path}: not drawn, no {trained['target']} in {arguments.data_root}/digits", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def export(source: Path, name: str, results: str, key: str, metric: str, folder:
     """Write ``folder/name.safetensors`` and its manifest entry, and return the file's path.
 
     Raises:
-        UserError: no finished weights in ``source``, or no such measurement in the results.
+        UserError: no finished weights in ``source``, or no such measurement of them in the results.
     """
     path = source / "weights.safetensors"
     if not path.is_file():
@@ -40,6 +40,8 @@ def export(source: Path, name: str, results: str, key: str, metric: str, folder:
     if measured is None or metric not in measured:
         raise UserError(f"results/{results}.json: holds no {metric} under {key}")
     state, config = load_weights(path, kind)
+    if measured.get("weights") != sha256(path)[:16] and not measured.items() >= config.items():
+        raise UserError(f"results/{results}.json: {key} was not measured of {path}")
     target = folder / f"{name}.safetensors"
     save_weights(target, state, kind, config, half=half)
     manifest = folder / "manifest.json"

@@ -10,7 +10,7 @@
 default_preset=sample makes_environment=yes
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
-if [[ $data_root == "$sample_data" && ! -d $data_root ]]; then
+if [[ $data_root == "$sample_data" && ! -d $data_root/digits/usps ]]; then # the last part that is made
     call data/prepare.py sample --data-root "$data_root"
 fi
 shared=(--preset "$preset" --data-root "$data_root" --seed "$seed" --device "$device" ${output:+--output "$output"} $list)

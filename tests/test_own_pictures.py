@@ -213,4 +213,5 @@ def test_the_commands_do_it_as_the_help_says(tmp_path: Path, monkeypatch: Patch,
     assert dataset_name(tmp_path / "hw2_data", "receipts") == "Receipts of 2026"
     assert len(read_names(tmp_path / "hw2_data/digits/receipts/train.csv")) == 3
     assert "--force" in error_of(capsys, "data/prepare.py", "own-digits", "receipts", "scans.zip")
-    assert "public set" in error_of(capsys, "data/prepare.py", "own-digits", "svhn", "scans.zip")
+    for taken in ("svhn", "face"):
+        assert "choose another name" in error_of(capsys, "data/prepare.py", "own-digits", taken, "scans.zip")

@@ -224,6 +224,8 @@ def test_weights_and_the_folder_they_drew_have_the_same_measures(
     assert (tmp_path / "runs/sample/p1_neighbours/B_sample_weights0_seed0.png").is_file()
     assert not (tmp_path / "images").exists()
 
+    execute(evaluate, *checkpoint, "--num", 12, "--val", data_root / "face/train", *places)  # for the screen alone
+    assert results_of(tmp_path) == results
     monkeypatch.setattr(evaluate, "generate", None)  # nothing is drawn a second time
     capsys.readouterr()
     execute(evaluate, *checkpoint, "--num", 12, *places)

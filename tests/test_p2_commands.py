@@ -254,6 +254,11 @@ def test_inference_errors(trained: Path, tmp_path: Path, options: tuple[str, ...
     assert not (tmp_path / "out").exists()
 
 
+def test_attention_in_a_level_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--attention-levels 2: .* 0 to 1"):
+        replace(PRESETS["cpu"], channel_mults=(1, 2))
+
+
 def test_a_model_that_is_not_shipped_is_named_with_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--model huge: .*\bcpu\b"):
         execute(inference, tmp_path / "out", "--model", "huge")

@@ -124,9 +124,9 @@ def test_min_snr_weights(gamma: float) -> None:
     epsilon, v = (Diffusion(200, prediction=kind, min_snr_gamma=gamma) for kind in ("epsilon", "v"))
     snr = epsilon.alphas_cumprod / (1 - epsilon.alphas_cumprod)
     expected = torch.minimum(snr, torch.tensor(gamma, dtype=torch.float64)) / snr
-    torch.testing.assert_close(epsilon.loss_weight(t), expected.float())
-    assert epsilon.loss_weight(t)[-1].item() == 1.0  # where noise prevails nothing is taken away
-    assert torch.equal(Diffusion(200, min_snr_gamma=0.0).loss_weight(t), torch.ones(200))
+    torch.testing.assert_close(epsilon.weight[t], expected.float())
+    assert epsilon.weight[-1].item() == 1.0  # where noise prevails nothing is taken away
+    assert torch.equal(Diffusion(200, min_snr_gamma=0.0).weight, torch.ones(200))
 
     # One and the same error in x_0 must cost the same however the network expresses it.
     x_t, t = torch.randn(5, 3, 4, 4), torch.tensor([5, 40, 90, 140, 190])
@@ -140,7 +140,7 @@ def test_min_snr_weights(gamma: float) -> None:
             else signal * (x_t - signal * x) / noise - noise * x  # v from x_t and x_0
             for x in (x0, wrong)
         ]
-        outputs[diffusion.prediction] = diffusion.loss_weight(t) * (targets[0] - targets[1]).square().mean((1, 2, 3))
+        outputs[diffusion.prediction] = diffusion.weight[t] * (targets[0] - targets[1]).square().mean((1, 2, 3))
     torch.testing.assert_close(outputs["epsilon"], outputs["v"], rtol=1e-3, atol=1e-7)
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from common.errors import UserError
 from common.paths import ROOT, workspace
 from common.report import Page
 from common.results import read_results
@@ -21,6 +22,7 @@ from p3_dann import evaluate, inference, train, tsne
 from p3_dann.measures import predict
 from p3_dann.model import load_model
 from p3_dann.report import parts, readme_table
+from scripts.export_weights import export
 from tests.conftest import Capture
 from tests.in_process import error_of, execute
 
@@ -167,6 +169,10 @@ def test_a_domain_of_ones_own_without_labels_goes_all_the_way(data_root: Path, t
     assert all(f"images/P3/DANN_{way}_TSNE_MYDIGITS.png)" in text for way in ("class", "domain"))
     assert "MNIST-M → mydigits" in readme_table(results)
     assert "mydigits" in error_of(capsys, inference, mine / "data", tmp_path / "other.csv", "--target", "mydigits")
+    # What a file says of itself cannot be said otherwise, and where nothing can be drawn that is no success.
+    assert "leave these options out" in error_of(capsys, tsne, "--checkpoint", weights, "--target", "usps", *places)
+    nowhere = ("--checkpoint", weights, "--data-root", tmp_path / "none")
+    assert "no such data root" in error_of(capsys, tsne, *nowhere)
 
 
 @pytest.mark.parametrize("damage", ["no root", "label", "picture"])
@@ -196,3 +202,10 @@ def test_inference_needs_to_know_the_target_and_weights_of_p3(data_root: Path, t
     save_weights(weights, {"weight": torch.zeros(1)}, "p1_gan/A", {})
     said = error_of(capsys, inference, pictures, tmp_path / "pred.csv", "--checkpoint", weights)
     assert "p1_gan/A, not p3_dann" in said and not (tmp_path / "pred.csv").exists()
+
+
+def test_weights_are_shipped_with_a_measurement_of_their_own_alone(trained: Path, tmp_path: Path) -> None:
+    run = weights_of(trained, "svhn").parent
+    with pytest.raises(UserError, match=r"cpu/usps/source/seed0 was not measured of"):
+        export(run, "mine", "p3", "cpu/usps/source/seed0", "accuracy", tmp_path, half=True)
+    assert not list(tmp_path.iterdir())

@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from common.report import architecture, summary_table
-from p3_dann.losses import consistency
 from p3_dann.measures import accuracies, information, other_domain_share, predicted_shares, vote_accuracy
 from p3_dann.model import DANN_model, GradientReversal, MultilinearMap, grl_lambda_at
 from p3_dann.presets import PRESETS
-from p3_dann.pseudo_labels import PseudoLabels, align, threshold_factors
+from p3_dann.pseudo_labels import PseudoLabels, align, consistency, threshold_factors
 
 PRINTED = Path(__file__).parent / "printed"
 

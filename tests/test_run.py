@@ -336,8 +336,10 @@ def test_weights_that_are_not_finite_never_replace_the_good_ones(tmp_path: Path)
 
 def test_starting_anew_leaves_nothing_of_the_old_run(tmp_path: Path) -> None:
     train(tmp_path, steps=3)
-    results = [tmp_path / name for name in ("weights.safetensors", "last_good.safetensors", "curves.png")]
+    names = ("weights.safetensors", "last_good.safetensors", "curves.png", "samples_000003.png", "grids/000003.png")
+    results = [tmp_path / name for name in names]
     for path in results:
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"of the old run")
     train(tmp_path, steps=5, fresh=True, max_seconds=1e-6)
     assert load_checkpoint(tmp_path / "checkpoint.pt", KIND)["step"] == 1
