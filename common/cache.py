@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -80,7 +80,7 @@ def list_images(folder: Path) -> list[str]:
     # Archives made on a Mac carry a hidden "._NAME.png" beside every picture.
     names = sorted(name for name in names if name.lower().endswith(suffixes) and not name.startswith("."))
     if not names:
-        raise UserError(f"{folder}: holds no PNG or JPEG file")
+        raise UserError(f"{folder}: holds no PNG or JPEG file; folders inside it are not looked into")
     return names
 
 
@@ -97,9 +97,24 @@ def _decode_all(folder: Path, names: Sequence[str], size: int, mode: str | None)
     return images
 
 
+def files_digest(folder: Path, names: Sequence[str]) -> str:
+    """Return twelve hexadecimal digits that stand for the named files: their names, order and sizes."""
+    digest = hashlib.sha256()
+    for name, status in _statuses(folder, names):
+        digest.update(f"{name}\0{status.st_size}\n".encode())
+    return digest.hexdigest()[:12]
+
+
 def _fingerprint(folder: Path, names: Sequence[str], size: int, mode: str | None) -> str:
-    entries = _entries(folder)
     digest = hashlib.sha256(repr((size, mode)).encode())
+    for name, status in _statuses(folder, names):
+        # The time of change, unlike that of modification, cannot be set back by the tool that wrote the file.
+        digest.update(f"{name}\0{status.st_size}\0{status.st_ctime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _statuses(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, os.stat_result]]:
+    entries = _entries(folder)
     for name in names:
         entry = entries.get(name)
         if entry is None:
@@ -110,9 +125,7 @@ def _fingerprint(folder: Path, names: Sequence[str], size: int, mode: str | None
             raise UserError(f"{folder / name}: cannot be read ({error.strerror})") from error
         if not stat.S_ISREG(status.st_mode):
             raise UserError(f"{folder / name}: not a plain file")
-        # The time of change, unlike that of modification, cannot be set back by the tool that wrote the file.
-        digest.update(f"{name}\0{status.st_size}\0{status.st_ctime_ns}\n".encode())
-    return digest.hexdigest()
+        yield name, status
 
 
 def _entries(folder: Path) -> dict[str, os.DirEntry[str]]:

@@ -13,6 +13,7 @@ to files are followed, since the user named the data root; a CSV names plain fil
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 from collections.abc import Mapping
@@ -45,8 +46,12 @@ _FORBIDDEN = frozenset("/\\\0")
 _MAX_TEXT_BYTES = 64 * 2**20
 
 
-def read_names_and_labels(path: Path) -> tuple[list[str], list[int]]:
+def read_names_and_labels(path: Path, partial: bool = False) -> tuple[list[str], list[int]]:
     """Read a ``image_name,label`` file.
+
+    Args:
+        path: the file.
+        partial: leave pictures without a label out, instead of refusing them.
 
     Returns:
         File names in the file's order and their labels 0..9.
@@ -58,10 +63,12 @@ def read_names_and_labels(path: Path) -> tuple[list[str], list[int]]:
     if header[:2] != ["image_name", "label"] and header != ["image_name"]:
         raise UserError(f"{path}: the header must be image_name,label, found {','.join(header)[:80]!r}")
     names = _names(path, rows)
+    if partial:
+        names, rows = zip(*[(name, row) for name, row in zip(names, rows, strict=True) if _label(row[1])], strict=True)
     missing = [line for line, row in rows if _label(row) == ""]
     if missing:
         raise UserError(f"{path}: line {missing[0]}: no label ({len(missing):,} of {len(rows):,} pictures have none)")
-    return names, [checked_label(path, line, _label(row)) for line, row in rows]
+    return list(names), [checked_label(path, line, _label(row)) for line, row in rows]
 
 
 def checked_label(path: Path, line: int, label: str) -> int:
@@ -103,8 +110,10 @@ def domain_title(domain: str) -> str:
     return DIGIT_DOMAINS[domain].title if domain in DIGIT_DOMAINS else domain
 
 
-def has_labels(data_root: Path, domain: str, split: str) -> bool:
+def has_labels(data_root: Path, domain: str, split: str, partial: bool = False) -> bool:
     """Return whether every picture of a split has a label, telling nothing else about labels; False without the split.
+
+    ``partial`` asks whether any has one.
 
     Raises:
         UserError: the CSV is there but cannot be read.
@@ -113,7 +122,7 @@ def has_labels(data_root: Path, domain: str, split: str) -> bool:
     if not os.path.lexists(path):
         return False
     header, rows = read_rows(path)
-    return header[1:2] == ["label"] and all(_label(row) for _, row in rows)
+    return header[1:2] == ["label"] and (any if partial else all)(_label(row) for _, row in rows)
 
 
 def load_digit_images(data_root: Path, domain: str, split: str) -> torch.Tensor:
@@ -125,12 +134,15 @@ def load_digit_images(data_root: Path, domain: str, split: str) -> torch.Tensor:
     return _digits(folder, read_names(folder / f"{split}.csv"), domain)
 
 
-def load_digits(data_root: Path, domain: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return pictures uint8 (N, 3, 28, 28) and labels int64 (N,) of ``train``, ``val`` or ``test``."""
+def load_digits(data_root: Path, domain: str, split: str, partial: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return pictures uint8 (N, 3, 28, 28) and labels int64 (N,) of ``train``, ``val`` or ``test``.
+
+    ``partial`` leaves pictures without a label out.
+    """
     import torch
 
     folder = _domain_folder(data_root, domain)
-    names, labels = read_names_and_labels(folder / f"{split}.csv")
+    names, labels = read_names_and_labels(folder / f"{split}.csv", partial)
     return _digits(folder, names, domain), torch.tensor(labels)
 
 
@@ -153,6 +165,34 @@ def dataset_name(data_root: Path, part: str) -> str:
         return _read_text(folder / "SOURCE").split("\n")[0].strip()[:100]
     except UserError:
         return f"{part} (source unknown)"
+
+
+def described(data_root: Path, part: str) -> dict[str, str]:
+    """Return what the record of a training says of the pictures it learned from."""
+    return {"dataset": dataset_name(data_root, part), "data_digest": data_digest(data_root, part)}
+
+
+def data_digest(data_root: Path, part: str, labels: bool = True) -> str:
+    """Return what tells the training pictures of ``part`` from others of the same name: a training is of one of them.
+
+    Args:
+        data_root: where they lie.
+        part: face, or a digit domain.
+        labels: whether labels count; otherwise none is read.
+
+    Raises:
+        UserError: a listed picture is missing, or the list cannot be read.
+    """
+    from common.cache import files_digest, list_images
+
+    if part == "face":
+        check_root(data_root)
+        folder = Path(data_root) / "face/train"
+        return files_digest(folder, list_images(folder))
+    folder = _domain_folder(data_root, part)
+    names, known = read_names_and_labels(folder / "train.csv") if labels else (read_names(folder / "train.csv"), [])
+    text = f"{files_digest(folder / 'data', names)} {known}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _digits(folder: Path, names: list[str], domain: str) -> torch.Tensor:
@@ -186,7 +226,7 @@ def _names(path: Path, rows: list[tuple[int, list[str]]]) -> list[str]:
     first_line: dict[str, int] = {}
     for line, (name, *_) in rows:
         if not name or name in (".", "..") or not _FORBIDDEN.isdisjoint(name):
-            raise UserError(f"{path}: line {line}: {name[:80]!r} is not a plain file name of the data folder")
+            raise UserError(f"{path}: line {line}: {name[:80]!r} is not a plain file name")
         if name in first_line:
             raise UserError(
                 f"{path}: line {line}: {name} is listed on line {first_line[name]} already; keep one of them"

@@ -18,7 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, add_run_arguments, make_parser, positive_int
-from common.dataset import dataset_name, load_faces
+from common.dataset import described, load_faces
 from common.distributed import World, join_world
 from common.errors import UserError, run_main
 from common.frechet import check_enough
@@ -32,7 +32,6 @@ from p1_gan.methods import METHODS, kind_of, load_generator
 from p1_gan.presets import TrainConfig
 from p1_gan.train import train
 
-A, B = METHODS["A"], METHODS["B"]
 EVERY_SETTING = tuple(field.name for field in fields(TrainConfig))
 
 
@@ -54,9 +53,10 @@ class Row:
 
     def config(self, preset: str) -> TrainConfig:
         """Return what trains it, the budget left aside."""
-        own, other = (A, B) if self.method == "A" else (B, A)
+        other = METHODS["B" if self.method == "A" else "A"]
         changes = {name: getattr(other.presets[preset], name) for name in self.settings}
-        return replace(own.presets[preset], **changes, **({"loss": self.loss} if self.loss else {}))
+        changes |= {"loss": self.loss} if self.loss else {}
+        return replace(METHODS[self.method].presets[preset], **changes)
 
 
 ROWS = {
@@ -83,7 +83,7 @@ def train_row(arguments: argparse.Namespace, name: str, world: World, faces: tor
     world.check_batch(config.batch_size, least=2)
     steps = max(1, arguments.budget // config.batch_size)
     config = replace(config, steps=steps, grid_every=steps)
-    data = {"method": row.method, "dataset": dataset_name(arguments.data_root, "face")}
+    data = {"method": row.method, **described(arguments.data_root, "face")}
     key = f"ablation/{name}/{arguments.preset}"
     job = Job.of(arguments, config, "p1", kind_of(row.method), f"p1_ablation/{name}", key, **data)
     if not job.is_finished(world):
@@ -114,7 +114,9 @@ def measure_row(job: Job, arguments: argparse.Namespace, world: World, real: Rea
 def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=sorted(B.presets), default="cpu", help="where the settings come from")
+    parser.add_argument(
+        "--preset", choices=sorted(METHODS["B"].presets), default="cpu", help="where the settings come from"
+    )
     parser.add_argument("--rows", choices=ROWS, nargs="+", default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--budget", type=positive_int, default=40_000, help="pictures that every row is trained on")
     parser.add_argument("--num", type=positive_int, default=1000, help="pictures to measure of every row")

@@ -22,7 +22,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.batches import Batches
 from common.cli import add_common_arguments, add_preset_arguments, add_run_arguments, make_parser, resolve_config
-from common.dataset import dataset_name
+from common.dataset import described
 from common.device import autocast, place
 from common.distributed import World, join_world
 from common.ema import ExponentialMovingAverage
@@ -173,7 +173,7 @@ def main() -> None:
     with join_world(arguments.device) as world:
         world.check_batch(config.batch_size, least=2)
         initial, which = load_initial(config.initial_weights, kind_of(method), {"channels": config.channels})
-        data = {"method": method, "dataset": dataset_name(arguments.data_root, "face")} | which
+        data = {"method": method, **described(arguments.data_root, "face"), **which}
         name, key = f"p1_{method}", f"train/{method}/{arguments.preset}"
         if config.initial_weights:  # beside the training that made them
             name, key = f"{name}_continued", f"{key}/continued"

@@ -9,6 +9,7 @@ python p2_diffusion/inference.py out_dir --checkpoint runs/cpu/p2_seed0/weights.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -130,6 +131,8 @@ def sampler_config(arguments: argparse.Namespace, trained: Mapping[str, Any]) ->
     if not 0 <= low <= high <= 1:
         raise UserError(f"--guidance-interval {low:g} {high:g}: two shares of T, the lower one first")
     scale = default.guidance_scale if arguments.guidance_scale is None else arguments.guidance_scale
+    if not math.isfinite(scale):
+        raise UserError(f"--guidance-scale {scale}: must be a number")
     if trained["label_dropout"] == 0 and arguments.guidance_scale is None:
         print("note: no guidance, since training dropped no labels; --guidance-scale forces it", file=sys.stderr)
     return SamplerConfig(name, steps, scale, (low, high))

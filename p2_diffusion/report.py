@@ -162,7 +162,7 @@ def by_network(results: Results) -> list[str]:
 def made_by(results: Results) -> str:
     """Return which network drew the pictures, and how."""
     drawn = results.get("figures")
-    if drawn is None:
+    if drawn is None or drawn["sampler"] not in SAMPLERS:
         return ""
     return f" (preset {drawn['preset']}, {named(drawn)})"
 
@@ -176,7 +176,8 @@ def sweep_entries(results: Results, preset: str) -> list[Entry]:
     """Return the settings measured with the newest weights of one preset, the cheapest first."""
     newest = (of_first_seed(results, f"batch/{preset}") or {}).get("weights")
     entries = [entry for key, entry in results.items() if key.startswith(f"sweep/{preset}/")]
-    entries = [entry for entry in entries if entry["weights"] == newest]
+    # A sampler may have been tried out and taken away again.
+    entries = [entry for entry in entries if entry["weights"] == newest and entry["sampler"] in SAMPLERS]
     most = max((entry["images"] for entry in entries), default=0)
     entries = [entry for entry in entries if entry["images"] == most]
     return sorted(entries, key=lambda entry: (entry["passes"], entry["sampler"], entry["guidance_scale"]))

@@ -219,7 +219,7 @@ class Sampler:
     quadratic: bool = False
 
 
-# A new way to sample is a new entry here: it samples, is swept and reported with no other change.
+# A new way to sample is a new entry here; with `steps`, the sweep compares it with the others that skip time steps.
 SAMPLERS = {
     "ddpm": Sampler("ancestral (DDPM)", partial(ddim, eta=1.0)),
     "ddim": Sampler("DDIM", ddim, steps=20),

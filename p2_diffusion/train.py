@@ -21,7 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.batches import Batches
 from common.cli import add_common_arguments, add_preset_arguments, add_run_arguments, make_parser, resolve_config
-from common.dataset import DIGIT_SIZE, dataset_name
+from common.dataset import DIGIT_SIZE, described
 from common.device import autocast
 from common.distributed import World, join_world
 from common.ema import ExponentialMovingAverage
@@ -163,7 +163,7 @@ def main() -> None:
         world.check_batch(config.batch_size)
         process = {name: getattr(config, name) for name in ("timesteps", "schedule", "prediction", "num_groups")}
         initial, which = load_initial(config.initial_weights, KIND, process)
-        data = {"dataset": dataset_name(arguments.data_root, DOMAIN)} | which
+        data = described(arguments.data_root, DOMAIN) | which
         job = Job.of(arguments, config, "p2", KIND, "p2", f"train/{arguments.preset}", **data)
         if job.is_finished(world):
             return

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.batches import Batches
 from common.cli import add_common_arguments, add_preset_arguments, add_run_arguments, make_parser, resolve_config
-from common.dataset import dataset_name
+from common.dataset import described
 from common.device import autocast, place
 from common.distributed import World, join_world
 from common.errors import run_main
@@ -109,7 +109,7 @@ def main() -> None:
     config = resolve_config(arguments, JUDGE_PRESETS)
     with join_world(arguments.device) as world:
         world.check_batch(config.batch_size, least=2)
-        data = {"dataset": dataset_name(arguments.data_root, DOMAIN)}
+        data = described(arguments.data_root, DOMAIN)
         job = Job.of(arguments, config, "p2", KIND, "p2_judge", f"judge/{arguments.preset}", **data)
         if job.is_finished(world):
             return

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,14 +66,14 @@ def read_pictures(folder: Path, names: Sequence[str]) -> torch.Tensor:
 
 
 def target_named_by(folder: Path) -> str:
-    """Return the shipped target whose name the path contains, the innermost folder that names just one deciding.
+    """Return the shipped target whose name is a word of the path, the innermost folder that names just one deciding.
 
     Raises:
         UserError: the path names none.
     """
     targets = shipped_targets()
     for part in reversed(folder.absolute().parts):
-        named = [target for target in targets if target in part.lower()]
+        named = sorted(set(targets).intersection(re.split("[^a-z0-9]+", part.lower())))
         if len(named) == 1:
             return named[0]
     raise UserError(f"{folder}: names no target; say which with --target ({', '.join(targets)}), or pass --checkpoint")

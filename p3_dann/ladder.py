@@ -30,7 +30,7 @@ from common.run import Job, within_max_seconds
 from p3_dann.dataset import REPORTED_TARGETS
 from p3_dann.model import KIND
 from p3_dann.presets import ADAPTATIONS, PRESETS, TrainConfig, presets_for
-from p3_dann.train import data_names, train_and_record
+from p3_dann.train import described, train_and_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,7 +100,7 @@ def run_job(arguments: argparse.Namespace, rung: str, method: str, target: str) 
     config = recipe(rung, method, target, arguments.preset, arguments.steps)
     name = f"p3_ladder/{rung}_{method}_{target}"
     data = {"mode": METHODS[method], "target": target, "rung": rung, "method": method}
-    data |= data_names(arguments.data_root, target)
+    data |= described(arguments.data_root, METHODS[method], target)
     with join_world(arguments.device) as world:
         world.check_batch(config.batch_size, least=2)
         job = Job.of(arguments, config, "p3", KIND, name, f"ladder/{rung}/{method}/{target}", **data)

@@ -156,11 +156,15 @@ def rows_of(results: Results, preset: str) -> list[tuple[str, str, str]]:
 
 def accuracy_table(results: Results, preset: str, splits: Sequence[str] = tuple(SPLITS)) -> str:
     """Return the table of the task: rows of training, columns of targets and splits."""
-    columns = [(target, split) for target in targets(results) for split in splits]
+    chosen = rows_of(results, preset)
+    names = [
+        target for target in targets(results) if any(runs_of(results, name, target, mode) for _, name, mode in chosen)
+    ]
+    columns = [(target, split) for target in names for split in splits]
     rows = []
-    for title, name, mode in rows_of(results, preset):
+    for title, name, mode in chosen:
         cells = [cell(runs_of(results, name, target, mode), SPLITS[split]) for target, split in columns]
-        seeds = [len(runs_of(results, name, target, mode)) for target in targets(results)]
+        seeds = [len(runs_of(results, name, target, mode)) for target in names]
         rows.append([title, *cells, ", ".join(map(str, seeds)) if any(seeds) else None])
     return table(["", *(f"{column(target)}, {split}" for target, split in columns), "seeds, by target"], rows)
 

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.batches import Batches
 from common.cli import add_common_arguments, add_preset_arguments, add_run_arguments, make_parser, resolve_config
-from common.dataset import dataset_name, digit_domains, has_labels, load_digits
+from common.dataset import data_digest, dataset_name, digit_domains, has_labels, load_digits
 from common.device import autocast, place
 from common.distributed import World, join_world
 from common.ema import ExponentialMovingAverage
@@ -171,11 +171,11 @@ def measure(run: Run, config: TrainConfig, data_root: Path, counts: dict[str, in
     target, model = run.job.config["target"], run.state["ema"].model
     measured: dict[str, Any] = {}
     for domain, split, prefix in ((target, "val", ""), (target, "test", "test_"), (SOURCE, "val", "source_")):
-        if domain not in digit_domains(data_root) or not has_labels(data_root, domain, split):
+        if domain not in digit_domains(data_root) or not has_labels(data_root, domain, split, partial=True):
             path = data_root / "digits" / domain / f"{split}.csv"
             print(f"note: {path}: not there, or without labels; no {prefix}accuracy is recorded", file=sys.stderr)
             continue
-        images, labels = load_digits(data_root, domain, split)
+        images, labels = load_digits(data_root, domain, split, partial=True)
         measured[f"{prefix}accuracy"], each = accuracies(predict(model, images, config), labels)
         if domain == target:
             measured[f"{prefix}digit_accuracy"] = each
@@ -191,15 +191,10 @@ def measure(run: Run, config: TrainConfig, data_root: Path, counts: dict[str, in
 
 
 def train_and_record(job: Job, config: TrainConfig, world: World, data_root: Path) -> bool:
-    """Train what ``job`` says, measure and record it, unless that is done; return whether it now is.
-
-    Raises:
-        UserError: the data does not allow it, before the first step.
-    """
+    """Train what ``job`` says, measure and record it, unless that is done; return whether it now is."""
     if job.is_finished(world):
         return True
     mode, target = job.config["mode"], job.config["target"]
-    check_target(data_root, mode, target)
     images, labels = (tensor.to(world.device) for tensor in load_labelled(data_root, mode, target))
     unlabelled = load_unlabelled(data_root, target).to(world.device) if mode == "dann" else None
     run = train(job, config, world, images, labels, unlabelled)
@@ -212,9 +207,18 @@ def train_and_record(job: Job, config: TrainConfig, world: World, data_root: Pat
     return run.is_complete
 
 
-def data_names(data_root: Path, target: str) -> dict[str, str]:
-    """Return what a record says of both data sets."""
-    return {"source_data": dataset_name(data_root, SOURCE), "target_data": dataset_name(data_root, target)}
+def described(data_root: Path, mode: str, target: str) -> dict[str, str]:
+    """Return what the record of a training says of both data sets.
+
+    Raises:
+        UserError: they do not allow it.
+    """
+    check_target(data_root, mode, target)
+    digests = [data_digest(data_root, target if mode == "target" else SOURCE)]
+    if mode == "dann":
+        digests.append(data_digest(data_root, target, labels=False))
+    names = {"source_data": dataset_name(data_root, SOURCE), "target_data": dataset_name(data_root, target)}
+    return names | {"data_digest": " ".join(digests)}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -242,7 +246,7 @@ def main() -> None:
     config = resolve_config(arguments, presets_for(target))
     with join_world(arguments.device) as world:
         world.check_batch(config.batch_size, least=2)
-        data = {"mode": mode, "target": target, **data_names(arguments.data_root, target)}
+        data = {"mode": mode, "target": target, **described(arguments.data_root, mode, target)}
         key = f"{arguments.preset}/{target}/{mode}"
         job = Job.of(arguments, config, "p3", KIND, f"p3_{target}_{mode}", key, **data)
         train_and_record(job, config, world, arguments.data_root)

@@ -14,8 +14,8 @@ while (($#)); do
     --preset=* | --data-root=* | --output=* | --seed=* | --device=*)
         set -- "${1%%=*}" "${1#*=}" "${@:2}"
         ;;
-    --run-dir | --run-dir=*)
-        echo "error: $1: the folders of several trainings have names of their own; use --output" >&2 && exit 2
+    --run-dir | --run-dir=* | --method | --method=* | --mode | --mode=*)
+        echo "error: ${1%%=*}: this script runs several trainings; for one of them call train.py itself" >&2 && exit 2
         ;;
     --list) # only say what would be run
         list=--list

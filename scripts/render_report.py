@@ -120,8 +120,9 @@ def is_most_of(data: str, name: str) -> bool:
 def presets_table(space: Workspace) -> str:
     """Return what the training of each preset took, for README.md."""
     # Keys of trainings, and the configuration that their preset asks for.
+    methods = "|".join(map(re.escape, METHODS))
     trainings = {
-        "p1": (r"train/(?P<what>[^/]+)/(?P<preset>[^/]+)/seed0", lambda what: METHODS[what].presets),
+        "p1": (rf"train/(?P<what>{methods})/(?P<preset>[^/]+)/seed0", lambda what: METHODS[what].presets),
         "p2": (r"train/(?P<what>)(?P<preset>[^/]+)/seed0", lambda _: P2_PRESETS),
         "p3": (r"(?P<preset>[^/]+)/(?P<what>[^/]+)/dann/seed0", presets_for),
     }

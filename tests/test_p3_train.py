@@ -123,8 +123,8 @@ def test_every_option_of_the_adaptation_changes_the_weights(run_training: Train)
 
 
 def test_refinement_leaves_the_source_alone(run_training: Train, tmp_path: Path) -> None:
-    """With no loss on the target either, nothing but weight decay moves the weights."""
-    still = ("--refinement", "1", "--consistency-weight", "0", "--weight-decay", "0", "--ema-decay", "0")
+    """With no teacher sure enough, nothing but weight decay moves the weights."""
+    still = ("--refinement", "1", "--confidence", "1000", "--weight-decay", "0", "--ema-decay", "0")
     one = load_file(run_training("dann", "svhn", *still, name="one") / "weights.safetensors")
     two = load_file(run_training("dann", "svhn", *still, "--steps", "2", name="two") / "weights.safetensors")
     assert all(torch.equal(one[name], tensor) for name, tensor in two.items() if name.endswith("weight"))
@@ -175,6 +175,19 @@ def test_target_only_without_labels_is_refused_before_the_first_step(
     with pytest.raises(UserError, match=r"svhn/train\.csv"):
         run_training("target", "svhn", data=stripped)
     assert not (tmp_path / "run").exists()
+
+
+def test_accuracy_is_of_those_pictures_that_have_labels(run_training: Train, tmp_path: Path, data_root: Path) -> None:
+    half = copy_with_labels(data_root, tmp_path / "a", "svhn", lambda n, line: line if n % 2 else line.split(",")[0])
+    run_training("source", "svhn", data=half)
+    assert record_of(tmp_path, "sample/svhn/source/seed0")["counts"]["val"] == 16
+
+
+def test_a_training_on_replaced_data_is_another_one(run_training: Train, tmp_path: Path, data_root: Path) -> None:
+    run_training("target", "usps")
+    scrambled = copy_with_labels(data_root, tmp_path / "a", "usps", lambda n, line: f"{line.split(',')[0]},{n % 10}")
+    with pytest.raises(UserError, match=r"data_digest .*--fresh"):
+        run_training("target", "usps", data=scrambled)
 
 
 @pytest.mark.parametrize("target", ["mnistm", "nowhere", "../digits/svhn"])
