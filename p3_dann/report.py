@@ -234,7 +234,7 @@ def ladder_table(results: Results) -> str:
 
 
 def plots(results: Results, preset: str) -> list[dict[str, Any]]:
-    """Return title, files and record of the t-SNE plots: of the adapted network, and of the original recipe's DANN."""
+    """Return the t-SNE plots of the adapted network, those before adaptation, and of the original recipe's DANN."""
     shown = []
     for target in targets(results):
         for title, name in (("after adaptation", preset), ("DANN, original recipe", "original")):
@@ -242,7 +242,9 @@ def plots(results: Results, preset: str) -> list[dict[str, Any]]:
             files = {way: f"P3/DANN_{way}_TSNE_{target.upper()}.png" for way in ("class", "domain")}
             if measured or name == preset:
                 files = measured["pictures"] if measured else files
-                shown.append({"title": f"{column(target)}, {title}", "files": files, "measured": measured})
+                before = results.get(f"tsne/{preset}/{target}/source", {}).get("pictures") if name == preset else None
+                plot = {"title": f"{column(target)}, {title}", "files": files, "measured": measured}
+                shown.append(plot | {"before": before})
     return shown
 
 
