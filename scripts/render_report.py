@@ -162,7 +162,8 @@ def refresh_tables(text: str, space: Workspace) -> str:
     def fill(block: re.Match[str]) -> str:
         if block[2] not in tables:
             raise UserError(f"results:{block[2]}: names no table; use {', '.join(tables)}")
-        return block[1] + tables[block[2]].rstrip() + "\n" + block[3]
+        shown = re.sub(r"\n\*Not run: .*", "", tables[block[2]])  # the report names what was not run
+        return block[1] + shown.rstrip() + "\n" + block[3]
 
     return BLOCK.sub(fill, text)
 
