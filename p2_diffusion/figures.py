@@ -2,7 +2,7 @@
 
     python p2_diffusion/figures.py
     python p2_diffusion/figures.py --sampler ddim --steps 20
-    python p2_diffusion/figures.py --checkpoint runs/full_cpu/p2_seed0/weights.safetensors
+    python p2_diffusion/figures.py --checkpoint runs/full/p2_seed0/weights.safetensors
 
 images/P2/diffusion_grid.png: one row a digit, one column a starting noise.
 images/P2/diffusion_grid_time.png: six moments of the grid's first picture.

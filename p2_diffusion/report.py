@@ -15,7 +15,7 @@ from p2_diffusion.sweep import choose, guidance_title
 
 Entry = Mapping[str, Any]
 
-PRINTED_PRESETS = ("full", "full_cpu")  # both train the network that the original report prints
+PRINTED = "full"  # the preset that trains the network of the original report
 
 
 def parts(page: Page) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def evaluation(results: Results, preset: str) -> Entry | None:
 def shown_presets(results: Results) -> list[str]:
     """Return the presets that were trained or evaluated, and the printed network in any case."""
     found = [preset for preset in PRESETS if training(results, preset) or evaluation(results, preset)]
-    return found if set(found) & set(PRINTED_PRESETS) else ["full_cpu", *found]
+    return found if PRINTED in found else [PRINTED, *found]
 
 
 def networks(results: Results) -> str:

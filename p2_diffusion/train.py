@@ -1,8 +1,7 @@
 """Train the class-conditional diffusion model on MNIST-M (Ho et al., 2020, algorithm 1, with guidance labels).
 
     python p2_diffusion/train.py                       # preset cpu: two cores
-    python p2_diffusion/train.py --preset full_cpu     # the network of the original report, without a GPU
-    python p2_diffusion/train.py --preset full         # the same on a GPU
+    python p2_diffusion/train.py --preset full         # the network of the original report, for a GPU
     torchrun --nproc_per_node 2 p2_diffusion/train.py  # several processes share every batch
 
 Stopped or killed, the same command goes on from the last checkpoint and ends with the same weights.

@@ -87,7 +87,7 @@ CPU = TrainConfig()
 
 PRESETS = {
     "cpu": CPU,
-    "full": replace(CPU, steps=30_000, batch_size=256, ema_decay=0.999, log_every=200),
+    "full": replace(CPU, steps=20_000, batch_size=256, ema_decay=0.999, log_every=200),
     # Half as many steps end too early: a teacher that does not know the source's digits yet passes its errors on, and
     # the adapted network is then worse on the target than one that never saw it.
     "sample": replace(CPU, steps=800, ema_decay=0.99, consistency_warmup=0.4, log_every=10),

@@ -36,7 +36,7 @@ from p3_dann.presets import presets_for
 PAGES = ("README.md", "weights/README.md")  # whose tables are rendered
 PROBLEMS = {"p1": p1, "p2": p2, "p3": p3}
 BLOCK = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- /results -->)", re.DOTALL)
-PRESETS = ("full", "full_cpu", "cpu")  # from the largest; `sample` is for trying out
+PRESETS = ("full", "cpu")  # from the largest; `sample` is for trying out
 FACES_OF_B = r"p1/evaluate/B/{}/weights0/seed\d+"
 # What others measured: the row, the original report, the best of about 20 public solutions. Then where ours stands:
 # keys of the results with a place for the preset, the value, the entry that names the data, and the data of others.
