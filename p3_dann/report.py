@@ -36,6 +36,7 @@ ROWS = (
     ("Trained on source", "", "source"),
     ("DANN", "adversarial", "dann"),
     ("Self-ensembling", "", "dann"),
+    ("Self-ensembling with the schedule of preset `full`", "full", "dann"),
     ("DANN combined with self-ensembling", "both", "dann"),
     ("Trained on target", "", "target"),
     ("Original recipe: trained on source", "original", "source"),
@@ -74,7 +75,7 @@ def parts(page: Page) -> dict[str, Any]:
         "schedules": schedules(first_of_each, PRESETS[preset].steps),
         "accuracy_table": accuracy_table(results, preset),
         "other_tables": {
-            name: accuracy_table(results, name) for name in SCHEDULES if name != preset and found(results, name)
+            name: accuracy_table(results, name) for name in SCHEDULES if name != preset and is_complete(results, name)
         },
         "digit_table": digit_table(results, preset),
         "option_table": option_table(results),
@@ -95,9 +96,15 @@ def found(results: Results, preset: str) -> bool:
     return any(key.startswith(f"{preset}/") for key in results)
 
 
+def is_complete(results: Results, preset: str) -> bool:
+    """Return whether ``preset`` trained every mode for one of the targets."""
+    return any(all(of_all_seeds(results, f"{preset}/{target}/{mode}") for mode in MODES) for target in targets(results))
+
+
 def main_preset(results: Results) -> str:
-    """Return the largest preset that was trained; the page is about it."""
-    return next((preset for preset in SCHEDULES if found(results, preset)), PARTS_OF)
+    """Return the preset that the page is about: the largest that trained every mode, or else that trained anything."""
+    complete = [preset for preset in SCHEDULES if is_complete(results, preset)]
+    return next(iter([*complete, *(preset for preset in SCHEDULES if found(results, preset))]), PARTS_OF)
 
 
 def targets(results: Results) -> list[str]:
@@ -146,7 +153,7 @@ def cell(runs: Sequence[Run], measure: str = "accuracy") -> str | None:
 
 def rows_of(results: Results, preset: str) -> list[tuple[str, str, str]]:
     """Return the rows of the first table; those of other presets have the schedule of ``cpu``, or are left out."""
-    rows = [(title, name or preset, mode) for title, name, mode in ROWS]
+    rows = [(title, name or preset, mode) for title, name, mode in ROWS if name != preset]
     return [
         row
         for row in rows
@@ -234,15 +241,19 @@ def ladder_table(results: Results) -> str:
 
 
 def plots(results: Results, preset: str) -> list[dict[str, Any]]:
-    """Return the t-SNE plots of the adapted network, those before adaptation, and of the original recipe's DANN."""
+    """Return the t-SNE plots of the adapted network, those before adaptation, and of the original recipe's DANN.
+
+    Of several adapted networks the one that saw most is shown, which is the one that is shipped.
+    """
     shown = []
     for target in targets(results):
-        for title, name in (("after adaptation", preset), ("DANN, original recipe", "original")):
+        adapted = next((name for name in SCHEDULES if f"tsne/{name}/{target}/dann" in results), preset)
+        for title, name in (("after adaptation", adapted), ("DANN, original recipe", "original")):
             measured = results.get(f"tsne/{name}/{target}/dann")
             files = {way: f"P3/DANN_{way}_TSNE_{target.upper()}.png" for way in ("class", "domain")}
-            if measured or name == preset:
+            if measured or name == adapted:
                 files = measured["pictures"] if measured else files
-                before = results.get(f"tsne/{preset}/{target}/source", {}).get("pictures") if name == preset else None
+                before = results.get(f"tsne/{preset}/{target}/source", {}).get("pictures") if name == adapted else None
                 plot = {"title": f"{column(target)}, {title}", "files": files, "measured": measured}
                 shown.append(plot | {"before": before})
     return shown
