@@ -132,7 +132,7 @@ class SweepConfig:
 
 
 _SWEEP_CPU = SweepConfig(
-    steps=(10, 20), guidance_scales=(1.0, 2.0, 3.0), guidance_intervals=("0-1", "0.2-1"), batch_size=250
+    steps=(5, 10), guidance_scales=(1.0, 2.0, 3.0), guidance_intervals=("0-1", "0.2-1"), batch_size=250
 )
 SWEEP_PRESETS = {
     "full": SweepConfig(),
@@ -150,7 +150,7 @@ SWEEP_PRESETS = {
 
 # How each network is sampled from unless told otherwise: what the rule of sweep.py takes. Others take DEFAULT_MODEL's.
 SAMPLING = {
-    "cpu": SamplerConfig("dpmpp", steps=20, guidance_scale=2.0),
+    "cpu": SamplerConfig("dpmpp", steps=10, guidance_scale=2.0, guidance_interval=(0.2, 1.0)),
     "full": SamplerConfig("dpmpp", steps=10, guidance_scale=1.0),
 }
 DEFAULT_MODEL = "cpu"  # whose shipped weights inference.py takes
