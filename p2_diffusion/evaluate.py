@@ -15,6 +15,7 @@ import argparse
 import json
 import re
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,9 @@ def main() -> None:
         if values.items() <= measured.items():
             print(f"measured before: evaluate/{name} in {space.results / 'p2.json'}")
             return
+        started = time.perf_counter()
         images = generate(model, diffusion, digits.tolist(), config, arguments.seed)
+        sampled_in = {"sampling_seconds": round(time.perf_counter() - started, 2)}
     evaluator = Evaluator(judge, arguments.data_root)
     origin = values | {"images": len(images)}
     values = evaluator.measure(images, digits) | {
@@ -146,7 +149,7 @@ def main() -> None:
     if arguments.folder is not None:
         record(space.results, "p2", f"evaluate/{name}", origin | values, device)
     else:
-        record_largest(space.results, "p2", f"evaluate/{name}", origin, values, device)
+        record_largest(space.results, "p2", f"evaluate/{name}", origin, values | sampled_in, device)
     print(f"accuracy {percent(values['accuracy'])} on {len(images)} pictures")
     print("per digit " + ", ".join(f"{digit}: {percent(share)}" for digit, share in values["per_digit"].items()))
     print(f"Fréchet distance {values['frechet']:.2f}; {len(images)} real pictures: {values['frechet_floor']:.2f}")
