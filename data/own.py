@@ -73,7 +73,14 @@ def make_own_faces(data_root: Path, source: Source, seed: int, person_folders: b
         _report(data_root / "face", folder, f"{len(split[0]):,} faces for train, {len(split[1]):,} for val", left_out)
 
 
-def make_own_digits(data_root: Path, domain: str, source: Source, seed: int, labels: Path | None = None) -> None:
+def make_own_digits(
+    data_root: Path,
+    domain: str,
+    source: Source,
+    seed: int,
+    labels: Path | None = None,
+    label_folders: bool = False,
+) -> None:
     """Make digits/``domain`` of ``data_root`` from any pictures; labels may be unknown, for all or for some.
 
     ``originals.csv`` tells which picture of the source each one was.
@@ -84,6 +91,8 @@ def make_own_digits(data_root: Path, domain: str, source: Source, seed: int, lab
         source: the pictures.
         seed: the split follows from it.
         labels: CSV ``image_name,label``, the name being a file's path in the source or the end of it.
+        label_folders: the folder that holds a picture is called 0 to 9 after its digit, as torchvision's ImageFolder
+            has it; in folders of other names there is no label.
 
     Raises:
         UserError: fewer than three pictures that can be read, or labels that cannot be meant.
@@ -102,6 +111,11 @@ def make_own_digits(data_root: Path, domain: str, source: Source, seed: int, lab
         )
         names = sorted(pictures)
         label_of, unmatched = _read_labels(labels, names) if labels else ({}, [])
+        if label_folders:
+            folder_of = {name: PurePosixPath(name).parent.name for name in names}
+            label_of = {name: int(digit) for name, digit in folder_of.items() if digit in set("0123456789")}
+            if not label_of:
+                raise UserError(f"{source.path}: no picture lies in a folder called 0 to 9; leave out --label-folders")
         _place(pictures, names, folder / "data")
         remove(folder / "all")
         split = split_shuffled(len(names), np.random.default_rng(derive_seed(seed, domain)))

@@ -9,6 +9,7 @@
     python data/prepare.py own-faces photos.zip                    # any pictures: the middle square of each
     python data/prepare.py own-faces celeba.zip --stretched-from 178x218 --name "CelebA (stored at 64x64)"
     python data/prepare.py own-digits receipts scans/ --labels labels.csv
+    python data/prepare.py own-digits receipts scans/ --label-folders      # scans/0/, scans/1/, ...
 
 A part (face, or a domain of digits) appears whole or not at all; the same command goes on with what is missing.
 """
@@ -61,7 +62,8 @@ def main() -> None:
             case "own-faces":
                 make_own_faces(data_root, _own(arguments, "faces"), arguments.seed, arguments.person_folders)
             case "own-digits":
-                make_own_digits(data_root, parts[0], _own(arguments, "digits"), arguments.seed, arguments.labels)
+                own, labels = _own(arguments, "digits"), (arguments.labels, arguments.label_folders)
+                make_own_digits(data_root, parts[0], own, arguments.seed, *labels)
     print(f"{data_root}: ready ({', '.join(parts)})")
 
 
@@ -102,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--name", type=_line, help="what results call the set (unset: own ..., and its folder)")
     own_faces.add_argument("--person-folders", action="store_true", help="a folder is a person, of one split only")
-    own_digits.add_argument("--labels", type=Path, help="CSV image_name,label of those whose label is known")
+    known = own_digits.add_mutually_exclusive_group()
+    known.add_argument("--labels", type=Path, help="CSV image_name,label of those whose label is known")
+    known.add_argument("--label-folders", action="store_true", help="folders called 0 to 9 tell the digits in them")
 
     for command in (sample, public, own_faces, own_digits):
         command.add_argument("--seed", type=int, default=0, help="everything random follows from it")

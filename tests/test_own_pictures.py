@@ -178,6 +178,22 @@ def test_labels_are_matched_by_path_or_by_file_name(tmp_path: Path, capsys: Capt
     assert "left out" not in said, "the list of labels is no picture, and none is expected in it"
 
 
+def test_folders_called_after_a_digit_are_labels(tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {f"train/{number % 10}/{number:02d}.png": photo(number) for number in range(20)}
+    files |= {f"unknown/{number}.png": photo(99) for number in range(5)}
+    write_files(tmp_path / "scans", files)
+    own = ("data/prepare.py", "own-digits", "mine", "scans")
+    assert call(*own, "--label-folders") == 0
+    for split in ("train", "val", "test"):
+        images, numbers = load_digits(tmp_path / "hw2_data", "mine", split, partial=True)
+        assert numbers.tolist() == [value % 10 for value in images[:, 0, 5, 5].tolist()]
+    assert "20 with a label" in capsys.readouterr().out
+    flat = ("data/prepare.py", "own-digits", "flat", "scans/unknown", "--label-folders")
+    assert call(*flat) == 2 and "called 0 to 9" in capsys.readouterr().err
+    assert call("data/prepare.py", "own-digits", "flat", "scans/unknown") == 0
+
+
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
