@@ -112,7 +112,9 @@ def quality(measured: Entry, frechet: float) -> list[str]:
 def thousand_pictures(results: Results, preset: str) -> str | None:
     """Return how long 1000 pictures take with the network's default sampler."""
     entry = evaluation(results, preset)
-    return duration(1000 * entry["sampling_seconds"] / entry["images"]) if entry else None
+    if not entry or "sampling_seconds" not in entry:
+        return None
+    return duration(1000 * entry["sampling_seconds"] / entry["images"])
 
 
 def swept_default(results: Results, preset: str) -> Entry | None:
