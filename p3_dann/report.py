@@ -23,6 +23,7 @@ from common.report import (
 )
 from common.results import of_all_seeds, of_one_schedule
 from p3_dann.dataset import REPORTED_TARGETS, SOURCE
+from p3_dann.ladder import METHOD_TITLES, RUNG_TITLES
 from p3_dann.model import CLASSES, DANN_model
 from p3_dann.presets import MODES, PARTS, PRESETS, TrainConfig, presets_for
 
@@ -44,7 +45,7 @@ ROWS = (
 )
 # What stands beside or in place of preset cpu's adaptation, in the order of the table.
 OPTIONS = {
-    "cpu": "Self-ensembling, as shipped",
+    "cpu": "Self-ensembling",
     "unaligned": "without distribution alignment",
     "class_thresholds": "with thresholds by class (FlexMatch)",
     "refined": "refined on the target alone at the end (DIRT-T)",
@@ -178,10 +179,13 @@ def accuracy_table(results: Results, preset: str, splits: Sequence[str] = tuple(
 
 def digit_table(results: Results, preset: str) -> str:
     """Return the validation accuracy of every digit, before and after adaptation, means over seeds."""
+    shown = [("trained on source", preset, "source"), ("adapted", preset, "dann")]
+    if preset == PARTS_OF and found(results, "full"):
+        shown.append(("adapted with the schedule of `full`", "full", "dann"))
     rows = []
     for target in targets(results):
-        for title, mode in (("trained on source", "source"), ("adapted", "dann")):
-            each = [run["digit_accuracy"] for run in runs_of(results, preset, target, mode) if "digit_accuracy" in run]
+        for title, name, mode in shown:
+            each = [run["digit_accuracy"] for run in runs_of(results, name, target, mode) if "digit_accuracy" in run]
             shares = [[digits[str(digit)] for digits in each if str(digit) in digits] for digit in range(CLASSES)]
             nothing = "–" if each else None
             cells = [percent(statistics.fmean(values)) if values else nothing for values in shares]
@@ -225,19 +229,14 @@ def data_table(results: Results, preset: str) -> str:
 
 def ladder_table(results: Results) -> str:
     """Return the validation accuracies of the ladder; empty where none was run."""
-    keys = [key.split("/")[1:4] for key in results if key.startswith("ladder/")]
-    rungs, methods, names = (
-        (list(dict.fromkeys(column)) for column in zip(*keys, strict=True)) if keys else ([], [], [])
-    )
-    rows = [
-        [
-            f"{column(target)}, {method}",
-            *(cell(of_one_schedule(of_all_seeds(results, f"ladder/{rung}/{method}/{target}"))) for rung in rungs),
-        ]
-        for target in names
-        for method in methods
-    ]
-    return table(["", *rungs], rows) if rows else ""
+    rows = []
+    for target in targets(results):
+        for method, title in METHOD_TITLES.items():
+            keys = [f"ladder/{rung}/{method}/{target}" for rung in RUNG_TITLES]
+            cells = [cell(of_one_schedule(of_all_seeds(results, key))) for key in keys]
+            if any(cells):
+                rows.append([f"{column(target)}, {title}", *cells])
+    return table(["", *RUNG_TITLES.values()], rows) if rows else ""
 
 
 def plots(results: Results, preset: str) -> list[dict[str, Any]]:

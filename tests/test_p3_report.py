@@ -11,6 +11,7 @@ from common.files import write_json
 from common.paths import ROOT, Workspace, workspace
 from common.report import Page
 from common.results import read_results
+from p3_dann.ladder import METHOD_TITLES, RUNG_TITLES
 from p3_dann.presets import PARTS, PRESETS
 from p3_dann.report import accuracy_table, digit_table, ladder_table, option_table, parts, plots, readme_table
 from tests.conftest import cells
@@ -75,12 +76,13 @@ def test_a_target_of_ones_own_has_columns_and_may_have_no_labels() -> None:
 
 
 def test_the_ladder_has_a_column_for_each_rung_and_means_of_one_schedule() -> None:
-    keys = ("ladder/a/source/svhn/seed0", "ladder/a/source/svhn/seed1", "ladder/b/source/svhn/seed0")
+    keys = ("ladder/plain/source/svhn/seed0", "ladder/plain/source/svhn/seed1", "ladder/intensity/source/svhn/seed0")
     short = {"preset": "cpu", "steps": 1500, "batch_size": 64}
     results = {key: short | {"accuracy": 0.5 + number / 10} for number, key in enumerate(keys)}
-    table = ladder_table(results | {"ladder/a/source/svhn/seed2": short | {"steps": 30_000, "accuracy": 0.9}})
-    assert table.splitlines()[0] == "|  | a | b |" and ladder_table({}) == ""
-    assert cells(table, "MNIST-M → SVHN, source") == ["55.0 % (50.0 % to 60.0 %)", "70.0 %"]
+    table = ladder_table(results | {"ladder/plain/source/svhn/seed2": short | {"steps": 30_000, "accuracy": 0.9}})
+    titles = f"{RUNG_TITLES['plain']} | {RUNG_TITLES['intensity']}"
+    assert table.splitlines()[0] == f"|  | {titles} |" and ladder_table({}) == ""
+    assert cells(table, f"MNIST-M → SVHN, {METHOD_TITLES['source']}") == ["55.0 % (50.0 % to 60.0 %)", "70.0 %"]
 
 
 def test_plots_of_the_adapted_model_and_of_the_original_recipe(space: Workspace) -> None:
