@@ -162,7 +162,7 @@ def rows_of(results: Results, preset: str) -> list[tuple[str, str, str]]:
     ]
 
 
-def accuracy_table(results: Results, preset: str, splits: Sequence[str] = tuple(SPLITS)) -> str:
+def accuracy_table(results: Results, preset: str, splits: Sequence[str] = tuple(SPLITS), corner: str = "") -> str:
     """Return the table of the task: rows of training, columns of targets and splits."""
     chosen = rows_of(results, preset)
     names = [
@@ -174,7 +174,7 @@ def accuracy_table(results: Results, preset: str, splits: Sequence[str] = tuple(
         cells = [cell(runs_of(results, name, target, mode), SPLITS[split]) for target, split in columns]
         seeds = [len(runs_of(results, name, target, mode)) for target in names]
         rows.append([title, *cells, ", ".join(map(str, seeds)) if any(seeds) else None])
-    return table(["", *(f"{column(target)}, {split}" for target, split in columns), "seeds, by target"], rows)
+    return table([corner, *(f"{column(target)}, {split}" for target, split in columns), "seeds, by target"], rows)
 
 
 def digit_table(results: Results, preset: str) -> str:
@@ -298,7 +298,7 @@ def settings_table() -> str:
 
 def readme_table(results: Results) -> str:
     """Return the short table of README.md: the test split alone."""
-    return accuracy_table(results, main_preset(results), ("test",))
+    return accuracy_table(results, main_preset(results), ("test",), "P3, accuracy")
 
 
 def _value(value: Any) -> str:
