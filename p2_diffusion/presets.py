@@ -150,7 +150,7 @@ SWEEP_PRESETS = {
 
 # How each network is sampled from unless told otherwise: what the rule of sweep.py takes. Others take DEFAULT_MODEL's.
 SAMPLING = {
-    "cpu": SamplerConfig("dpmpp", steps=10, guidance_scale=2.0, guidance_interval=(0.2, 1.0)),
+    "cpu": SamplerConfig("dpmpp", steps=10, guidance_scale=2.0),
     "full": SamplerConfig("dpmpp", steps=10, guidance_scale=1.5, guidance_interval=(0.2, 1.0)),
 }
 DEFAULT_MODEL = "cpu"  # whose shipped weights inference.py takes

@@ -75,7 +75,7 @@ def accuracies_by_seed(results: Mapping[str, Mapping[str, Any]], rung: str, meth
 
 def draw(results: Mapping[str, Mapping[str, Any]], targets: list[str]) -> Figure:
     """Return the figure: accuracy over the rungs, a panel for each target, a line with all seeds for each method."""
-    figure, axes = new_figure(1, len(targets), (5.4 * len(targets), 4.6))
+    figure, axes = new_figure(1, len(targets), (max(7.4, 5.4 * len(targets)), 4.6))
     for axis, target in zip(axes[0], targets, strict=True):
         for (method, title), colour in zip(METHOD_TITLES.items(), PALETTE, strict=False):
             found = [(number, accuracies_by_seed(results, rung, method, target)) for number, rung in enumerate(RUNGS)]
@@ -91,7 +91,7 @@ def draw(results: Mapping[str, Mapping[str, Any]], targets: list[str]) -> Figure
         axis.set_xticks(range(len(RUNGS)), [RUNG_TITLES[rung].replace(", ", ",\n") for rung in RUNGS], fontsize=9)
         axis.set_ylabel("accuracy on validation pictures, %")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=10)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(3, 1 + len(targets)), fontsize=10)
     return figure
 
 
