@@ -62,8 +62,8 @@ def main() -> None:
             case "own-faces":
                 make_own_faces(data_root, _own(arguments, "faces"), arguments.seed, arguments.person_folders)
             case "own-digits":
-                own, labels = _own(arguments, "digits"), (arguments.labels, arguments.label_folders)
-                make_own_digits(data_root, parts[0], own, arguments.seed, *labels)
+                own = _own(arguments, "digits")
+                make_own_digits(data_root, parts[0], own, arguments.seed, arguments.labels, arguments.label_folders)
     print(f"{data_root}: ready ({', '.join(parts)})")
 
 

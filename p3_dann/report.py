@@ -104,8 +104,11 @@ def is_complete(results: Results, preset: str) -> bool:
 
 def main_preset(results: Results) -> str:
     """Return the preset that the page is about: the largest that trained every mode, or else that trained anything."""
-    complete = [preset for preset in SCHEDULES if is_complete(results, preset)]
-    return next(iter([*complete, *(preset for preset in SCHEDULES if found(results, preset))]), PARTS_OF)
+    for is_trained in (is_complete, found):
+        for preset in SCHEDULES:
+            if is_trained(results, preset):
+                return preset
+    return PARTS_OF
 
 
 def targets(results: Results) -> list[str]:
