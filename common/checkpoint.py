@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,13 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
 
 
 def load_checkpoint(
-    path: Path, kind: str, map_location: torch.device | str = "cpu", repair: bool = False
+    path: Path, *kinds: str, map_location: torch.device | str = "cpu", repair: bool = False
 ) -> dict[str, Any]:
     """Read a checkpoint, falling back to the previous one where the newest is damaged.
 
     Args:
         path: a ``.pt`` file written by :func:`save_checkpoint`.
-        kind: what it must hold, for example ``p1_gan/B``.
+        kinds: what it may hold, for example ``p1_gan/B``.
         map_location: where its tensors go.
         repair: delete a damaged newest one, so that the next save does not put it in the place of the whole one.
 
@@ -60,13 +61,19 @@ def load_checkpoint(
                 print(f"warning: {candidate} is damaged, trying the checkpoint before it", file=sys.stderr)
             continue
         found = payload.get("kind") if isinstance(payload, dict) else None
-        if found != kind:
-            raise UserError(f"{candidate}: holds {found or 'something else'}, not {kind}; pass a checkpoint of {kind}")
+        if found not in kinds:
+            raise wrong_kind(candidate, found, kinds)
         if repair and candidate != candidates[0]:
             candidates[0].unlink()
         return payload
     others = ", and so is the one before it" if len(candidates) > 1 else ""
     raise UserError(f"{path}: damaged{others}; train anew with --fresh, or pass another --checkpoint")
+
+
+def wrong_kind(path: Path, found: str | None, kinds: Sequence[str]) -> UserError:
+    """Return the error for weights at ``path`` that are not of one of the ``kinds`` asked for."""
+    wanted = " or ".join(kinds)
+    return UserError(f"{path}: holds {found or 'something else'}, not {wanted}; pass a checkpoint of {wanted}")
 
 
 def _read(path: Path, map_location: torch.device | str) -> Any | None:

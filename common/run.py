@@ -371,7 +371,9 @@ class Run:
         # The writer last: it may delete a damaged file, which nobody else may then be about to read.
         if self.world.is_writer:
             self._wait()
-        payload = load_checkpoint(self.checkpoint, self.job.kind, self.world.device, repair=self.world.is_writer)
+        payload = load_checkpoint(
+            self.checkpoint, self.job.kind, map_location=self.world.device, repair=self.world.is_writer
+        )
         if not self.world.is_writer:
             self._wait()
         saved, asked = payload["config"], self.job.config

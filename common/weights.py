@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from common.checkpoint import load_checkpoint
+from common.checkpoint import load_checkpoint, wrong_kind
 from common.errors import UserError
 from common.files import sha256, write_atomic
 from common.paths import WEIGHTS
@@ -40,10 +40,14 @@ def save_weights(
     write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 
-def load_weights(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def load_weights(path: Path, *kinds: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read inference weights from a ``.safetensors`` file or a training checkpoint (``.pt``).
 
     A file that ``weights/manifest.json`` lists must have the hash written there.
+
+    Args:
+        path: the file.
+        kinds: what it may hold, for example ``p1_gan/B``.
 
     Returns:
         The float32 ``state_dict`` and the configuration saved with it; ``step`` in it are the steps done where the
@@ -54,7 +58,7 @@ def load_weights(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[s
     """
     path = Path(path)
     if path.suffix == ".pt":
-        payload = load_checkpoint(path, kind)
+        payload = load_checkpoint(path, *kinds)
         return payload["weights"], payload["config"] | {"step": payload["step"]}
     if not path.is_file():
         raise UserError(f"{path}: no such weights; train first, or name another file")
@@ -65,10 +69,8 @@ def load_weights(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[s
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a whole safetensors file; copy or train it again") from error
-    if metadata.get("kind") != kind:
-        raise UserError(
-            f"{path}: holds {metadata.get('kind', 'something else')}, not {kind}; pass a checkpoint of {kind}"
-        )
+    if metadata.get("kind") not in kinds:
+        raise wrong_kind(path, metadata.get("kind"), kinds)
     state = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in state.items()}
     return state, json.loads(metadata["config"])
 

@@ -1,7 +1,7 @@
 """Measure faces: FID and face rate as the task defines them, distances by another network, looks, memorised pictures.
 
     python p1_gan/evaluate.py faces                                           # a folder of pictures
-    python p1_gan/evaluate.py --method A --checkpoint runs/cpu/p1_A_seed0/weights.safetensors --seed 1
+    python p1_gan/evaluate.py --checkpoint runs/cpu/p1_A_seed0/weights.safetensors --seed 1
     python p1_gan/evaluate.py faces --inception-weights pt_inception-2015-12-05-6726825d.pth
     python p1_gan/evaluate.py faces --memorisation                            # also the nearest training pictures
 
@@ -136,7 +136,7 @@ def main() -> None:
         check_enough(range(arguments.num), "--num")
         model, config = load_generator(arguments.checkpoint, arguments.method, device)
         space = workspace(config["preset"], arguments.output)
-        name = f"{arguments.method}/{config['preset']}/weights{which_training(config)}/seed{arguments.seed}"
+        name = f"{config['method']}/{config['preset']}/weights{which_training(config)}/seed{arguments.seed}"
         origin |= {key: config[key] for key in ("method", "preset", "batch_size")}
         origin["steps"] = steps_done(config)
         origin["pictures_seen"] = images_seen(config)

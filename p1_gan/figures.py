@@ -1,7 +1,7 @@
 """Draw the report's pictures of one generator: the first 32 faces, a sheet of 200, a walk between latents.
 
     python p1_gan/figures.py --checkpoint runs/cpu/p1_B_seed0/weights.safetensors
-    python p1_gan/figures.py grid --method A --checkpoint runs/cpu/p1_A_seed0/weights.safetensors
+    python p1_gan/figures.py grid --checkpoint runs/cpu/p1_A_seed0/weights.safetensors
 
 Grid and sheet show what inference.py draws first with the same seed: nothing is picked. Same seed, same bytes.
 """
@@ -89,14 +89,14 @@ def main() -> None:
     arguments = parse_arguments()
     model, config = load_generator(arguments.checkpoint, arguments.method, pick_device(arguments.device))
     folder, seed = workspace(config["preset"], arguments.output).images / "P1", of_training(config)
-    name = f"GAN_{arguments.method}"
+    name = f"GAN_{config['method']}"
     images = generate(model, draw_latents(SHEET_PICTURES, arguments.seed))
     if "grid" in arguments.parts:
         save_grid(images[:GRID_PICTURES], folder / f"{name}_grid{seed}.png", columns=8)
     if "sheet" in arguments.parts:
         save_grid(images, folder / f"{name}_sheet{seed}.png", columns=20)
     if "walk" in arguments.parts:
-        walk = "walk" if arguments.method == DEFAULT_METHOD else f"{name}_walk"
+        walk = "walk" if config["method"] == DEFAULT_METHOD else f"{name}_walk"
         save_walk(model, arguments.seed, folder / f"{walk}{seed}.gif")
     print(f"drew {', '.join(arguments.parts)} into {folder}")
 

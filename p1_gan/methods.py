@@ -41,7 +41,7 @@ METHODS = {
 }
 
 
-DEFAULT_METHOD = "B"  # whose pictures are drawn unless told otherwise
+DEFAULT_METHOD = "B"  # whose pictures are drawn unless a checkpoint or --method says otherwise
 
 
 def kind_of(method: str) -> str:
@@ -54,39 +54,39 @@ def pair(generator: nn.Module, discriminator: nn.Module) -> nn.ModuleDict:
     return nn.ModuleDict({"generator": generator, "discriminator": discriminator})
 
 
-def add_method_argument(parser: argparse.ArgumentParser, **options: Any) -> None:
+def add_method_argument(parser: argparse.ArgumentParser, unset: str = "", **options: Any) -> None:
     """Add --method, whose help is the table of methods."""
     titles = "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
-    parser.add_argument("--method", choices=METHODS, help=titles, **options)
+    parser.add_argument("--method", choices=METHODS, help=titles + unset, **options)
 
 
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --method and --checkpoint, which name the generator that draws."""
-    add_method_argument(parser, default=DEFAULT_METHOD)
+    add_method_argument(parser, unset=f" (unset: that of --checkpoint, else {DEFAULT_METHOD})")
     parser.add_argument("--checkpoint", type=Path, default=None, help="weights of your own (unset: weights/)")
 
 
 def load_generator(
-    checkpoint: Path | None, method: str, device: torch.device
+    checkpoint: Path | None, method: str | None, device: torch.device
 ) -> tuple[DCGAN_Generator, dict[str, Any]]:
     """Return the generator of a weights file or checkpoint, ready to sample, and how it was trained.
 
     Args:
         checkpoint: None takes the weights that come with the repository.
-        method: which method's they are.
+        method: whose they must be; None takes any checkpoint's, and DEFAULT_METHOD's of the repository.
         device: where it will run.
 
     Raises:
         UserError: missing, damaged, or of another model.
     """
     path = weights_path(checkpoint, method)
-    state, config = load_weights(path, kind_of(method))
+    state, config = load_weights(path, *map(kind_of, [method] if method else METHODS))
     state = {name.removeprefix("generator."): value for name, value in state.items() if name.startswith("generator.")}
-    model = METHODS[method].generator(config["channels"])
+    model = METHODS[config["method"]].generator(config["channels"])
     load_into(model, state, path)
     return place(model, device).eval().requires_grad_(False), config
 
 
-def weights_path(checkpoint: Path | None, method: str) -> Path:
+def weights_path(checkpoint: Path | None, method: str | None) -> Path:
     """Return ``checkpoint``, or where it is None the file that comes with the repository."""
-    return checkpoint or WEIGHTS / f"p1_gan_{method}.safetensors"
+    return checkpoint or WEIGHTS / f"p1_gan_{method or DEFAULT_METHOD}.safetensors"

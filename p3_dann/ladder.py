@@ -3,6 +3,7 @@
     python p3_dann/ladder.py                                    # every target of the report, preset cpu, seed 0
     python p3_dann/ladder.py --seed 1                           # once more: the figure then has their mean and range
     python p3_dann/ladder.py --targets usps --methods source adversarial
+    python p3_dann/ladder.py --rungs geometry --methods unaligned refined    # for the table of ways to adapt
     python p3_dann/ladder.py --figure-only
 
 Stopped or killed, the same command goes on; finished runs are not trained again. All runs of a rung differ in their
@@ -14,10 +15,9 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, add_run_arguments, make_parser, positive_int
@@ -25,6 +25,7 @@ from common.distributed import join_world
 from common.errors import UserError, run_main
 from common.paths import workspace
 from common.plots import PALETTE, new_figure, save_figure
+from common.report import Results
 from common.results import of_all_seeds, of_one_schedule, read_results
 from common.run import Job, within_max_seconds
 from p3_dann.dataset import REPORTED_TARGETS
@@ -46,17 +47,23 @@ RUNGS: dict[str, tuple[str, ...]] = {
         *("source_zoom", "source_width", "target_zoom", "target_width"),
     ),
 }
-# Mode of training, and its adaptation. Source-only has BatchNorm statistics of the source alone, all others of both.
-METHODS = {"source": "source"} | dict.fromkeys(("joint_batchnorm", "adversarial", "self_ensembling", "both"), "dann")
 RUNG_TITLES = {"plain": "plain pixels", "normalised": "+ normalised, grey"}
 RUNG_TITLES |= {"intensity": "+ intensity, blur", "geometry": "+ geometry, neighbours"}
+# Source-only has BatchNorm statistics of the source alone, all others of both domains.
 METHOD_TITLES = {
     "source": "source only",
     "joint_batchnorm": "source only, BatchNorm of both domains",
     "adversarial": "DANN",
+    "adversarial_weak": "DANN, a tenth as strong",
+    "conditional": "DANN, class-conditional (CDAN)",
     "self_ensembling": "self-ensembling",
+    "unaligned": "self-ensembling without distribution alignment",
+    "class_thresholds": "self-ensembling with thresholds by class (FlexMatch)",
+    "refined": "self-ensembling, at the end on the target alone (DIRT-T)",
     "both": "DANN and self-ensembling",
+    "both_shared_augmentation": "DANN and self-ensembling, both domains augmented alike",
 }
+DRAWN = ("source", "joint_batchnorm", "adversarial", "self_ensembling", "both")  # on every rung; the others where asked
 
 
 def recipe(rung: str, method: str, target: str, preset: str, steps: int) -> TrainConfig:
@@ -67,26 +74,31 @@ def recipe(rung: str, method: str, target: str, preset: str, steps: int) -> Trai
     return replace(config, **{field: getattr(PRESETS["original"], field) for field in above})
 
 
-def accuracies_by_seed(results: Mapping[str, Mapping[str, Any]], rung: str, method: str, target: str) -> list[float]:
-    """Return the validation accuracy of every seed of one run of the ladder, of one schedule."""
-    runs = of_one_schedule(of_all_seeds(results, f"ladder/{rung}/{method}/{target}"))
+def key_of(target: str, rung: str, method: str, preset: str) -> str:
+    """Return where one run of the ladder is recorded, the seed left out."""
+    return f"ladder/{target}/{rung}/{method}/{preset}"
+
+
+def accuracies_by_seed(results: Results, *run: str) -> list[float]:
+    """Return the validation accuracy of every seed of one run, named as for :func:`key_of`, of one schedule."""
+    runs = of_one_schedule(of_all_seeds(results, key_of(*run)))
     return [run["accuracy"] for run in runs if "accuracy" in run]
 
 
-def draw(results: Mapping[str, Mapping[str, Any]], targets: list[str]) -> Figure:
+def draw(results: Results, targets: list[str], preset: str) -> Figure:
     """Return the figure: accuracy over the rungs, a panel for each target, a line with all seeds for each method."""
     figure, axes = new_figure(1, len(targets), (max(7.4, 5.4 * len(targets)), 4.6))
     for axis, target in zip(axes[0], targets, strict=True):
-        for (method, title), colour in zip(METHOD_TITLES.items(), PALETTE, strict=False):
-            found = [(number, accuracies_by_seed(results, rung, method, target)) for number, rung in enumerate(RUNGS)]
-            points = [(number, [100 * value for value in values]) for number, values in found if values]
+        for method, colour in zip(DRAWN, PALETTE, strict=False):
+            found = [accuracies_by_seed(results, target, rung, method, preset) for rung in RUNGS]
+            points = [(number, [100 * value for value in values]) for number, values in enumerate(found) if values]
             if not points:
                 continue
             means = [statistics.fmean(values) for _, values in points]
-            axis.plot([number for number, _ in points], means, label=title, color=colour, linewidth=1.6)
+            axis.plot([number for number, _ in points], means, label=METHOD_TITLES[method], color=colour, linewidth=1.6)
             for number, values in points:
                 axis.plot([number] * len(values), values, ".", color=colour)
-        run = next(run for key, run in results.items() if key.startswith("ladder/") and run["target"] == target)
+        run = next(run for key, run in results.items() if key.startswith(f"ladder/{target}/"))
         axis.set_title(" → ".join(run[name].split(" (")[0] for name in ("source_data", "target_data")))
         axis.set_xticks(range(len(RUNGS)), [RUNG_TITLES[rung].replace(", ", ",\n") for rung in RUNGS], fontsize=9)
         axis.set_ylabel("accuracy on validation pictures, %")
@@ -95,15 +107,16 @@ def draw(results: Mapping[str, Mapping[str, Any]], targets: list[str]) -> Figure
     return figure
 
 
-def run_job(arguments: argparse.Namespace, rung: str, method: str, target: str) -> bool:
+def run_job(arguments: argparse.Namespace, target: str, rung: str, method: str) -> bool:
     """Train and record one run, unless it is; return whether it is finished."""
     config = recipe(rung, method, target, arguments.preset, arguments.steps)
     name = f"p3_ladder/{rung}_{method}_{target}"
-    data = {"mode": METHODS[method], "target": target, "rung": rung, "method": method}
-    data |= described(arguments.data_root, METHODS[method], target)
+    mode = "source" if method == "source" else "dann"
+    data = {"mode": mode, "target": target, "rung": rung, "method": method}
+    data |= described(arguments.data_root, mode, target)
     with join_world(arguments.device) as world:
         world.check_batch(config.batch_size, least=2)
-        job = Job.of(arguments, config, "p3", KIND, name, f"ladder/{rung}/{method}/{target}", **data)
+        job = Job.of(arguments, config, "p3", KIND, name, key_of(target, rung, method, arguments.preset), **data)
         return train_and_record(job, config, world, arguments.data_root)
 
 
@@ -112,9 +125,9 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--targets", nargs="+", default=list(REPORTED_TARGETS), help="domains to adapt to")
     parser.add_argument("--rungs", nargs="+", choices=RUNGS, default=list(RUNGS), help="which treatments of the inputs")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="which adaptations")
+    parser.add_argument("--methods", nargs="+", choices=METHOD_TITLES, default=list(DRAWN), help="which adaptations")
     parser.add_argument("--steps", type=positive_int, default=1500, help="of every run")
-    parser.add_argument("--preset", choices=sorted(PRESETS.keys() - {"original"}), default="cpu", help="all the rest")
+    parser.add_argument("--preset", choices=("cpu", "full", "sample"), default="cpu", help="all the rest")
     parser.add_argument("--figure-only", action="store_true", help="draw what is recorded")
     add_common_arguments(parser)
     add_run_arguments(parser)
@@ -122,7 +135,7 @@ def main() -> None:
     if arguments.run_dir:
         raise UserError(f"--run-dir {arguments.run_dir}: is for one training; --output moves all of the ladder")
     runs = [
-        (rung, method, target)
+        (target, rung, method)
         for target in arguments.targets
         for rung in arguments.rungs
         for method in arguments.methods
@@ -135,10 +148,10 @@ def main() -> None:
     drawn = [
         target
         for target in arguments.targets
-        if any(accuracies_by_seed(results, *run) for run in runs if run[2] == target)
+        if any(accuracies_by_seed(results, *run, arguments.preset) for run in runs if run[0] == target)
     ]
     if drawn:
-        save_figure(draw(results, drawn), space.images / FIGURE)
+        save_figure(draw(results, drawn, arguments.preset), space.images / FIGURE)
         print(f"wrote {space.images / FIGURE}")
 
 

@@ -141,8 +141,8 @@ ADAPTATIONS: dict[str, dict[str, Any]] = {
     "class_thresholds": {"class_thresholds": True},
     "refined": {"refinement": 0.2},
 }
-# As presets on the schedule of `cpu`, which has self-ensembling itself.
-PARTS = {name: replace(CPU, **change) for name, change in ADAPTATIONS.items() if change}
+# Those in the first table of the report, as presets beside `cpu`, which has self-ensembling itself.
+PRESETS |= {name: replace(CPU, **ADAPTATIONS[name]) for name in ("adversarial", "both")}
 
 # How source pictures come to look like the target's, judged by eye from pictures without labels. House numbers are
 # narrow, blurred and have neighbours: the defaults above, also for targets that are not named here. USPS digits stand
@@ -156,6 +156,4 @@ LOOKS: dict[str, dict[str, Any]] = {
 def presets_for(target: str) -> dict[str, TrainConfig]:
     """Return the presets with the look of ``target``; the original recipe has none."""
     look = LOOKS.get(target, {})
-    return {name: replace(preset, **look) for name, preset in (PRESETS | PARTS).items()} | {
-        "original": PRESETS["original"]
-    }
+    return {name: replace(preset, **(look if name != "original" else {})) for name, preset in PRESETS.items()}

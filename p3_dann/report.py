@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
@@ -23,14 +24,14 @@ from common.report import (
 )
 from common.results import of_all_seeds, of_one_schedule
 from p3_dann.dataset import REPORTED_TARGETS, SOURCE
-from p3_dann.ladder import METHOD_TITLES, RUNG_TITLES
+from p3_dann.ladder import DRAWN, METHOD_TITLES, RUNG_TITLES, key_of
 from p3_dann.model import CLASSES, DANN_model
-from p3_dann.presets import MODES, PARTS, PRESETS, TrainConfig, presets_for
+from p3_dann.presets import MODES, PRESETS, TrainConfig, presets_for
 
 Run = Mapping[str, Any]
 
 SCHEDULES = ("full", "cpu", "sample")  # presets that train all modes, the largest first
-PARTS_OF = "cpu"  # whose schedule the presets of PARTS have
+OTHER_ADAPTATIONS = ("adversarial", "both")  # presets with the schedule of `cpu`
 SPLITS = {"validation": "accuracy", "test": "test_accuracy"}
 # Title, preset ("": the one the page is about) and mode of every row of the first table.
 ROWS = (
@@ -43,19 +44,6 @@ ROWS = (
     ("Original recipe: trained on source", "original", "source"),
     ("Original recipe: DANN", "original", "dann"),
 )
-# What stands beside or in place of preset cpu's adaptation, in the order of the table.
-OPTIONS = {
-    "cpu": "Self-ensembling",
-    "unaligned": "without distribution alignment",
-    "class_thresholds": "with thresholds by class (FlexMatch)",
-    "refined": "refined on the target alone at the end (DIRT-T)",
-    "both": "with gradient reversal (DANN)",
-    "both_shared_augmentation": "with gradient reversal, both domains augmented alike",
-    "joint_batchnorm": "BatchNorm of both domains alone",
-    "adversarial": "DANN alone",
-    "adversarial_weak": "DANN alone, a tenth as strong",
-    "conditional": "DANN alone, class-conditional (CDAN)",
-}
 # What decides how a run is adapted, beside its inputs and its schedule; the second only where there is a teacher.
 ADAPTATION = ("adversary", "consistency_weight", "domain_weight", "grl_lambda_max")
 OF_THE_TEACHER = ("class_thresholds", "confidence", "consistency_warmup", "distribution_alignment", "refinement")
@@ -67,7 +55,7 @@ def parts(page: Page) -> dict[str, Any]:
     preset = main_preset(results)
     names = targets(results)
     first_of_each = [run for target in names for run in runs_of(results, preset, target, "dann")[:1]]
-    every = [run for key, run in results.items() if key.split("/")[0] in PRESETS.keys() | PARTS.keys()]
+    every = [run for key, run in results.items() if key.startswith("train/")]
     model = DANN_model()
     printed = architecture(model) + "\n" + summary_table(model, (3, 28, 28))
     return {
@@ -79,9 +67,9 @@ def parts(page: Page) -> dict[str, Any]:
             name: accuracy_table(results, name) for name in SCHEDULES if name != preset and is_complete(results, name)
         },
         "digit_table": digit_table(results, preset),
-        "option_table": option_table(results),
+        "option_table": option_table(results, preset),
         "data_table": data_table(results, preset),
-        "ladder_table": ladder_table(results),
+        "ladder_table": ladder_table(results, preset),
         "plots": plots(results, preset),
         "gains": {target: gains(results, preset, target) for target in names},
         "sampling": [sampling_error(run) for run in first_of_each if "accuracy" in run],
@@ -94,12 +82,12 @@ def parts(page: Page) -> dict[str, Any]:
 
 def found(results: Results, preset: str) -> bool:
     """Return whether anything of ``preset`` was trained."""
-    return any(key.startswith(f"{preset}/") for key in results)
+    return any(re.fullmatch(rf"train/.*/{preset}/seed\d+", key) for key in results)
 
 
 def is_complete(results: Results, preset: str) -> bool:
     """Return whether ``preset`` trained every mode for one of the targets."""
-    return any(all(of_all_seeds(results, f"{preset}/{target}/{mode}") for mode in MODES) for target in targets(results))
+    return any(all(trained(results, preset, target, mode) for mode in MODES) for target in targets(results))
 
 
 def main_preset(results: Results) -> str:
@@ -108,13 +96,18 @@ def main_preset(results: Results) -> str:
         for preset in SCHEDULES:
             if is_trained(results, preset):
                 return preset
-    return PARTS_OF
+    return "cpu"
 
 
 def targets(results: Results) -> list[str]:
     """Return the targets of the report, then any other that something was trained for."""
-    trained = {key.split("/")[1] for key in results if key.split("/")[0] in SCHEDULES}
-    return [*REPORTED_TARGETS, *sorted(trained - set(REPORTED_TARGETS))]
+    others = {key.split("/")[1] for key in results if key.startswith("train/")} - set(REPORTED_TARGETS)
+    return [*REPORTED_TARGETS, *sorted(others)]
+
+
+def trained(results: Results, preset: str, target: str, mode: str) -> list[Run]:
+    """Return all trainings of one cell, by seed."""
+    return of_all_seeds(results, f"train/{target}/{mode}/{preset}")
 
 
 def column(target: str) -> str:
@@ -125,14 +118,14 @@ def column(target: str) -> str:
 def runs_of(results: Results, preset: str, target: str, mode: str) -> list[Run]:
     """Return the runs of one cell by seed; adapted ones only where they are adapted as the preset says today.
 
-    Only runs of one schedule count, which is that of the first seed; for presets of PARTS, that of ``cpu``.
+    Only runs of one schedule count, which is that of the first seed; for OTHER_ADAPTATIONS, that of ``cpu``.
     """
-    runs = of_all_seeds(results, f"{preset}/{target}/{mode}")
+    runs = trained(results, preset, target, mode)
     if mode == "dann":
         config = asdict(presets_for(target)[preset])
         names = ADAPTATION + (OF_THE_TEACHER if config["consistency_weight"] else ())
         runs = [run for run in runs if all(run.get(name, config[name]) == config[name] for name in names)]
-    compared = runs_of(results, PARTS_OF, target, mode) if preset in PARTS else runs
+    compared = runs_of(results, "cpu", target, mode) if preset in OTHER_ADAPTATIONS else runs
     return [run for run in runs if schedule(run) in [schedule(other) for other in compared[:1]]]
 
 
@@ -161,7 +154,7 @@ def rows_of(results: Results, preset: str) -> list[tuple[str, str, str]]:
     return [
         row
         for row in rows
-        if row[1] == preset or preset == PARTS_OF or (row[1] == "original" and found(results, "original"))
+        if row[1] == preset or preset == "cpu" or (row[1] == "original" and found(results, "original"))
     ]
 
 
@@ -183,7 +176,7 @@ def accuracy_table(results: Results, preset: str, splits: Sequence[str] = tuple(
 def digit_table(results: Results, preset: str) -> str:
     """Return the validation accuracy of every digit, before and after adaptation, means over seeds."""
     shown = [("trained on source", preset, "source"), ("adapted", preset, "dann")]
-    if preset == PARTS_OF and found(results, "full"):
+    if preset == "cpu" and found(results, "full"):
         shown.append(("adapted with the schedule of `full`", "full", "dann"))
     rows = []
     for target in targets(results):
@@ -196,17 +189,20 @@ def digit_table(results: Results, preset: str) -> str:
     return table(["", *range(CLASSES)], rows)
 
 
-def option_table(results: Results) -> str:
-    """Return what can be seen without labels of every adaptation on the schedule of ``cpu``, then its accuracy."""
+def rung_runs(results: Results, *run: str) -> list[Run]:
+    """Return the runs of the ladder that ``run`` names as for :func:`key_of`, by seed and of one schedule."""
+    return of_one_schedule(of_all_seeds(results, key_of(*run)))
+
+
+def option_table(results: Results, preset: str) -> str:
+    """Return what can be seen without labels of every adaptation on the ladder's last rung, then its accuracy."""
     rows = []
-    for name, title in OPTIONS.items():
+    for method, title in METHOD_TITLES.items():
         cells = []
         for target in targets(results):
-            runs = runs_of(results, name, target, "dann")
+            runs = rung_runs(results, target, "geometry", method, preset)
             cells.append(mean_range([run["target_information"] for run in runs]))
-            cells.append(
-                mean_range([min(run["predicted_shares"]) for run in runs if "predicted_shares" in run], percent)
-            )
+            cells.append(mean_range([min(run["predicted_shares"]) for run in runs], percent))
             cells.append(cell(runs))
         rows.append([title, *cells])
     measures = ("information, nats", "rarest digit", "accuracy")
@@ -217,9 +213,7 @@ def data_table(results: Results, preset: str) -> str:
     """Return which pictures were learned from and evaluated on."""
     rows = []
     for target in targets(results):
-        run = next(
-            (run for mode in ("dann", "source") for run in of_all_seeds(results, f"{preset}/{target}/{mode}")), None
-        )
+        run = next((run for mode in ("dann", "source") for run in trained(results, preset, target, mode)), None)
         if run:
             counts = [
                 f"{run['counts'][part]:,}" if part in run["counts"] else "–"
@@ -230,15 +224,14 @@ def data_table(results: Results, preset: str) -> str:
     return table(header, rows)
 
 
-def ladder_table(results: Results) -> str:
+def ladder_table(results: Results, preset: str) -> str:
     """Return the validation accuracies of the ladder; empty where none was run."""
     rows = []
     for target in targets(results):
-        for method, title in METHOD_TITLES.items():
-            keys = [f"ladder/{rung}/{method}/{target}" for rung in RUNG_TITLES]
-            cells = [cell(of_one_schedule(of_all_seeds(results, key))) for key in keys]
+        for method in DRAWN:
+            cells = [cell(rung_runs(results, target, rung, method, preset)) for rung in RUNG_TITLES]
             if any(cells):
-                rows.append([f"{column(target)}, {title}", *cells])
+                rows.append([f"{column(target)}, {METHOD_TITLES[method]}", *cells])
     return table(["", *RUNG_TITLES.values()], rows) if rows else ""
 
 
@@ -249,13 +242,13 @@ def plots(results: Results, preset: str) -> list[dict[str, Any]]:
     """
     shown = []
     for target in targets(results):
-        adapted = next((name for name in SCHEDULES if f"tsne/{name}/{target}/dann" in results), preset)
+        adapted = next((name for name in SCHEDULES if f"tsne/{target}/dann/{name}" in results), preset)
         for title, name in (("after adaptation", adapted), ("DANN, original recipe", "original")):
-            measured = results.get(f"tsne/{name}/{target}/dann")
+            measured = results.get(f"tsne/{target}/dann/{name}")
             files = {way: f"P3/DANN_{way}_TSNE_{target.upper()}.png" for way in ("class", "domain")}
             if measured or name == adapted:
                 files = measured["pictures"] if measured else files
-                before = results.get(f"tsne/{preset}/{target}/source", {}).get("pictures") if name == adapted else None
+                before = results.get(f"tsne/{target}/source/{preset}", {}).get("pictures") if name == adapted else None
                 plot = {"title": f"{column(target)}, {title}", "files": files, "measured": measured}
                 shown.append(plot | {"before": before})
     return shown
@@ -264,15 +257,22 @@ def plots(results: Results, preset: str) -> list[dict[str, Any]]:
 def gains(results: Results, preset: str, target: str) -> dict[str, str]:
     """Return in points of validation accuracy what adaptation adds to training on the source."""
 
-    def mean(name: str, mode: str) -> float | None:
-        values = [run["accuracy"] for run in runs_of(results, name, target, mode) if "accuracy" in run]
+    def mean(runs: Sequence[Run]) -> float | None:
+        values = [run["accuracy"] for run in runs if "accuracy" in run]
         return statistics.fmean(values) if values else None
 
+    def of(name: str, mode: str) -> float | None:
+        return mean(runs_of(results, name, target, mode))
+
+    def on_the_ladder(method: str) -> float | None:
+        return mean(rung_runs(results, target, "geometry", method, preset))
+
     pairs = {
-        "original": (mean("original", "source"), mean("original", "dann")),
-        "reversal": (mean(preset, "source"), mean("adversarial", "dann")),
-        "weak": (mean(preset, "source"), mean("adversarial_weak", "dann")),
-        "ensembling": (mean(preset, "source"), mean(preset, "dann")),
+        "original": (of("original", "source"), of("original", "dann")),
+        "reversal": (of(preset, "source"), of("adversarial", "dann")),
+        "short": (on_the_ladder("source"), on_the_ladder("adversarial")),
+        "weak": (on_the_ladder("source"), on_the_ladder("adversarial_weak")),
+        "ensembling": (of(preset, "source"), of(preset, "dann")),
     }
     shown = {
         name: "not run" if None in (before, after) else f"{100 * (after - before):+.1f} points"
@@ -290,7 +290,7 @@ def sampling_error(run: Run) -> str:
 
 def settings_table() -> str:
     """Return every field of the presets the report is about, as they are today."""
-    shown = {f"`cpu`, {domain_title(target)}": presets_for(target)[PARTS_OF] for target in REPORTED_TARGETS}
+    shown = {f"`cpu`, {domain_title(target)}": presets_for(target)["cpu"] for target in REPORTED_TARGETS}
     shown["`original`"] = PRESETS["original"]
     rows = [
         [field.metadata["help"], *(_value(getattr(config, field.name)) for config in shown.values())]

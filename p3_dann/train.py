@@ -247,7 +247,7 @@ def main() -> None:
     with join_world(arguments.device) as world:
         world.check_batch(config.batch_size, least=2)
         data = {"mode": mode, "target": target, **described(arguments.data_root, mode, target)}
-        key = f"{arguments.preset}/{target}/{mode}"
+        key = f"train/{target}/{mode}/{arguments.preset}"
         job = Job.of(arguments, config, "p3", KIND, f"p3_{target}_{mode}", key, **data)
         train_and_record(job, config, world, arguments.data_root)
 

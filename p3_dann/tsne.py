@@ -37,7 +37,7 @@ from common.weights import of_training
 from p3_dann.dataset import REPORTED_TARGETS, SOURCE
 from p3_dann.measures import features_of, other_domain_share, predict, vote_accuracy
 from p3_dann.model import DANN_model, load_model
-from p3_dann.presets import MODES, PARTS, PRESETS, TrainConfig
+from p3_dann.presets import MODES, PRESETS, TrainConfig
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -170,8 +170,7 @@ def draw_model(
     if not has_digits:
         title += f" (digits of {titles[1]} as predicted)"
     space = workspace(preset, arguments.output)
-    is_shipped = path.parent == WEIGHTS
-    recipe = "" if is_shipped or preset not in PARTS.keys() | {"original"} else f"{preset.upper()}_"
+    recipe = f"{preset.upper()}_" if preset in ("original", "adversarial", "both") else ""
     name = f"{recipe}{mode.upper()}_{{}}_TSNE_{target.upper()}{of_training(trained)}.png"
     drawn = {way: f"P3/{name.format(way)}" for way in ("class", "domain")}
     for way, picture in drawn.items():
@@ -191,7 +190,7 @@ def draw_model(
     if has_digits:
         transfer = vote_accuracy(source_features, source_digits[:count], target_features, digits, NEIGHBOURS)
         values["knn_transfer_accuracy"] = transfer
-    key = f"tsne/{preset}/{target}/{mode}{of_training(trained)}"
+    key = f"tsne/{target}/{mode}/{preset}{of_training(trained)}"
     record(space.results, "p3", key, values, next(model.parameters()).device)
     print(" and ".join(str(space.images / picture) for picture in drawn.values()))
 
@@ -200,7 +199,7 @@ def main() -> None:
     """Parse the command line and draw every network it names."""
     parser = make_parser(__doc__)
     parser.add_argument("--target", help="draw this domain alone (unset: every one there is)")
-    parser.add_argument("--preset", choices=sorted(PRESETS | PARTS), help="draw this preset's runs (unset: weights/)")
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="draw this preset's runs (unset: weights/)")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=["dann"], help="which of the preset's runs")
     parser.add_argument("--checkpoint", type=Path, help="draw this one instead")
     parser.add_argument("--points", type=positive_int, default=2000, help="pictures of each domain")

@@ -1,7 +1,7 @@
 """Ship the weights of a finished run: a safetensors file in weights/ and its entry in weights/manifest.json.
 
     python scripts/export_weights.py runs/cpu/p3_svhn_dann_seed0 p3_svhn \\
-        --results p3 --key cpu/svhn/dann/seed0 --metric accuracy
+        --results p3 --key train/svhn/dann/cpu/seed0 --metric accuracy
 
 Half precision halves the file; ``--float32`` keeps the training's. Every loader checks a shipped file against
 the hash in the manifest.

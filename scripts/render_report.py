@@ -56,7 +56,7 @@ OTHERS = (
             f"P3: {p3.column(target)}, {way}",
             original,
             best,
-            rf"p3/{{}}/{target}/{mode}/seed\d+",
+            rf"p3/train/{target}/{mode}/{{}}/seed\d+",
             "test_accuracy",
             "target_data",
             target.upper(),
@@ -124,7 +124,7 @@ def presets_table(space: Workspace) -> str:
     trainings = {
         "p1": (rf"train/(?P<what>{methods})/(?P<preset>[^/]+)/seed0", lambda what: METHODS[what].presets),
         "p2": (r"train/(?P<what>)(?P<preset>[^/]+)/seed0", lambda _: P2_PRESETS),
-        "p3": (r"(?P<preset>[^/]+)/(?P<what>[^/]+)/dann/seed0", presets_for),
+        "p3": (r"train/(?P<what>[^/]+)/dann/(?P<preset>[^/]+)/seed0", presets_for),
     }
     rows = []
     for problem, (pattern, presets_of) in trainings.items():

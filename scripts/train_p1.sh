@@ -16,12 +16,12 @@ for method in A B; do
     weights="$runs/$folder/weights.safetensors"
     run p1_gan/train.py --method $method --preset "$preset" --data-root "$data_root" ${options[@]+"${options[@]}"}
     finished "$folder"
-    measure=(p1_gan/evaluate.py --method $method --checkpoint "$weights" --data-root "$data_root")
+    measure=(p1_gan/evaluate.py --checkpoint "$weights" --data-root "$data_root")
     run "${measure[@]}" --seed 0 --memorisation
     for sampling_seed in $sampling_seeds; do
         run "${measure[@]}" --seed $sampling_seed
     done
     pictures=() # all of them of the last, the first 32 of the others
     [[ $method == B ]] || pictures=(grid)
-    run p1_gan/figures.py ${pictures[@]+"${pictures[@]}"} --method $method --checkpoint "$weights"
+    run p1_gan/figures.py ${pictures[@]+"${pictures[@]}"} --checkpoint "$weights"
 done

@@ -286,7 +286,7 @@ def test_a_new_method_is_one_entry(small_judge: None, data_root: Path, tmp_path:
     monkeypatch.setitem(methods.METHODS, "C", new)
     places = ("--data-root", data_root, "--output", tmp_path)
     execute(train, "--method", "C", *TINY, *places)
-    drawn = ("--method", "C", "--checkpoint", weights_of(tmp_path, "C"))
+    drawn = ("--checkpoint", weights_of(tmp_path, "C"))
     execute(inference, tmp_path / "drawn", *drawn, "--num", 2)
     execute(evaluate, *drawn, "--num", 4, *places)
     execute(figures, "grid", *drawn, "--output", tmp_path)

@@ -132,7 +132,7 @@ def test_tsne_draws_what_there_is_and_measures_mixing(
     execute(tsne, "--preset", "sample", "--modes", "dann", "source", *places, "--points", 30)
     measured = json.loads((trained / "results" / "p3.json").read_text())
     for target in ("svhn", "usps"):
-        record = measured[f"tsne/sample/{target}/dann"]
+        record = measured[f"tsne/{target}/dann/sample"]
         for way, name in record["pictures"].items():
             assert name == f"P3/DANN_{way}_TSNE_{target.upper()}.png"
             assert len(Image.open(trained / "images" / name).convert("RGB").getcolors(1 << 24)) > 50
@@ -162,7 +162,7 @@ def test_a_domain_of_ones_own_without_labels_goes_all_the_way(data_root: Path, t
     execute(tsne, "--preset", "sample", "--target", "mydigits", *places)
     space = workspace("sample", tmp_path)
     results = read_results(space.results, "p3")
-    assert "knn_transfer_accuracy" not in results["tsne/sample/mydigits/dann"]
+    assert "knn_transfer_accuracy" not in results["tsne/mydigits/dann/sample"]
     page = Page(ROOT / "p3_dann/report.md", results, space)
     text = page.render(parts(page))
     assert "MNIST-M → mydigits, validation" in text

@@ -11,8 +11,8 @@ from common.files import write_json
 from common.paths import ROOT, Workspace, workspace
 from common.report import Page
 from common.results import read_results
-from p3_dann.ladder import METHOD_TITLES, RUNG_TITLES
-from p3_dann.presets import PARTS, PRESETS
+from p3_dann.ladder import METHOD_TITLES, RUNG_TITLES, key_of
+from p3_dann.presets import ADAPTATIONS, PRESETS
 from p3_dann.report import accuracy_table, digit_table, ladder_table, option_table, parts, plots, readme_table
 from tests.conftest import cells
 
@@ -23,7 +23,7 @@ def space(tmp_path: Path) -> Workspace:
 
 
 def measured(preset: str, target: str, mode: str, seed: int, accuracy: float | None) -> dict[str, object]:
-    values = dataclasses.asdict((PRESETS | PARTS)[preset])
+    values = dataclasses.asdict(PRESETS[preset])
     values |= {"preset": preset, "mode": mode, "target": target, "seed": seed, "seconds": 61.0, "device": "a machine"}
     values |= {"source_data": "MNIST-M (test)", "target_data": f"{target} (test)", "versions": {"torch": "2"}}
     values |= {"counts": {"labelled": 1234, "unlabelled": 567, "val": 89}, "target_information": 2.0}
@@ -34,7 +34,7 @@ def measured(preset: str, target: str, mode: str, seed: int, accuracy: float | N
 
 
 def results_of(*runs: tuple[str, str, str, int, float | None]) -> dict[str, dict[str, object]]:
-    return {f"{cell[0]}/{cell[1]}/{cell[2]}/seed{cell[3]}": measured(*cell) for cell in runs}
+    return {f"train/{cell[1]}/{cell[2]}/{cell[0]}/seed{cell[3]}": measured(*cell) for cell in runs}
 
 
 def render(space: Workspace) -> str:
@@ -54,15 +54,16 @@ def test_cells_are_means_and_ranges_of_the_seeds(space: Workspace) -> None:
 
 def test_a_run_with_another_adaptation_is_not_shown_as_the_presets() -> None:
     results = results_of(("cpu", "svhn", "dann", 0, 0.8), ("cpu", "svhn", "source", 0, 0.7))
-    results["cpu/svhn/dann/seed0"]["grl_lambda_max"] = 1.0
+    results["train/svhn/dann/cpu/seed0"]["grl_lambda_max"] = 1.0
     table = accuracy_table(results, "cpu")
     assert "| Self-ensembling" not in table and cells(table, "Trained on source")[0] == "70.0 %"
 
 
-def test_every_part_has_a_row_of_options() -> None:
-    results = results_of(*((name, "usps", "dann", 0, 0.9) for name in ("cpu", *PARTS)))
-    rows = [line for line in option_table(results).splitlines()[2:] if "90.0 %" in line]
-    assert len(rows) == 1 + len(PARTS)
+def test_every_adaptation_has_a_row_of_options() -> None:
+    run = measured("cpu", "usps", "dann", 0, 0.9)
+    results = {f"{key_of('usps', 'geometry', method, 'cpu')}/seed0": run for method in ADAPTATIONS}
+    rows = [line for line in option_table(results, "cpu").splitlines()[2:] if "90.0 %" in line]
+    assert len(rows) == len(ADAPTATIONS)
     assert all("2.00 | 2.0 % | 90.0 %" in line for line in rows)
 
 
@@ -76,19 +77,20 @@ def test_a_target_of_ones_own_has_columns_and_may_have_no_labels() -> None:
 
 
 def test_the_ladder_has_a_column_for_each_rung_and_means_of_one_schedule() -> None:
-    keys = ("ladder/plain/source/svhn/seed0", "ladder/plain/source/svhn/seed1", "ladder/intensity/source/svhn/seed0")
+    plain, other = (key_of("svhn", rung, "source", "cpu") for rung in ("plain", "intensity"))
+    keys = (f"{plain}/seed0", f"{plain}/seed1", f"{other}/seed0")
     short = {"preset": "cpu", "steps": 1500, "batch_size": 64}
     results = {key: short | {"accuracy": 0.5 + number / 10} for number, key in enumerate(keys)}
-    table = ladder_table(results | {"ladder/plain/source/svhn/seed2": short | {"steps": 30_000, "accuracy": 0.9}})
+    table = ladder_table(results | {f"{plain}/seed2": short | {"steps": 30_000, "accuracy": 0.9}}, "cpu")
     titles = f"{RUNG_TITLES['plain']} | {RUNG_TITLES['intensity']}"
-    assert table.splitlines()[0] == f"|  | {titles} |" and ladder_table({}) == ""
+    assert table.splitlines()[0] == f"|  | {titles} |" and ladder_table({}, "cpu") == ""
     assert cells(table, f"MNIST-M → SVHN, {METHOD_TITLES['source']}") == ["55.0 % (50.0 % to 60.0 %)", "70.0 %"]
 
 
 def test_plots_of_the_adapted_model_and_of_the_original_recipe(space: Workspace) -> None:
     files = {way: f"P3/ORIGINAL_DANN_{way}_TSNE_SVHN.png" for way in ("class", "domain")}
     record = {"preset": "original", "seed": 0, "neighbours": 15, "points_per_domain": 30, "pictures": files}
-    write_json(space.results / "p3.json", {"tsne/original/svhn/dann": record | {"other_domain_share": 0.25}})
+    write_json(space.results / "p3.json", {"tsne/svhn/dann/original": record | {"other_domain_share": 0.25}})
     (space.images / "P3").mkdir(parents=True)
     (space.images / files["class"]).touch()
     text = render(space)

@@ -153,7 +153,7 @@ def test_dann_never_sees_a_label_of_the_target(
     run_training("dann", target, *options, name="stripped", data=stripped)
     found = load_file(tmp_path / "stripped" / "weights.safetensors")
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-    measured, said = record_of(tmp_path, f"sample/{target}/dann/seed0"), capsys.readouterr().err
+    measured, said = record_of(tmp_path, f"train/{target}/dann/sample/seed0"), capsys.readouterr().err
     assert "accuracy" not in measured and "test_accuracy" not in measured and measured["source_accuracy"] >= 0.0
     assert all(str(stripped / "digits" / target / f"{split}.csv") in said for split in ("val", "test"))
 
@@ -266,8 +266,8 @@ def test_the_ladder_trains_records_and_draws(tmp_path: Path, data_root: Path, ca
     execute(ladder, *command)
     results = json.loads((tmp_path / "results" / "p3.json").read_text())
     runs = [(rung, method) for rung in ("plain", "geometry") for method in ("source", "adversarial")]
-    assert results.keys() == {f"ladder/{rung}/{method}/usps/seed0" for rung, method in runs}
-    assert results["ladder/plain/adversarial/usps/seed0"]["grl_lambda_max"] == 1.0
+    assert results.keys() == {f"ladder/usps/{rung}/{method}/sample/seed0" for rung, method in runs}
+    assert results["ladder/usps/plain/adversarial/sample/seed0"]["grl_lambda_max"] == 1.0
     assert Image.open(tmp_path / "images" / ladder.FIGURE).format == "PNG"
     capsys.readouterr()
     execute(ladder, *command)
