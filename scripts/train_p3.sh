@@ -7,8 +7,7 @@
 #   bash scripts/train_p3.sh --seed 1 --steps 2000             # other options go to p3_dann/train.py
 #
 # Also --data-root and --output. Stopped, the same command goes on; what is trained or measured is not done again. The
-# ladder of inputs takes much longer and is made by p3_dann/ladder.py. A target without labels has no row of its own:
-# use train.py.
+# ladder of inputs takes much longer and is made by p3_dann/ladder.py. A target without labels is not trained on itself.
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
 target=""
@@ -26,7 +25,12 @@ train() { # PRESET MODE
     run p3_dann/train.py --mode "$2" --preset "$1" --data-root "$data_root" "${options[@]}"
     finished "$1/p3_${target}_$2_seed$seed"
 }
-for mode in source dann target; do
+modes=(source dann target)
+csv="$data_root/digits/$target/train.csv"
+if [[ -f $csv ]] && ! grep -q ',[0-9]' "$csv"; then
+    modes=(source dann)
+fi
+for mode in "${modes[@]}"; do
     train "$preset" $mode
 done
 if [[ $preset != sample ]]; then

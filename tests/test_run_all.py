@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -84,6 +85,16 @@ def test_what_a_script_lists_trains_to_the_plots_and_a_second_time_only_says_so(
         assert call(script, *options) == 0, capsys.readouterr().err
     assert capsys.readouterr().out.count("finished before") == len(trainings) == 3
     assert len(list((tmp_path / "a folder/images/P3").glob("*.png"))) == 4
+
+
+def test_a_target_without_labels_is_not_trained_on_itself(tmp_path: Path) -> None:
+    labels = tmp_path / "digits/mine/train.csv"
+    labels.parent.mkdir(parents=True)
+    command = ["bash", str(ROOT / "scripts/train_p3.sh"), "--list", "--target", "mine", "--data-root", str(tmp_path)]
+    for line, modes in (("0.png", {"source", "dann"}), ("0.png,3", {"source", "dann", "target"})):
+        labels.write_text(f"image_name,label\n{line}\n")
+        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert set(re.findall(r"--mode (\w+)", listed)) == modes
 
 
 def test_a_training_that_its_time_limit_stopped_stops_the_script(data_root: Path, tmp_path: Path) -> None:
