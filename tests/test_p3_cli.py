@@ -206,6 +206,6 @@ def test_inference_needs_to_know_the_target_and_weights_of_p3(data_root: Path, t
 
 def test_weights_are_shipped_with_a_measurement_of_their_own_alone(trained: Path, tmp_path: Path) -> None:
     run = weights_of(trained, "svhn").parent
-    with pytest.raises(UserError, match=r"cpu/usps/source/seed0 was not measured of"):
-        export(run, "mine", "p3", "cpu/usps/source/seed0", "accuracy", tmp_path, half=True)
+    with pytest.raises(UserError, match=r"train/usps/source/cpu/seed0 was not measured of"):
+        export(run, "mine", "p3", "train/usps/source/cpu/seed0", "accuracy", tmp_path, half=True)
     assert not list(tmp_path.iterdir())

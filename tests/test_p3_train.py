@@ -96,7 +96,7 @@ def test_every_mode_trains_evaluates_and_records(
     run_training: Train, tmp_path: Path, data_root: Path, mode: str, target: str, options: tuple[str, ...]
 ) -> None:
     folder = run_training(mode, target, *options)
-    measured = record_of(tmp_path, f"sample/{target}/{mode}/seed0")
+    measured = record_of(tmp_path, f"train/{target}/{mode}/sample/seed0")
     assert all(0.0 <= measured[name] <= 1.0 for name in ("accuracy", "test_accuracy", "source_accuracy"))
     listing = (data_root / "digits" / target / "val.csv").read_text()
     labels = [int(line.split(",")[1]) for line in listing.split()[1:]]
@@ -162,7 +162,7 @@ def test_target_only_needs_no_other_domain(run_training: Train, tmp_path: Path, 
     alone = tmp_path / "alone"
     shutil.copytree(data_root / "digits" / "svhn", alone / "digits" / "svhn")
     run_training("target", "svhn", data=alone)
-    measured = record_of(tmp_path, "sample/svhn/target/seed0")
+    measured = record_of(tmp_path, "train/svhn/target/sample/seed0")
     assert "source_accuracy" not in measured and 0.0 <= measured["accuracy"] <= 1.0
 
 
@@ -180,7 +180,7 @@ def test_target_only_without_labels_is_refused_before_the_first_step(
 def test_accuracy_is_of_those_pictures_that_have_labels(run_training: Train, tmp_path: Path, data_root: Path) -> None:
     half = copy_with_labels(data_root, tmp_path / "a", "svhn", lambda n, line: line if n % 2 else line.split(",")[0])
     run_training("source", "svhn", data=half)
-    assert record_of(tmp_path, "sample/svhn/source/seed0")["counts"]["val"] == 16
+    assert record_of(tmp_path, "train/svhn/source/sample/seed0")["counts"]["val"] == 16
 
 
 def test_a_training_on_replaced_data_is_another_one(run_training: Train, tmp_path: Path, data_root: Path) -> None:
