@@ -62,7 +62,7 @@ def generate(model: torch.nn.Module, latents: torch.Tensor, batch_size: int | No
             if batch_size is not None or size == 1 or not is_out_of_memory(error):
                 raise
             size //= 2
-    return torch.cat(batches)
+    return torch.cat(batches).contiguous()  # sums over it then have the order of those over pictures from files
 
 
 def parse_arguments() -> argparse.Namespace:

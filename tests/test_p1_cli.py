@@ -328,7 +328,7 @@ def test_mistakes_are_one_clear_line(
     (tmp_path / "broken").write_bytes(weights_of(trained).read_bytes()[:1000])
     state = load_file(weights_of(trained))
     state["generator.main.0.weight"] = state["generator.main.0.weight"][:50].contiguous()
-    save_file(state, tmp_path / "narrow", metadata={"kind": "p1_gan/B", "config": '{"channels": 4}'})
+    save_file(state, tmp_path / "narrow", metadata={"kind": "p1_gan/B", "config": '{"channels": 4, "method": "B"}'})
     values = {name: tmp_path / name for name in ("new", "empty", "one", "two", "broken", "narrow")}
     values |= {"weights": weights_of(trained), "data": data_root}
     assert message in error_of(capsys, script, *(option.format(**values) for option in options))
