@@ -145,7 +145,10 @@ def test_a_paragraph_stays_only_as_long_as_its_results(tmp_path: Path, monkeypat
 
 def test_the_first_table_holds_only_what_was_measured_on_the_same_data() -> None:
     entry = {"test_accuracy": 0.5, "target_data": "SVHN (8,500 of 99,289 digits)"}
-    results = {"p3/train/svhn/source/cpu/seed0": entry, "p3/train/svhn/source/cpu/seed1": entry | {"test_accuracy": 0.7}}
+    results = {
+        "p3/train/svhn/source/cpu/seed0": entry,
+        "p3/train/svhn/source/cpu/seed1": entry | {"test_accuracy": 0.7},
+    }
     assert comparison_table(results) == comparison_table({}) == ""
     assert "| 60.0 % |" in comparison_table({key: entry | {"target_data": "SVHN"} for key, entry in results.items()})
     assert is_most_of("CelebA (aligned, centre crop 178)", "CelebA") and is_most_of("CelebA", "CelebA")
