@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from p1_gan.small_maps import run_layers
+
 LATENT_SIZE = 100
 CHANNELS = 64  # of the report's networks at 32x32, doubled with every halving of the size: 512 at 4x4
 
@@ -62,7 +64,7 @@ class DCGAN_Generator(nn.Module):
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """Map standard normal latents (N, 100, 1, 1) to pictures (N, 3, 64, 64) in [-1, 1]."""
-        return self.main(latents)
+        return run_layers(self.main, latents)
 
 
 class DCGAN_Discriminator(nn.Module):
@@ -85,8 +87,8 @@ class DCGAN_Discriminator(nn.Module):
             from which losses are computed without overflow.
         """
         if logits:
-            return self.feature_extract[:-1](images).flatten()
-        return self.feature_extract(images)
+            return run_layers(self.feature_extract[:-1], images).flatten()
+        return run_layers(self.feature_extract, images)
 
 
 class My_Generator(DCGAN_Generator):

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from common.report import architecture, summary_table
+from p1_gan import small_maps
 from p1_gan.ablation import ROWS
 from p1_gan.augment import AUGMENTATIONS, diff_augment, translation
 from p1_gan.inference import draw_latents, generate
@@ -41,6 +42,40 @@ def test_spectral_norm_bounds_every_layer() -> None:
     for layer in discriminator.feature_extract:
         if isinstance(layer, torch.nn.Conv2d):
             assert torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2).item() == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize(("stride", "padding", "side"), [(2, 1, 8), (2, 1, 6), (1, 0, 4)])
+def test_small_maps_are_convolved_with_the_values_and_gradients_of_torch(stride: int, padding: int, side: int) -> None:
+    torch.manual_seed(0)
+    images, weight = torch.randn(3, 5, side, side).double(), torch.randn(7, 5, 4, 4).double()
+    maps = F.conv2d(images, weight, None, stride, padding)
+    for ours, theirs, inputs in (
+        (small_maps.convolve, F.conv2d, images),
+        (small_maps.convolve_transposed, F.conv_transpose2d, torch.randn_like(maps)),
+    ):
+        both = [tensor.clone().requires_grad_() for tensor in (inputs, weight)]
+        expected, found = theirs(*both, None, stride, padding), ours(*both, stride, padding)
+        weighting = torch.randn_like(expected)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(*(torch.autograd.grad(result, both, weighting) for result in (found, expected)))
+
+
+@pytest.mark.parametrize(("network", "inputs"), [(My_Generator, (16, 100, 1, 1)), (My_Discriminator, (16, 3, 64, 64))])
+def test_gradients_with_small_maps_are_as_near_to_float32_as_those_without(
+    network: type[torch.nn.Module], inputs: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients = []
+    for small, is_bfloat16 in ((small_maps.SMALL, True), (0, True), (0, False)):
+        monkeypatch.setattr(small_maps, "SMALL", small)
+        torch.manual_seed(0)
+        model = network(channels=8)
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_bfloat16):
+            output = model(torch.randn(inputs))
+        (output * torch.randn(output.shape)).float().sum().backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    with_small_maps, without, exact = gradients
+    assert not torch.equal(with_small_maps, without)  # rounded elsewhere: another way was taken
+    assert (with_small_maps - exact).norm() < 1.2 * (without - exact).norm()
 
 
 def test_losses_equal_their_definitions() -> None:
