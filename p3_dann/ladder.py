@@ -124,8 +124,9 @@ def main() -> None:
     """Parse the command line, train what is missing, and draw the figure."""
     parser = make_parser(__doc__)
     parser.add_argument("--targets", nargs="+", default=list(REPORTED_TARGETS), help="domains to adapt to")
-    parser.add_argument("--rungs", nargs="+", choices=RUNGS, default=list(RUNGS), help="which treatments of the inputs")
-    parser.add_argument("--methods", nargs="+", choices=METHOD_TITLES, default=list(DRAWN), help="which adaptations")
+    for name, choices, usual in (("rungs", RUNGS, RUNGS), ("methods", METHOD_TITLES, DRAWN)):
+        metavar, listed = name.removesuffix("s").upper(), ", ".join(choices)
+        parser.add_argument(f"--{name}", nargs="+", choices=choices, default=list(usual), metavar=metavar, help=listed)
     parser.add_argument("--steps", type=positive_int, default=1500, help="of every run")
     parser.add_argument("--preset", choices=("cpu", "full", "sample"), default="cpu", help="all the rest")
     parser.add_argument("--figure-only", action="store_true", help="draw what is recorded")

@@ -31,7 +31,6 @@ from p3_dann.presets import MODES, PRESETS, TrainConfig, presets_for
 Run = Mapping[str, Any]
 
 SCHEDULES = ("full", "cpu", "sample")  # presets that train all modes, the largest first
-OTHER_ADAPTATIONS = ("adversarial", "both")  # presets with the schedule of `cpu`
 SPLITS = {"validation": "accuracy", "test": "test_accuracy"}
 # Title, preset ("": the one the page is about) and mode of every row of the first table.
 ROWS = (
@@ -39,7 +38,6 @@ ROWS = (
     ("DANN", "adversarial", "dann"),
     ("Self-ensembling", "", "dann"),
     ("Self-ensembling with the schedule of preset `full`", "full", "dann"),
-    ("DANN combined with self-ensembling", "both", "dann"),
     ("Trained on target", "", "target"),
     ("Original recipe: trained on source", "original", "source"),
     ("Original recipe: DANN", "original", "dann"),
@@ -118,14 +116,14 @@ def column(target: str) -> str:
 def runs_of(results: Results, preset: str, target: str, mode: str) -> list[Run]:
     """Return the runs of one cell by seed; adapted ones only where they are adapted as the preset says today.
 
-    Only runs of one schedule count, which is that of the first seed; for OTHER_ADAPTATIONS, that of ``cpu``.
+    Only runs of one schedule count, which is that of the first seed; for ``adversarial``, that of ``cpu``.
     """
     runs = trained(results, preset, target, mode)
     if mode == "dann":
         config = asdict(presets_for(target)[preset])
         names = ADAPTATION + (OF_THE_TEACHER if config["consistency_weight"] else ())
         runs = [run for run in runs if all(run.get(name, config[name]) == config[name] for name in names)]
-    compared = runs_of(results, "cpu", target, mode) if preset in OTHER_ADAPTATIONS else runs
+    compared = runs_of(results, "cpu", target, mode) if preset == "adversarial" else runs
     return [run for run in runs if schedule(run) in [schedule(other) for other in compared[:1]]]
 
 

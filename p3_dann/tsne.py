@@ -170,7 +170,7 @@ def draw_model(
     if not has_digits:
         title += f" (digits of {titles[1]} as predicted)"
     space = workspace(preset, arguments.output)
-    recipe = f"{preset.upper()}_" if preset in ("original", "adversarial", "both") else ""
+    recipe = f"{preset.upper()}_" if preset in ("original", "adversarial") else ""
     name = f"{recipe}{mode.upper()}_{{}}_TSNE_{target.upper()}{of_training(trained)}.png"
     drawn = {way: f"P3/{name.format(way)}" for way in ("class", "domain")}
     for way, picture in drawn.items():

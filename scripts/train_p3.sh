@@ -38,8 +38,7 @@ if [[ $preset != sample ]]; then
     train original dann
     run p3_dann/tsne.py --target "$target" --preset original --data-root "$data_root"
 fi
-if [[ $preset == cpu ]]; then # gradient reversal on its schedule, alone and with self-ensembling
+if [[ $preset == cpu ]]; then # gradient reversal on its schedule
     train adversarial dann
-    train both dann
 fi
 run p3_dann/tsne.py --target "$target" --preset "$preset" --modes dann source --data-root "$data_root"
