@@ -44,7 +44,10 @@ def test_a_failure_is_passed_on_after_the_others_have_ended(tmp_path: Path) -> N
 def test_a_signal_reaches_every_command(tmp_path: Path, number: int) -> None:
     wait = "trap 'touch {0}; exit 130' INT TERM; touch {0}.ready; while true; do sleep 0.01; done"
     commands = ["bash", "-c", wait.format(tmp_path / "a"), "--", "bash", "-c", wait.format(tmp_path / "b")]
-    process = subprocess.Popen([*SIDE_BY_SIDE, *commands])
+    # Tests that run in the background of a shell have interrupts ignored, which bash would not let its trap change.
+    process = subprocess.Popen(
+        [*SIDE_BY_SIDE, *commands], preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )
     while not all((tmp_path / f"{name}.ready").exists() for name in ("a", "b")):
         time.sleep(0.01)
     process.send_signal(number)
