@@ -1,8 +1,8 @@
-"""Convolutions on maps of 4x4 as matrix products, which train several times faster on a CPU with bfloat16.
+"""Convolutions on maps of 4x4 as matrix products, for training on a CPU with bfloat16.
 
-Its matrix unit takes 16 rows at a time, and oneDNN's convolutions give it one row of a map, so that on maps of 4x4,
-where most of a DCGAN's weights are, three quarters of it idle. One product of all pixels of a batch fills it. On larger
-maps and in float32 oneDNN is as fast or faster.
+Its matrix unit takes 16 rows at a time, and oneDNN's convolutions seem to give it one row of a map: on maps of 4x4,
+where most of a DCGAN's weights are, they took three to four times as long as one product of all pixels of a batch. On
+larger maps they were the faster ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ def run_layers(layers: nn.Sequential, images: torch.Tensor) -> torch.Tensor:
     if not is_fast or torch.compiler.is_compiling():
         return layers(images)
     for layer in layers:
-        if isinstance(layer, nn.Conv2d) and images.shape[2] <= SMALL * layer.stride[0]:
+        if getattr(layer, "bias", None) is not None:
+            images = layer(images)
+        elif isinstance(layer, nn.Conv2d) and images.shape[2] <= SMALL * layer.stride[0]:
             images = convolve(images, layer.weight, layer.stride[0], layer.padding[0])
         elif isinstance(layer, nn.ConvTranspose2d) and images.shape[2] <= SMALL:
             images = convolve_transposed(images, layer.weight, layer.stride[0], layer.padding[0])
@@ -32,14 +34,14 @@ def run_layers(layers: nn.Sequential, images: torch.Tensor) -> torch.Tensor:
 
 
 def convolve(images: torch.Tensor, weight: torch.Tensor, stride: int, padding: int) -> torch.Tensor:
-    """Return ``F.conv2d`` of images (N, C, H, W) with square kernels, in channels_last order."""
+    """Return ``F.conv2d`` of images (N, C, H, W) with square kernels and no bias, in channels_last order."""
     patches = _Patches.apply(images, weight.shape[2], stride, padding)
     kernels = weight.permute(0, 2, 3, 1).flatten(1)
     return F.linear(patches.flatten(3), kernels).permute(0, 3, 1, 2)
 
 
 def convolve_transposed(images: torch.Tensor, weight: torch.Tensor, stride: int, padding: int) -> torch.Tensor:
-    """Return ``F.conv_transpose2d`` of images (N, C, H, W) with square kernels, in channels_last order."""
+    """Return ``F.conv_transpose2d`` of images (N, C, H, W) with square kernels and no bias, in channels_last order."""
     size = weight.shape[2]
     kernels = weight.permute(0, 2, 3, 1).flatten(1)
     patches = (images.permute(0, 2, 3, 1) @ kernels).unflatten(3, (size, size, weight.shape[1]))
