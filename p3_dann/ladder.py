@@ -15,9 +15,11 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, add_run_arguments, make_parser, positive_int
@@ -79,10 +81,14 @@ def key_of(target: str, rung: str, method: str, preset: str) -> str:
     return f"ladder/{target}/{rung}/{method}/{preset}"
 
 
+def ladder_runs(results: Results, *run: str) -> list[Mapping[str, Any]]:
+    """Return what was measured of one run, named as for :func:`key_of`, by seed and of one schedule."""
+    return of_one_schedule(of_all_seeds(results, key_of(*run)))
+
+
 def accuracies_by_seed(results: Results, *run: str) -> list[float]:
-    """Return the validation accuracy of every seed of one run, named as for :func:`key_of`, of one schedule."""
-    runs = of_one_schedule(of_all_seeds(results, key_of(*run)))
-    return [run["accuracy"] for run in runs if "accuracy" in run]
+    """Return the validation accuracies of :func:`ladder_runs`."""
+    return [run["accuracy"] for run in ladder_runs(results, *run) if "accuracy" in run]
 
 
 def draw(results: Results, targets: list[str], preset: str) -> Figure:
@@ -124,9 +130,12 @@ def main() -> None:
     """Parse the command line, train what is missing, and draw the figure."""
     parser = make_parser(__doc__)
     parser.add_argument("--targets", nargs="+", default=list(REPORTED_TARGETS), help="domains to adapt to")
-    for name, choices, usual in (("rungs", RUNGS, RUNGS), ("methods", METHOD_TITLES, DRAWN)):
-        metavar, listed = name.removesuffix("s").upper(), ", ".join(choices)
-        parser.add_argument(f"--{name}", nargs="+", choices=choices, default=list(usual), metavar=metavar, help=listed)
+    listed = ", ".join(RUNGS)
+    parser.add_argument("--rungs", nargs="+", choices=RUNGS, default=list(RUNGS), metavar="RUNG", help=listed)
+    listed = ", ".join(METHOD_TITLES)
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHOD_TITLES, default=list(DRAWN), metavar="METHOD", help=listed
+    )
     parser.add_argument("--steps", type=positive_int, default=1500, help="of every run")
     parser.add_argument("--preset", choices=("cpu", "full", "sample"), default="cpu", help="all the rest")
     parser.add_argument("--figure-only", action="store_true", help="draw what is recorded")
@@ -135,12 +144,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.run_dir:
         raise UserError(f"--run-dir {arguments.run_dir}: is for one training; --output moves all of the ladder")
-    runs = [
-        (target, rung, method)
-        for target in arguments.targets
-        for rung in arguments.rungs
-        for method in arguments.methods
-    ]
+    runs = product(arguments.targets, arguments.rungs, arguments.methods)
     for run in within_max_seconds(() if arguments.figure_only else runs, arguments):
         if not run_job(arguments, *run):
             return
@@ -149,7 +153,7 @@ def main() -> None:
     drawn = [
         target
         for target in arguments.targets
-        if any(accuracies_by_seed(results, *run, arguments.preset) for run in runs if run[0] == target)
+        if any(accuracies_by_seed(results, target, *run, arguments.preset) for run in product(RUNGS, DRAWN))
     ]
     if drawn:
         save_figure(draw(results, drawn, arguments.preset), space.images / FIGURE)

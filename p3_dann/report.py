@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
@@ -22,9 +21,9 @@ from common.report import (
     summary_table,
     table,
 )
-from common.results import of_all_seeds, of_one_schedule
+from common.results import of_all_seeds
 from p3_dann.dataset import REPORTED_TARGETS, SOURCE
-from p3_dann.ladder import DRAWN, METHOD_TITLES, RUNG_TITLES, key_of
+from p3_dann.ladder import DRAWN, METHOD_TITLES, RUNG_TITLES, ladder_runs
 from p3_dann.model import CLASSES, DANN_model
 from p3_dann.presets import MODES, PRESETS, TrainConfig, presets_for
 
@@ -80,7 +79,7 @@ def parts(page: Page) -> dict[str, Any]:
 
 def found(results: Results, preset: str) -> bool:
     """Return whether anything of ``preset`` was trained."""
-    return any(re.fullmatch(rf"train/.*/{preset}/seed\d+", key) for key in results)
+    return any(trained(results, preset, target, mode) for target in targets(results) for mode in MODES)
 
 
 def is_complete(results: Results, preset: str) -> bool:
@@ -187,18 +186,13 @@ def digit_table(results: Results, preset: str) -> str:
     return table(["", *range(CLASSES)], rows)
 
 
-def rung_runs(results: Results, *run: str) -> list[Run]:
-    """Return the runs of the ladder that ``run`` names as for :func:`key_of`, by seed and of one schedule."""
-    return of_one_schedule(of_all_seeds(results, key_of(*run)))
-
-
 def option_table(results: Results, preset: str) -> str:
     """Return what can be seen without labels of every adaptation on the ladder's last rung, then its accuracy."""
     rows = []
     for method, title in METHOD_TITLES.items():
         cells = []
         for target in targets(results):
-            runs = rung_runs(results, target, "geometry", method, preset)
+            runs = ladder_runs(results, target, "geometry", method, preset)
             cells.append(mean_range([run["target_information"] for run in runs]))
             cells.append(mean_range([min(run["predicted_shares"]) for run in runs], percent))
             cells.append(cell(runs))
@@ -227,7 +221,7 @@ def ladder_table(results: Results, preset: str) -> str:
     rows = []
     for target in targets(results):
         for method in DRAWN:
-            cells = [cell(rung_runs(results, target, rung, method, preset)) for rung in RUNG_TITLES]
+            cells = [cell(ladder_runs(results, target, rung, method, preset)) for rung in RUNG_TITLES]
             if any(cells):
                 rows.append([f"{column(target)}, {METHOD_TITLES[method]}", *cells])
     return table(["", *RUNG_TITLES.values()], rows) if rows else ""
@@ -263,7 +257,7 @@ def gains(results: Results, preset: str, target: str) -> dict[str, str]:
         return mean(runs_of(results, name, target, mode))
 
     def on_the_ladder(method: str) -> float | None:
-        return mean(rung_runs(results, target, "geometry", method, preset))
+        return mean(ladder_runs(results, target, "geometry", method, preset))
 
     pairs = {
         "original": (of("original", "source"), of("original", "dann")),

@@ -27,7 +27,7 @@ train() { # PRESET MODE
 }
 modes=(source dann target)
 csv="$data_root/digits/$target/train.csv"
-if [[ -f $csv ]] && ! grep -q ',[0-9]' "$csv"; then
+if [[ -f $csv ]] && ! grep -q ',.*[0-9]' "$csv"; then
     modes=(source dann)
 fi
 for mode in "${modes[@]}"; do
