@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from p3_dann.presets import TrainConfig
 
 BLUR_RADIUS = 4
+# What a digit is upside down, -1 where it is none: of the others 1, 2 and 5 turn into a digit in some hands only.
+HALF_TURN = (0, -1, -1, -1, -1, -1, 9, -1, 8, 6)
 
 
 def prepare(images: torch.Tensor, config: TrainConfig) -> torch.Tensor:
@@ -48,6 +50,24 @@ def augment(
     if config.blur > 0:
         pixels = blur(pixels, config.blur)
     return change_intensity(_normalise(pixels, config), config).expand(-1, 3, -1, -1)
+
+
+def half_turn(images: torch.Tensor, digits: torch.Tensor, probability: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return pictures (N, C, S, S) of which some are upside down, and the ``digits`` (N,) that they show then.
+
+    Printed sixes curl at the top, as handwritten nines do at the foot. Only digits that are one upside down are turned.
+
+    Args:
+        images: the whole batch.
+        digits: what they show, int64 (N,).
+        probability: how often such a digit is turned; 0 leaves everything as it is.
+    """
+    if probability == 0.0:
+        return images, digits
+    turned_digits = torch.tensor(HALF_TURN, device=digits.device)[digits]
+    turned = (torch.rand(len(digits), device=digits.device) < probability) & (turned_digits >= 0)
+    images = torch.where(turned[:, None, None, None], images.flip(2, 3), images)
+    return images, torch.where(turned, turned_digits, digits)
 
 
 def mix_channels(pixels: torch.Tensor) -> torch.Tensor:

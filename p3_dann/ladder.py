@@ -46,7 +46,7 @@ RUNGS: dict[str, tuple[str, ...]] = {
     "intensity": ("invert_probability", "intensity_scale", "intensity_shift", "noise", "blur"),
     "geometry": (
         *("affine_degrees", "affine_shear", "affine_shift", "neighbour_probability"),
-        *("source_zoom", "source_width", "target_zoom", "target_width"),
+        *("source_zoom", "source_width", "target_zoom", "target_width", "half_turn"),
     ),
 }
 RUNG_TITLES = {"plain": "plain pixels", "normalised": "+ normalised, grey"}
@@ -55,10 +55,13 @@ RUNG_TITLES |= {"intensity": "+ intensity, blur", "geometry": "+ geometry, neigh
 METHOD_TITLES = {
     "source": "source only",
     "joint_batchnorm": "source only, BatchNorm of both domains",
+    "joint_batchnorm_half_turn": "source only, BatchNorm of both domains, half turns",
     "adversarial": "DANN",
     "adversarial_weak": "DANN, a tenth as strong",
     "conditional": "DANN, class-conditional (CDAN)",
     "self_ensembling": "self-ensembling",
+    "no_half_turn": "self-ensembling without half turns",
+    "matched": "self-ensembling, alignment that lowers too",
     "unaligned": "self-ensembling without distribution alignment",
     "class_thresholds": "self-ensembling with thresholds by class (FlexMatch)",
     "refined": "self-ensembling, at the end on the target alone (DIRT-T)",

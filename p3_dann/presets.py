@@ -54,11 +54,21 @@ class TrainConfig:
         "what the domain classifier sees: features, or their product with the predictions (CDAN)",
         choices=("features", "conditional"),
     )
+    half_turn: float = option(
+        0.5,
+        "how often 0, 6, 8 and 9 are upside down in both domains while adapting, a six being a nine then",
+        minimum=0.0,
+        maximum=1.0,
+    )
     shared_augmentation: bool = option(False, "change target pictures exactly as source pictures are")
     consistency_weight: float = option(1.0, "weight of agreement with the EMA teacher on the target", minimum=0.0)
     consistency_warmup: float = option(0.1, "share of the steps over which that weight rises", minimum=0.0, maximum=1.0)
     confidence: float = option(0.9, "teacher confidence from which it is followed, relative to that on the source")
-    distribution_alignment: bool = option(True, "ask the teacher for every digit as often as the source has it")
+    distribution_alignment: str = option(
+        "raise",
+        "ask the teacher for digits it names more rarely than the source has them (raise), or for all as often (match)",
+        choices=("none", "raise", "match"),
+    )
     class_thresholds: bool = option(False, "follow the teacher earlier on digits it is rarely sure of (FlexMatch)")
     refinement: float = option(
         0.0, "share of the steps, at the end, on the target's loss alone (DIRT-T)", minimum=0.0, maximum=1.0
@@ -118,28 +128,27 @@ PRESETS = {
         neighbour_probability=0.0,
         grl_lambda_max=1.0,
         consistency_weight=0.0,
-        distribution_alignment=False,
+        distribution_alignment="none",
+        half_turn=0.0,
     ),
 }
 
-# What a preset's adaptation is made of, in its place or beside it. Without any loss of adaptation BatchNorm still sees
-# the target's pictures.
+# Changes of a preset's adaptation. Without any loss of adaptation BatchNorm still sees the target's pictures.
+NO_TEACHER = {"consistency_weight": 0.0, "distribution_alignment": "none", "half_turn": 0.0}
 ADAPTATIONS: dict[str, dict[str, Any]] = {
-    "joint_batchnorm": {"consistency_weight": 0.0, "distribution_alignment": False},
-    "adversarial": {"grl_lambda_max": 1.0, "consistency_weight": 0.0, "distribution_alignment": False},
-    "adversarial_weak": {"grl_lambda_max": 0.1, "consistency_weight": 0.0, "distribution_alignment": False},
-    "conditional": {
-        "grl_lambda_max": 1.0,
-        "adversary": "conditional",
-        "consistency_weight": 0.0,
-        "distribution_alignment": False,
-    },
+    "joint_batchnorm": NO_TEACHER,
+    "joint_batchnorm_half_turn": NO_TEACHER | {"half_turn": 0.5},
+    "adversarial": NO_TEACHER | {"grl_lambda_max": 1.0},
+    "adversarial_weak": NO_TEACHER | {"grl_lambda_max": 0.1},
+    "conditional": NO_TEACHER | {"grl_lambda_max": 1.0, "adversary": "conditional"},
     "self_ensembling": {},
-    "both": {"grl_lambda_max": 1.0},
-    "both_shared_augmentation": {"grl_lambda_max": 1.0, "shared_augmentation": True},
-    "unaligned": {"distribution_alignment": False},
+    "no_half_turn": {"half_turn": 0.0},
+    "matched": {"distribution_alignment": "match"},
+    "unaligned": {"distribution_alignment": "none"},
     "class_thresholds": {"class_thresholds": True},
     "refined": {"refinement": 0.2},
+    "both": {"grl_lambda_max": 1.0},
+    "both_shared_augmentation": {"grl_lambda_max": 1.0, "shared_augmentation": True},
 }
 # DANN with our inputs: a row of the report's first table, on the schedule of `cpu`.
 PRESETS["adversarial"] = replace(CPU, **ADAPTATIONS["adversarial"])

@@ -21,30 +21,36 @@ class PseudoLabels:
         self.target_share = self.source_share.clone()
         self.latest = torch.full((count,), CLASSES, device=source_labels.device)  # CLASSES: none was confident yet
 
-    def __call__(
-        self, teacher: torch.Tensor, source: torch.Tensor, samples: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the teacher's digits, int64 (N,), and which of them are followed, float 0 or 1 (N,).
+    def read(self, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the digits, int64 (N,), in ``teacher``'s logits (N, 10), and how sure it is of each, 0..1 (N,)."""
+        probabilities = teacher.softmax(1)
+        if self.config.distribution_alignment != "none":
+            self.target_share.lerp_(probabilities.mean(0), 1.0 - MOMENTUM)
+            lowers = self.config.distribution_alignment == "match"
+            probabilities = align(probabilities, self.source_share, self.target_share, lowers)
+        confidence, digits = probabilities.max(1)
+        return digits, confidence
+
+    def followed(
+        self, digits: torch.Tensor, confidence: torch.Tensor, source: torch.Tensor, samples: torch.Tensor
+    ) -> torch.Tensor:
+        """Return which of the ``digits`` that :meth:`read` returned are followed, float 0 or 1 (N,).
 
         The threshold is relative to the mean confidence on the source (Berthelot et al., "AdaMatch", 2022, equation
         for c_tau), so it keeps its meaning under label smoothing.
 
         Args:
-            teacher: logits (N, 10) of unchanged target pictures.
+            digits: int64 (N,), those of unchanged target pictures.
+            confidence: how sure the teacher is of them (N,).
             source: logits (M, 10) of source pictures in the same step.
             samples: numbers (N,) of those target pictures in the data set.
         """
         threshold = self.config.confidence * source.detach().softmax(1).amax(1).mean()
-        probabilities = teacher.softmax(1)
-        if self.config.distribution_alignment:
-            self.target_share.lerp_(probabilities.mean(0), 1.0 - MOMENTUM)
-            probabilities = align(probabilities, self.source_share, self.target_share)
-        highest, digits = probabilities.max(1)
         if self.config.class_thresholds:
-            confident = highest >= threshold
+            confident = confidence >= threshold
             threshold = threshold * threshold_factors(self.latest)[digits]
             self.latest[samples] = torch.where(confident, digits, self.latest[samples])
-        return digits, (highest >= threshold).float()
+        return (confidence >= threshold).float()
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return what a checkpoint must hold."""
@@ -71,17 +77,20 @@ def consistency(student: torch.Tensor, digits: torch.Tensor, followed: torch.Ten
     return (F.cross_entropy(student, digits, reduction="none") * followed).mean()
 
 
-def align(probabilities: torch.Tensor, wanted: torch.Tensor, running: torch.Tensor) -> torch.Tensor:
+def align(probabilities: torch.Tensor, wanted: torch.Tensor, running: torch.Tensor, lowers: bool) -> torch.Tensor:
     """Return probabilities (N, 10) whose mean comes to the shares ``wanted`` (10,) where it was ``running`` (10,).
 
     Distribution alignment: a digit that the teacher names too rarely gains in every picture. It assumes that the
-    target has each digit about as often as the source.
+    target has each digit about as often as the source; unless it ``lowers``, at least about as often, and a digit that
+    is named more often than that is left alone.
 
     Source: Berthelot et al., "AdaMatch: A Unified Approach to Semi-Supervised Learning and Domain Adaptation", 2022
     (there with the source's predictions in place of its labels), after theirs of "ReMixMatch", 2020, section 3.1.
+    Both lower as well.
     """
-    raised = probabilities * (wanted / running.clamp(min=1e-6))
-    return raised / raised.sum(1, keepdim=True)
+    factors = wanted / running.clamp(min=1e-6)
+    aligned = probabilities * (factors if lowers else factors.clamp(min=1.0))
+    return aligned / aligned.sum(1, keepdim=True)
 
 
 def threshold_factors(latest: torch.Tensor) -> torch.Tensor:

@@ -36,7 +36,7 @@ from common.errors import run_main
 from common.report import percent
 from common.run import Job, Run
 from common.seed import seed_everything
-from p3_dann.augment import augment, prepare
+from p3_dann.augment import augment, half_turn, prepare
 from p3_dann.dataset import REPORTED_TARGETS, SOURCE, check_target, load_labelled, load_unlabelled
 from p3_dann.measures import accuracies, information, predict, predict_logits, predicted_shares
 from p3_dann.model import KIND, DANN_model, MultilinearMap, grl_lambda_at
@@ -96,8 +96,9 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * relative_learning_rate
             batch = batches(step)
-            batch_labels = world.part(labels[batch])
-            inputs = world.part(augment(images[batch], config, *look))
+            source_images, source_digits = half_turn(images[batch], labels[batch], config.half_turn if adapts else 0.0)
+            batch_labels = world.part(source_digits)
+            inputs = world.part(augment(source_images, config, *look))
             statistics = {"relative_learning_rate": relative_learning_rate}
 
             if not adapts:
@@ -108,6 +109,11 @@ def train(
                 grl_lambda = grl_lambda_at(progress, config.grl_lambda_max)
                 samples = unlabelled_batches(step)
                 target_images = unlabelled[samples]
+                if config.consistency_weight > 0:
+                    with torch.no_grad(), autocast(device, config.precision):
+                        teacher_logits = ema.model.classify(prepare(world.part(target_images), config))
+                    read, confidence = pseudo_labels.read(world.whole(teacher_logits.float()))
+                    target_images, digits = half_turn(target_images, read, config.half_turn)
                 target_inputs = world.part(augment(target_images, config, *target_look))
                 with autocast(device, config.precision):
                     both_logits, domain_logits = network(torch.cat([inputs, target_inputs]), grl_lambda, condition)
@@ -118,11 +124,9 @@ def train(
                 if progress >= 1.0 - config.refinement:  # Shu et al., DIRT-T, 2018: at the end the target alone
                     loss = 0.0 * loss
                 if config.consistency_weight > 0:
-                    with torch.no_grad(), autocast(device, config.precision):
-                        teacher_logits = ema.model.classify(prepare(world.part(target_images), config))
-                    found = pseudo_labels(world.whole(teacher_logits.float()), world.whole(class_logits), samples)
-                    digits, followed = map(world.part, found)
-                    consistency_loss = consistency(target_logits, digits, followed)
+                    followed = pseudo_labels.followed(read, confidence, world.whole(class_logits), samples)
+                    followed = world.part(followed)
+                    consistency_loss = consistency(target_logits, world.part(digits), followed)
                     weight = config.consistency_weight * ramp_up(progress, config.consistency_warmup)
                     loss = loss + weight * consistency_loss
                     statistics |= {"consistency_loss": consistency_loss, "confident_share": followed.mean()}
