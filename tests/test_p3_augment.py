@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from common.batches import Batches
-from p3_dann.augment import add_neighbours, affine, augment, blur, change_intensity, mix_channels, prepare
+from p3_dann.augment import add_neighbours, affine, augment, blur, change_intensity, half_turn, mix_channels, prepare
 from p3_dann.presets import PRESETS
 
 PLAIN, BEST = PRESETS["original"], PRESETS["cpu"]
@@ -44,6 +44,24 @@ def test_same_seed_same_inputs(images: torch.Tensor) -> None:
     assert torch.equal(augment(images, BEST, BEST.source_zoom, BEST.source_width, neighbours=True), first)
     assert not torch.equal(first, second)
     assert first.isfinite().all()
+
+
+def test_a_half_turn_makes_sixes_of_nines_and_leaves_what_is_no_digit_upside_down(images: torch.Tensor) -> None:
+    digits = torch.tensor([0, 1, 6, 7, 8, 9])
+    turned_images, turned_digits = half_turn(images, digits, 1.0)
+    assert turned_digits.tolist() == [0, 1, 9, 7, 8, 6]
+    for number, turned in enumerate((True, False, True, False, True, True)):
+        expected = images[number].rot90(2, (1, 2)) if turned else images[number]
+        assert torch.equal(turned_images[number], expected)
+    again_images, again_digits = half_turn(turned_images, turned_digits, 1.0)
+    assert torch.equal(again_images, images) and torch.equal(again_digits, digits)
+
+
+def test_about_as_many_are_turned_as_asked() -> None:
+    sixes, blank = torch.full((1000,), 6), torch.zeros(1000, 1, 2, 2)
+    turned = half_turn(blank, sixes, 0.25)[1] == 9
+    assert turned.float().mean().item() == pytest.approx(0.25, abs=0.05)
+    assert torch.equal(half_turn(blank, sixes, 0.0)[1], sixes)
 
 
 def test_mixed_channels_of_a_grey_picture_are_the_picture() -> None:

@@ -66,7 +66,7 @@ def test_joint_domains_mix_their_statistics() -> None:
 
 def unaligned(**change: object) -> PseudoLabels:
     """Pseudo-labels of 5 target pictures whose source has every digit equally often."""
-    config = replace(PRESETS["cpu"], **{"distribution_alignment": False, "confidence": 0.9} | change)
+    config = replace(PRESETS["cpu"], **{"distribution_alignment": "none", "confidence": 0.9} | change)
     return PseudoLabels(config, torch.arange(10), 5)
 
 
@@ -78,32 +78,37 @@ def test_consistency_counts_only_what_is_followed() -> None:
 def test_the_teacher_is_followed_where_it_is_as_sure_as_on_the_source() -> None:
     teacher = torch.zeros(2, 10)
     teacher[0, 3] = 100.0
-    digits, followed = unaligned()(teacher, 100.0 * torch.eye(10), torch.arange(2))
-    assert digits[0] == 3 and followed.tolist() == [1.0, 0.0]
-    assert unaligned()(teacher, torch.zeros(3, 10), torch.arange(2))[1].tolist() == [1.0, 1.0]
+    digits, confidence = unaligned().read(teacher)
+    assert digits[0] == 3
+    torch.testing.assert_close(confidence, torch.tensor([1.0, 0.1]))
+    follow = lambda source: unaligned().followed(digits, confidence, source, torch.arange(2)).tolist()  # noqa: E731
+    assert follow(100.0 * torch.eye(10)) == [1.0, 0.0] and follow(torch.zeros(3, 10)) == [1.0, 1.0]
 
 
 def test_alignment_keeps_right_shares_and_raises_what_is_too_rare() -> None:
     torch.manual_seed(0)
     probabilities = torch.rand(6, 10).softmax(1)
     even = torch.full((10,), 0.1)
-    torch.testing.assert_close(align(probabilities, even, even), probabilities)
+    for lowers in (False, True):
+        torch.testing.assert_close(align(probabilities, even, even, lowers), probabilities)
     rare = even.clone()
     rare[6], rare[8] = 0.02, 0.18
-    raised = align(probabilities, even, rare)
-    torch.testing.assert_close(raised.sum(1), torch.ones(6))
-    odds = lambda p: p[:, 6] / p[:, 8]  # noqa: E731
-    torch.testing.assert_close(odds(raised), odds(probabilities) * 9.0)
+    odds = lambda p, digit: p[:, 6] / p[:, digit]  # noqa: E731
+    for lowers, factor in ((False, 5.0), (True, 9.0)):
+        raised = align(probabilities, even, rare, lowers)
+        torch.testing.assert_close(raised.sum(1), torch.ones(6))
+        torch.testing.assert_close(odds(raised, 0), odds(probabilities, 0) * 5.0)
+        torch.testing.assert_close(odds(raised, 8), odds(probabilities, 8) * factor)
 
 
 def test_the_running_share_follows_the_teacher_and_turns_its_label() -> None:
-    labels = unaligned(distribution_alignment=True)
+    labels = unaligned(distribution_alignment="match")
     teacher = torch.zeros(5, 10)
     teacher[:4, 8], teacher[4, 8], teacher[4, 6] = 9.0, 9.0, 8.0  # four sure eights, and one that may be a six
-    seen = [labels(teacher, torch.zeros(1, 10), torch.arange(5))[0].tolist() for _ in range(100)]
+    seen = [labels.read(teacher)[0].tolist() for _ in range(100)]
     assert seen[0] == [8] * 5 and seen[-1] == [8] * 4 + [6]
     torch.testing.assert_close(labels.target_share, 0.99**100 * 0.1 + (1 - 0.99**100) * teacher.softmax(1).mean(0))
-    restored = unaligned(distribution_alignment=True)
+    restored = unaligned(distribution_alignment="match")
     restored.load_state_dict(labels.state_dict())
     assert torch.equal(restored.target_share, labels.target_share)
 
@@ -120,11 +125,11 @@ def test_thresholds_are_lower_for_digits_the_teacher_is_rarely_sure_of() -> None
 def test_class_thresholds_remember_the_last_confident_digit_of_every_picture() -> None:
     labels = unaligned(class_thresholds=True)
     sure, unsure = 100.0 * torch.eye(10), torch.zeros(2, 10)
-    labels(sure[[2, 2]], sure, torch.tensor([0, 3]))
-    labels(unsure, sure, torch.tensor([3, 4]))
+    labels.followed(*labels.read(sure[[2, 2]]), sure, torch.tensor([0, 3]))
+    labels.followed(*labels.read(unsure), sure, torch.tensor([3, 4]))
     assert labels.latest.tolist() == [2, 10, 10, 2, 10]
     # Digit 0 was never confident, so even an unsure teacher is followed on it.
-    assert labels(unsure, sure, torch.tensor([3, 4]))[1].tolist() == [1.0, 1.0]
+    assert labels.followed(*labels.read(unsure), sure, torch.tensor([3, 4])).tolist() == [1.0, 1.0]
 
 
 def test_the_multilinear_map_keeps_inner_products_of_features_times_those_of_predictions() -> None:

@@ -79,6 +79,7 @@ def record_of(folder: Path, key: str) -> dict[str, Any]:
     return json.loads((folder / "results" / "p3.json").read_text())[key]
 
 
+TURN = ("--half-turn", "0")
 DIRT_T = ("--refinement", "0.5", "--consistency-weight", "0.5")
 CDAN = ("--grl-lambda-max", "1", "--adversary", "conditional", "--shared-augmentation")
 
@@ -117,7 +118,7 @@ def test_every_mode_trains_evaluates_and_records(
 def test_every_option_of_the_adaptation_changes_the_weights(run_training: Train) -> None:
     base = ("--grl-lambda-max", 0.5, "--consistency-warmup", 0, "--confidence", 1.2, "--ema-decay", 0, "--steps", 3)
     plain = load_file(run_training("dann", "svhn", *base, name="plain") / "weights.safetensors")
-    for option in (CDAN[2:4], CDAN[4:], ("--grl-lambda-max", "1"), ("--class-thresholds",), DIRT_T[:2]):
+    for option in (CDAN[2:4], CDAN[4:], ("--grl-lambda-max", "1"), ("--class-thresholds",), DIRT_T[:2], TURN):
         changed = load_file(run_training("dann", "svhn", *base, *option, name=option[0]) / "weights.safetensors")
         assert any(not torch.equal(changed[name], tensor) for name, tensor in plain.items()), option
 
