@@ -130,10 +130,12 @@ def draw(
             text.set(weight="bold", ha="center", va="center", zorder=10, path_effects=stroke)
         handles += [_handle(marker, "#777777" if by_digit else PALETTE[domain], name)]
         handles += [_handle("$3$", colour, f"digit of {name}", path_effects=stroke)]
-    columns = 7 if by_digit else 4
-    figure.legend(
-        handles=handles, ncols=columns, loc="outside lower center", fontsize=12, handletextpad=0.1, columnspacing=1.0
-    )
+    style = {"loc": "outside lower center", "fontsize": 12, "handletextpad": 0.1, "columnspacing": 1.0}
+    for columns in range(7 if by_digit else 4, 0, -1):  # as wide as the names of the domains allow
+        legend = figure.legend(handles=handles, ncols=columns, **style)
+        if columns == 1 or legend.get_window_extent().width < figure.bbox.width:
+            break
+        legend.remove()
     return figure
 
 

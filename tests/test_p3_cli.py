@@ -145,6 +145,16 @@ def test_tsne_draws_what_there_is_and_measures_mixing(
     assert "--preset" in error_of(capsys, tsne, "--modes", "dann", "source", *places)
 
 
+@pytest.mark.parametrize("by_digit", [True, False])
+def test_the_legend_of_a_plot_fits_whatever_the_domains_are_called(by_digit: bool) -> None:
+    numbers = np.arange(40)
+    plane, domains = np.stack([numbers, numbers**2], 1), ["MNIST-M-like", "receipts of a small shop"]
+    figure = tsne.draw(plane, numbers % 10, numbers >= 20, domains, "", by_digit)
+    figure.draw_without_rendering()
+    drawn = figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= drawn.x0 < drawn.x1 <= figure.bbox.x1 and len(figure.legends) == 1
+
+
 def test_a_domain_of_ones_own_without_labels_goes_all_the_way(data_root: Path, tmp_path: Path, capsys: Capture) -> None:
     mine = tmp_path / "data" / "digits" / "mydigits"
     shutil.copytree(data_root / "digits" / "mnistm", mine.with_name("mnistm"))
