@@ -301,9 +301,10 @@ class Run:
             tqdm.write(f"step {self.step}: {message}", file=sys.stderr)
 
     def late_mean(self, key: str) -> float:
-        """Return the mean of a logged value over the last quarter of the rows; one row alone is chance."""
-        values = [row[key] for row in self.rows[-max(1, len(self.rows) // 4) :]]
-        return sum(values) / len(values)
+        """Return the mean of a logged value over the last quarter of the rows that have it; one alone is chance."""
+        values = [row[key] for row in self.rows if key in row]
+        late = values[-max(1, len(values) // 4) :]
+        return sum(late) / len(late)
 
     def save(self) -> None:
         """Write a checkpoint, unless the state is no longer finite."""

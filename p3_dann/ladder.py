@@ -64,7 +64,7 @@ METHOD_TITLES = {
     "matched": "self-ensembling, alignment that lowers too",
     "unaligned": "self-ensembling without distribution alignment",
     "class_thresholds": "self-ensembling with thresholds by class (FlexMatch)",
-    "refined": "self-ensembling, at the end on the target alone (DIRT-T)",
+    "refined": "self-ensembling, then 450 steps on the target alone (DIRT-T)",
     "both": "DANN and self-ensembling",
     "both_shared_augmentation": "DANN and self-ensembling, both domains augmented alike",
 }
@@ -73,7 +73,8 @@ DRAWN = ("source", "joint_batchnorm", "adversarial", "self_ensembling", "both") 
 
 def recipe(rung: str, method: str, target: str, preset: str, steps: int) -> TrainConfig:
     """Return the configuration of one run of the ladder."""
-    config = replace(presets_for(target)[preset], steps=steps, **ADAPTATIONS.get(method, {}))
+    changes = {"steps": steps, "refinement": 0.0} | ADAPTATIONS.get(method, {})
+    config = replace(presets_for(target)[preset], **changes)
     names = list(RUNGS)
     above = [field for name in names[names.index(rung) + 1 :] for field in RUNGS[name]]
     return replace(config, **{field: getattr(PRESETS["original"], field) for field in above})

@@ -71,7 +71,7 @@ class TrainConfig:
     )
     class_thresholds: bool = option(False, "follow the teacher earlier on digits it is rarely sure of (FlexMatch)")
     refinement: float = option(
-        0.0, "share of the steps, at the end, on the target's loss alone (DIRT-T)", minimum=0.0, maximum=1.0
+        0.2, "steps after these on the target alone, as a share of these; with consistency only (DIRT-T)", minimum=0.0
     )
 
     # machine
@@ -89,8 +89,6 @@ class TrainConfig:
             limits = getattr(self, name)
             if len(limits) not in (1, 2) or not 0.0 < limits[0] <= limits[-1]:
                 raise UserError(f"--{name.replace('_', '-')}: give the smallest and the largest factor, above 0")
-        if self.refinement > 0 and self.consistency_weight == 0:
-            raise UserError("--refinement: nothing is learned without a loss on the target; set --consistency-weight")
 
 
 CPU = TrainConfig()
@@ -130,11 +128,12 @@ PRESETS = {
         consistency_weight=0.0,
         distribution_alignment="none",
         half_turn=0.0,
+        refinement=0.0,
     ),
 }
 
 # Changes of a preset's adaptation. Without any loss of adaptation BatchNorm still sees the target's pictures.
-NO_TEACHER = {"consistency_weight": 0.0, "distribution_alignment": "none", "half_turn": 0.0}
+NO_TEACHER = {"consistency_weight": 0.0, "distribution_alignment": "none", "half_turn": 0.0, "refinement": 0.0}
 ADAPTATIONS: dict[str, dict[str, Any]] = {
     "joint_batchnorm": NO_TEACHER,
     "joint_batchnorm_half_turn": NO_TEACHER | {"half_turn": 0.5},
@@ -146,7 +145,7 @@ ADAPTATIONS: dict[str, dict[str, Any]] = {
     "matched": {"distribution_alignment": "match"},
     "unaligned": {"distribution_alignment": "none"},
     "class_thresholds": {"class_thresholds": True},
-    "refined": {"refinement": 0.2},
+    "refined": {"refinement": 0.3},
     "both": {"grl_lambda_max": 1.0},
     "both_shared_augmentation": {"grl_lambda_max": 1.0, "shared_augmentation": True},
 }

@@ -32,7 +32,7 @@ class PseudoLabels:
         return digits, confidence
 
     def followed(
-        self, digits: torch.Tensor, confidence: torch.Tensor, source: torch.Tensor, samples: torch.Tensor
+        self, digits: torch.Tensor, confidence: torch.Tensor, on_source: torch.Tensor | float, samples: torch.Tensor
     ) -> torch.Tensor:
         """Return which of the ``digits`` that :meth:`read` returned are followed, float 0 or 1 (N,).
 
@@ -42,10 +42,10 @@ class PseudoLabels:
         Args:
             digits: int64 (N,), those of unchanged target pictures.
             confidence: how sure the teacher is of them (N,).
-            source: logits (M, 10) of source pictures in the same step.
+            on_source: the network's mean confidence on source pictures of the same step, 0-dimensional; 1 without any.
             samples: numbers (N,) of those target pictures in the data set.
         """
-        threshold = self.config.confidence * source.detach().softmax(1).amax(1).mean()
+        threshold = self.config.confidence * on_source
         if self.config.class_thresholds:
             confident = confidence >= threshold
             threshold = threshold * threshold_factors(self.latest)[digits]

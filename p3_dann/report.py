@@ -42,7 +42,7 @@ ROWS = (
     ("Original recipe: DANN", "original", "dann"),
 )
 # What decides how a run is adapted, beside its inputs and its schedule; the second only where there is a teacher.
-ADAPTATION = ("adversary", "consistency_weight", "domain_weight", "grl_lambda_max")
+ADAPTATION = ("adversary", "consistency_weight", "domain_weight", "grl_lambda_max", "half_turn")
 OF_THE_TEACHER = ("class_thresholds", "confidence", "consistency_warmup", "distribution_alignment", "refinement")
 
 

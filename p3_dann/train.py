@@ -80,32 +80,36 @@ def train(
     target_look = (config.target_zoom, config.target_width, False)
     source_look = (config.source_zoom, config.source_width, True)
     look = target_look if job.config["mode"] == "target" else source_look
+    condition = None
     if adapts:
         unlabelled_batches = Batches(len(unlabelled), batch_size, seed, "unlabelled", device)
         pseudo_labels = PseudoLabels(config, labels, len(unlabelled))
         state["pseudo_labels"] = pseudo_labels
-        condition = MultilinearMap(seed, device) if config.adversary == "conditional" else None
+        if config.adversary == "conditional":
+            condition = MultilinearMap(seed, device)
         domains = torch.arange(2, device=device).repeat_interleave(batch_size // world.size)
         if config.shared_augmentation:
             target_look = source_look
 
+    refinement_steps = round(config.refinement * config.steps) if adapts and config.consistency_weight > 0 else 0
+
     with Run(job, world, state, ema.model.state_dict, PANELS) as run:
-        for step in run.steps(config.steps, batch_size):
-            progress = step / config.steps
-            relative_learning_rate = learning_rate_at(progress, config)
+        for step in run.steps(config.steps + refinement_steps, batch_size):
+            has_source = step < config.steps  # then the target alone: Shu et al., DIRT-T, 2018
+            start, steps = (0, config.steps) if has_source else (config.steps, refinement_steps)
+            progress = (step - start) / steps
+            relative_learning_rate = learning_rate_at(progress, steps, config)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * relative_learning_rate
-            batch = batches(step)
-            source_images, source_digits = half_turn(images[batch], labels[batch], config.half_turn if adapts else 0.0)
-            batch_labels = world.part(source_digits)
-            inputs = world.part(augment(source_images, config, *look))
             statistics = {"relative_learning_rate": relative_learning_rate}
+            inputs, grl_lambda = [], 0.0
 
-            if not adapts:
-                with autocast(device, config.precision):
-                    class_logits, _ = network(inputs)
-                loss = F.cross_entropy(class_logits.float(), batch_labels, label_smoothing=config.label_smoothing)
-            else:
+            if has_source:
+                batch = batches(step)
+                source_images, digits = half_turn(images[batch], labels[batch], config.half_turn if adapts else 0.0)
+                source_digits = world.part(digits)
+                inputs.append(world.part(augment(source_images, config, *look)))
+            if adapts:
                 grl_lambda = grl_lambda_at(progress, config.grl_lambda_max)
                 samples = unlabelled_batches(step)
                 target_images = unlabelled[samples]
@@ -113,25 +117,29 @@ def train(
                     with torch.no_grad(), autocast(device, config.precision):
                         teacher_logits = ema.model.classify(prepare(world.part(target_images), config))
                     read, confidence = pseudo_labels.read(world.whole(teacher_logits.float()))
-                    target_images, digits = half_turn(target_images, read, config.half_turn)
-                target_inputs = world.part(augment(target_images, config, *target_look))
-                with autocast(device, config.precision):
-                    both_logits, domain_logits = network(torch.cat([inputs, target_inputs]), grl_lambda, condition)
-                class_logits, target_logits = both_logits.float().chunk(2)
-                class_loss = F.cross_entropy(class_logits, batch_labels, label_smoothing=config.label_smoothing)
+                    target_images, target_digits = half_turn(target_images, read, config.half_turn)
+                inputs.append(world.part(augment(target_images, config, *target_look)))
+
+            with autocast(device, config.precision):
+                logits, domain_logits = network(torch.cat(inputs), grl_lambda, condition)
+            logits = logits.float()
+            if has_source:
+                source_logits = logits[: len(source_digits)]
+                loss = F.cross_entropy(source_logits, source_digits, label_smoothing=config.label_smoothing)
+            else:
+                loss = 0.0 * domain_logits.sum()  # torchrun waits for a gradient of every parameter
+            if has_source and adapts:
                 domain_loss = F.cross_entropy(domain_logits.float(), domains)
-                loss = class_loss + config.domain_weight * domain_loss
-                if progress >= 1.0 - config.refinement:  # Shu et al., DIRT-T, 2018: at the end the target alone
-                    loss = 0.0 * loss
-                if config.consistency_weight > 0:
-                    followed = pseudo_labels.followed(read, confidence, world.whole(class_logits), samples)
-                    followed = world.part(followed)
-                    consistency_loss = consistency(target_logits, world.part(digits), followed)
-                    weight = config.consistency_weight * ramp_up(progress, config.consistency_warmup)
-                    loss = loss + weight * consistency_loss
-                    statistics |= {"consistency_loss": consistency_loss, "confident_share": followed.mean()}
+                loss = loss + config.domain_weight * domain_loss
                 domain_accuracy = (domain_logits.argmax(1) == domains).float().mean()
                 statistics |= {"domain_loss": domain_loss, "domain_accuracy": domain_accuracy, "grl_lambda": grl_lambda}
+            if adapts and config.consistency_weight > 0:
+                sure = world.whole(source_logits).softmax(1).amax(1).mean() if has_source else 1.0
+                followed = world.part(pseudo_labels.followed(read, confidence, sure, samples))
+                consistency_loss = consistency(logits[-len(followed) :], world.part(target_digits), followed)
+                weight = ramp_up(progress, config.consistency_warmup) if has_source else 1.0
+                loss = loss + config.consistency_weight * weight * consistency_loss
+                statistics |= {"consistency_loss": consistency_loss, "confident_share": followed.mean()}
 
             optimizer.zero_grad()
             loss.backward()
@@ -140,21 +148,23 @@ def train(
                 world.share_buffers(model)  # or every process would follow a teacher of its own
             ema.update(model)
             run.guard(loss)
-            if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
-                class_accuracy = (class_logits.argmax(1) == batch_labels).float().mean()
-                class_loss = F.cross_entropy(class_logits.float(), batch_labels)
-                run.log(class_loss=class_loss, class_accuracy=class_accuracy, **statistics)
+            if (step + 1) % config.log_every == 0 or step + 1 == config.steps + refinement_steps:
+                if has_source:
+                    class_accuracy = (source_logits.argmax(1) == source_digits).float().mean()
+                    class_loss = F.cross_entropy(source_logits, source_digits)
+                    statistics |= {"class_loss": class_loss, "class_accuracy": class_accuracy}
+                run.log(**statistics)
     return run
 
 
-def learning_rate_at(progress: float, config: TrainConfig) -> float:
-    """Return the learning rate at ``progress`` (0..1) of training as a share of its peak.
+def learning_rate_at(progress: float, steps: int, config: TrainConfig) -> float:
+    """Return the learning rate at ``progress`` (0..1) of a stage of so many ``steps`` as a share of its peak.
 
-    Linear warm-up, then down to 0 along half a cosine that spans the whole training (Loshchilov and Hutter, "SGDR",
+    Linear warm-up, then down to 0 along half a cosine that spans the whole stage (Loshchilov and Hutter, "SGDR",
     2017, equation 5), so that its peak is as far below 1 as the warm-up is long.
     """
     if progress < config.warmup:
-        return min(1.0, (progress + 1.0 / config.steps) / config.warmup)
+        return min(1.0, (progress + 1.0 / steps) / config.warmup)
     return 0.5 + 0.5 * math.cos(math.pi * progress) if config.cosine else 1.0
 
 
@@ -190,7 +200,7 @@ def measure(run: Run, config: TrainConfig, data_root: Path, counts: dict[str, in
         "epochs": round(config.steps * config.batch_size / counts["labelled"], 1),
         "target_information": information(logits),
         "predicted_shares": predicted_shares(logits),
-        **{key: run.late_mean(key) for key in LATE_KEYS if key in run.rows[-1]},
+        **{key: run.late_mean(key) for key in LATE_KEYS if any(key in row for row in run.rows)},
     }
 
 

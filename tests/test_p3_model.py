@@ -81,8 +81,8 @@ def test_the_teacher_is_followed_where_it_is_as_sure_as_on_the_source() -> None:
     digits, confidence = unaligned().read(teacher)
     assert digits[0] == 3
     torch.testing.assert_close(confidence, torch.tensor([1.0, 0.1]))
-    follow = lambda source: unaligned().followed(digits, confidence, source, torch.arange(2)).tolist()  # noqa: E731
-    assert follow(100.0 * torch.eye(10)) == [1.0, 0.0] and follow(torch.zeros(3, 10)) == [1.0, 1.0]
+    follow = lambda on_source: unaligned().followed(digits, confidence, on_source, torch.arange(2)).tolist()  # noqa: E731
+    assert follow(1.0) == [1.0, 0.0] and follow(torch.tensor(0.1)) == [1.0, 1.0]
 
 
 def test_alignment_keeps_right_shares_and_raises_what_is_too_rare() -> None:
@@ -124,12 +124,12 @@ def test_thresholds_are_lower_for_digits_the_teacher_is_rarely_sure_of() -> None
 
 def test_class_thresholds_remember_the_last_confident_digit_of_every_picture() -> None:
     labels = unaligned(class_thresholds=True)
-    sure, unsure = 100.0 * torch.eye(10), torch.zeros(2, 10)
-    labels.followed(*labels.read(sure[[2, 2]]), sure, torch.tensor([0, 3]))
-    labels.followed(*labels.read(unsure), sure, torch.tensor([3, 4]))
+    sure, unsure = 100.0 * torch.eye(10)[[2, 2]], torch.zeros(2, 10)
+    labels.followed(*labels.read(sure), 1.0, torch.tensor([0, 3]))
+    labels.followed(*labels.read(unsure), 1.0, torch.tensor([3, 4]))
     assert labels.latest.tolist() == [2, 10, 10, 2, 10]
     # Digit 0 was never confident, so even an unsure teacher is followed on it.
-    assert labels.followed(*labels.read(unsure), sure, torch.tensor([3, 4])).tolist() == [1.0, 1.0]
+    assert labels.followed(*labels.read(unsure), 1.0, torch.tensor([3, 4])).tolist() == [1.0, 1.0]
 
 
 def test_the_multilinear_map_keeps_inner_products_of_features_times_those_of_predictions() -> None:
