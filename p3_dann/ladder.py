@@ -46,7 +46,7 @@ RUNGS: dict[str, tuple[str, ...]] = {
     "intensity": ("invert_probability", "intensity_scale", "intensity_shift", "noise", "blur"),
     "geometry": (
         *("affine_degrees", "affine_shear", "affine_shift", "neighbour_probability"),
-        *("source_zoom", "source_width", "target_zoom", "target_width", "half_turn"),
+        *("source_zoom", "source_width", "target_zoom", "target_width"),
     ),
 }
 RUNG_TITLES = {"plain": "plain pixels", "normalised": "+ normalised, grey"}
@@ -55,26 +55,26 @@ RUNG_TITLES |= {"intensity": "+ intensity, blur", "geometry": "+ geometry, neigh
 METHOD_TITLES = {
     "source": "source only",
     "joint_batchnorm": "source only, BatchNorm of both domains",
-    "joint_batchnorm_half_turn": "source only, BatchNorm of both domains, half turns",
+    "joint_batchnorm_half_turns": "source only, BatchNorm of both domains, half turns",
     "adversarial": "DANN",
     "adversarial_weak": "DANN, a tenth as strong",
     "conditional": "DANN, class-conditional (CDAN)",
     "self_ensembling": "self-ensembling",
-    "no_half_turn": "self-ensembling without half turns",
-    "matched": "self-ensembling, alignment that lowers too",
-    "unaligned": "self-ensembling without distribution alignment",
-    "class_thresholds": "self-ensembling with thresholds by class (FlexMatch)",
-    "refined": "self-ensembling, then 450 steps on the target alone (DIRT-T)",
     "both": "DANN and self-ensembling",
     "both_shared_augmentation": "DANN and self-ensembling, both domains augmented alike",
+    "unaligned": "self-ensembling without distribution alignment",
+    "class_thresholds": "self-ensembling with thresholds by class (FlexMatch)",
+    "raised": "self-ensembling, alignment raises only",
+    "half_turns": "self-ensembling with half turns",
+    "refined": "self-ensembling, then a fifth as many steps on the target alone (DIRT-T)",
+    "combined": "self-ensembling with the last three: the presets",
 }
 DRAWN = ("source", "joint_batchnorm", "adversarial", "self_ensembling", "both")  # on every rung; the others where asked
 
 
 def recipe(rung: str, method: str, target: str, preset: str, steps: int) -> TrainConfig:
     """Return the configuration of one run of the ladder."""
-    changes = {"steps": steps, "refinement": 0.0} | ADAPTATIONS.get(method, {})
-    config = replace(presets_for(target)[preset], **changes)
+    config = replace(presets_for(target)[preset], steps=steps, **ADAPTATIONS.get(method, {}))
     names = list(RUNGS)
     above = [field for name in names[names.index(rung) + 1 :] for field in RUNGS[name]]
     return replace(config, **{field: getattr(PRESETS["original"], field) for field in above})

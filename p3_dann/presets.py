@@ -134,20 +134,22 @@ PRESETS = {
 
 # Changes of a preset's adaptation. Without any loss of adaptation BatchNorm still sees the target's pictures.
 NO_TEACHER = {"consistency_weight": 0.0, "distribution_alignment": "none", "half_turn": 0.0, "refinement": 0.0}
+PUBLISHED = {"distribution_alignment": "match", "half_turn": 0.0, "refinement": 0.0}  # as AdaMatch has it
 ADAPTATIONS: dict[str, dict[str, Any]] = {
     "joint_batchnorm": NO_TEACHER,
-    "joint_batchnorm_half_turn": NO_TEACHER | {"half_turn": 0.5},
+    "joint_batchnorm_half_turns": NO_TEACHER | {"half_turn": 0.5},
     "adversarial": NO_TEACHER | {"grl_lambda_max": 1.0},
     "adversarial_weak": NO_TEACHER | {"grl_lambda_max": 0.1},
     "conditional": NO_TEACHER | {"grl_lambda_max": 1.0, "adversary": "conditional"},
-    "self_ensembling": {},
-    "no_half_turn": {"half_turn": 0.0},
-    "matched": {"distribution_alignment": "match"},
-    "unaligned": {"distribution_alignment": "none"},
-    "class_thresholds": {"class_thresholds": True},
-    "refined": {"refinement": 0.3},
-    "both": {"grl_lambda_max": 1.0},
-    "both_shared_augmentation": {"grl_lambda_max": 1.0, "shared_augmentation": True},
+    "self_ensembling": PUBLISHED,
+    "both": PUBLISHED | {"grl_lambda_max": 1.0},
+    "both_shared_augmentation": PUBLISHED | {"grl_lambda_max": 1.0, "shared_augmentation": True},
+    "unaligned": PUBLISHED | {"distribution_alignment": "none"},
+    "class_thresholds": PUBLISHED | {"class_thresholds": True},
+    "raised": PUBLISHED | {"distribution_alignment": "raise"},
+    "half_turns": PUBLISHED | {"half_turn": 0.5},
+    "refined": PUBLISHED | {"refinement": 0.2},
+    "combined": {},
 }
 # DANN with our inputs: a row of the report's first table, on the schedule of `cpu`.
 PRESETS["adversarial"] = replace(CPU, **ADAPTATIONS["adversarial"])
