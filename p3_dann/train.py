@@ -11,7 +11,8 @@ training pictures without labels, and the last step's averaged weights are the r
 is read before the one evaluation at the end, and it may have none.
 
 Methods: Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016; French et al., "Self-ensembling for
-visual domain adaptation", 2018.
+visual domain adaptation", 2018; Shu et al., "A DIRT-T Approach to Unsupervised Domain Adaptation", 2018 (the last steps
+on the target alone).
 """
 
 from __future__ import annotations
@@ -91,12 +92,13 @@ def train(
         if config.shared_augmentation:
             target_look = source_look
 
-    refinement_steps = round(config.refinement * config.steps) if adapts and config.consistency_weight > 0 else 0
+    has_teacher = adapts and config.consistency_weight > 0
+    refinement_steps = round(config.refinement * config.steps) if has_teacher else 0
 
     with Run(job, world, state, ema.model.state_dict, PANELS) as run:
         for step in run.steps(config.steps + refinement_steps, batch_size):
-            has_source = step < config.steps  # then the target alone: Shu et al., DIRT-T, 2018
-            start, steps = (0, config.steps) if has_source else (config.steps, refinement_steps)
+            has_labels = step < config.steps  # then the target alone, as in DIRT-T
+            start, steps = (0, config.steps) if has_labels else (config.steps, refinement_steps)
             progress = (step - start) / steps
             relative_learning_rate = learning_rate_at(progress, steps, config)
             for group in optimizer.param_groups:
@@ -104,16 +106,16 @@ def train(
             statistics = {"relative_learning_rate": relative_learning_rate}
             inputs, grl_lambda = [], 0.0
 
-            if has_source:
+            if has_labels:
                 batch = batches(step)
-                source_images, digits = half_turn(images[batch], labels[batch], config.half_turn if adapts else 0.0)
-                source_digits = world.part(digits)
-                inputs.append(world.part(augment(source_images, config, *look)))
+                labelled_images, digits = half_turn(images[batch], labels[batch], config.half_turn if adapts else 0.0)
+                labelled_digits = world.part(digits)
+                inputs.append(world.part(augment(labelled_images, config, *look)))
             if adapts:
                 grl_lambda = grl_lambda_at(progress, config.grl_lambda_max)
                 samples = unlabelled_batches(step)
                 target_images = unlabelled[samples]
-                if config.consistency_weight > 0:
+                if has_teacher:
                     with torch.no_grad(), autocast(device, config.precision):
                         teacher_logits = ema.model.classify(prepare(world.part(target_images), config))
                     read, confidence = pseudo_labels.read(world.whole(teacher_logits.float()))
@@ -123,21 +125,21 @@ def train(
             with autocast(device, config.precision):
                 logits, domain_logits = network(torch.cat(inputs), grl_lambda, condition)
             logits = logits.float()
-            if has_source:
-                source_logits = logits[: len(source_digits)]
-                loss = F.cross_entropy(source_logits, source_digits, label_smoothing=config.label_smoothing)
+            if has_labels:
+                labelled_logits = logits[: len(labelled_digits)]
+                loss = F.cross_entropy(labelled_logits, labelled_digits, label_smoothing=config.label_smoothing)
             else:
                 loss = 0.0 * domain_logits.sum()  # torchrun waits for a gradient of every parameter
-            if has_source and adapts:
+            if has_labels and adapts:
                 domain_loss = F.cross_entropy(domain_logits.float(), domains)
                 loss = loss + config.domain_weight * domain_loss
                 domain_accuracy = (domain_logits.argmax(1) == domains).float().mean()
                 statistics |= {"domain_loss": domain_loss, "domain_accuracy": domain_accuracy, "grl_lambda": grl_lambda}
-            if adapts and config.consistency_weight > 0:
-                sure = world.whole(source_logits).softmax(1).amax(1).mean() if has_source else 1.0
+            if has_teacher:
+                sure = world.whole(labelled_logits).softmax(1).amax(1).mean() if has_labels else 1.0
                 followed = world.part(pseudo_labels.followed(read, confidence, sure, samples))
                 consistency_loss = consistency(logits[-len(followed) :], world.part(target_digits), followed)
-                weight = ramp_up(progress, config.consistency_warmup) if has_source else 1.0
+                weight = ramp_up(progress, config.consistency_warmup) if has_labels else 1.0
                 loss = loss + config.consistency_weight * weight * consistency_loss
                 statistics |= {"consistency_loss": consistency_loss, "confident_share": followed.mean()}
 
@@ -149,9 +151,9 @@ def train(
             ema.update(model)
             run.guard(loss)
             if (step + 1) % config.log_every == 0 or step + 1 == config.steps + refinement_steps:
-                if has_source:
-                    class_accuracy = (source_logits.argmax(1) == source_digits).float().mean()
-                    class_loss = F.cross_entropy(source_logits, source_digits)
+                if has_labels:
+                    class_accuracy = (labelled_logits.argmax(1) == labelled_digits).float().mean()
+                    class_loss = F.cross_entropy(labelled_logits, labelled_digits)
                     statistics |= {"class_loss": class_loss, "class_accuracy": class_accuracy}
                 run.log(**statistics)
     return run
