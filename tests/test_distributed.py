@@ -70,16 +70,16 @@ def test_killed_or_interrupted_processes_end_together_and_the_run_goes_on(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("command", "run", "draws"),
+    ("command", "run", "steps", "draws"),
     [
-        ((*P1, "--method", "B"), "p1_B_seed0", 4),
-        (P2, "p2_seed0", 8),  # four steps, each with its noise and what follows it
-        (P3, "p3_svhn_dann_seed0", 4),
+        ((*P1, "--method", "B"), "p1_B_seed0", 4, 4),
+        (P2, "p2_seed0", 4, 8),  # four steps, each with its noise and what follows it
+        (P3, "p3_svhn_dann_seed0", 5, 5),  # the fifth is refinement
     ],
     ids=["p1-B", "p2", "p3"],
 )
 def test_trainings_draw_apart_and_end_with_the_same_parameters_in_both_processes(
-    command: tuple[object, ...], run: str, draws: int, data_root: Path, tmp_path: Path
+    command: tuple[object, ...], run: str, steps: int, draws: int, data_root: Path, tmp_path: Path
 ) -> None:
     command = (*command, "--data-root", data_root, "--output", tmp_path)
     folder = tmp_path / "runs/sample" / run
@@ -89,7 +89,8 @@ def test_trainings_draw_apart_and_end_with_the_same_parameters_in_both_processes
     assert [int(count) >= draws for count in re.findall(r"(\d+) draws differ", done.stdout)] == [True, True]
     assert done.stdout.count("wrote ") == 1
     assert len(json.loads((tmp_path / f"results/{run[:2]}.json").read_text())) == 1
-    assert [json.loads(line)["step"] for line in (folder / "stats.jsonl").read_text().splitlines()] == list(range(4))
+    rows = (folder / "stats.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == list(range(steps))
     assert all(tensor.isfinite().all() for tensor in load_file(folder / "weights.safetensors").values())
 
 
