@@ -9,6 +9,7 @@ and have neighbours, those of USPS fill their frame; those of MNIST are and do n
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -55,7 +56,8 @@ def augment(
 def half_turn(images: torch.Tensor, digits: torch.Tensor, probability: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Return pictures (N, C, S, S) of which some are upside down, and the ``digits`` (N,) that they show then.
 
-    Printed sixes curl at the top, as handwritten nines do at the foot. Only digits that are one upside down are turned.
+    A printed six curls at the top; upside down, a handwritten nine does so too. Only digits that are one upside down
+    are turned.
 
     Args:
         images: the whole batch.
@@ -64,10 +66,16 @@ def half_turn(images: torch.Tensor, digits: torch.Tensor, probability: float) ->
     """
     if probability == 0.0:
         return images, digits
-    turned_digits = torch.tensor(HALF_TURN, device=digits.device)[digits]
+    turned_digits = _half_turns(digits.device)[digits]
     turned = (torch.rand(len(digits), device=digits.device) < probability) & (turned_digits >= 0)
     images = torch.where(turned[:, None, None, None], images.flip(2, 3), images)
     return images, torch.where(turned, turned_digits, digits)
+
+
+@functools.cache
+def _half_turns(device: torch.device) -> torch.Tensor:
+    """Return the table on ``device``: copied in every step, a GPU would be waited for."""
+    return torch.tensor(HALF_TURN, device=device)
 
 
 def mix_channels(pixels: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,8 @@
     python p3_dann/ladder.py --figure-only
 
 Stopped or killed, the same command goes on; finished runs are not trained again. All runs of a rung differ in their
-adaptation alone, and all have the same short schedule. Writes images/P3/ladder.png.
+adaptation alone, and all have the same short schedule; refined and combined go on for a fifth of it. Writes
+images/P3/ladder.png.
 """
 
 from __future__ import annotations
@@ -59,22 +60,22 @@ METHOD_TITLES = {
     "adversarial": "DANN",
     "adversarial_weak": "DANN, a tenth as strong",
     "conditional": "DANN, class-conditional (CDAN)",
-    "self_ensembling": "self-ensembling",
+    "self_ensembling": "self-ensembling, as published",
     "both": "DANN and self-ensembling",
     "both_shared_augmentation": "DANN and self-ensembling, both domains augmented alike",
     "unaligned": "self-ensembling without distribution alignment",
     "class_thresholds": "self-ensembling with thresholds by class (FlexMatch)",
     "raised": "self-ensembling, alignment raises only",
     "half_turns": "self-ensembling with half turns",
-    "refined": "self-ensembling, then a fifth as many steps on the target alone (DIRT-T)",
-    "combined": "self-ensembling with the last three: the presets",
+    "refined": "self-ensembling, then on the target alone (DIRT-T)",
+    "combined": "self-ensembling of the presets: raises only, half turns, then on the target alone",
 }
 DRAWN = ("source", "joint_batchnorm", "adversarial", "self_ensembling", "both")  # on every rung; the others where asked
 
 
 def recipe(rung: str, method: str, target: str, preset: str, steps: int) -> TrainConfig:
     """Return the configuration of one run of the ladder."""
-    config = replace(presets_for(target)[preset], steps=steps, **ADAPTATIONS.get(method, {}))
+    config = replace(presets_for(target)[preset], steps=steps, **ADAPTATIONS[method])
     names = list(RUNGS)
     above = [field for name in names[names.index(rung) + 1 :] for field in RUNGS[name]]
     return replace(config, **{field: getattr(PRESETS["original"], field) for field in above})
@@ -140,7 +141,9 @@ def main() -> None:
     parser.add_argument(
         "--methods", nargs="+", choices=METHOD_TITLES, default=list(DRAWN), metavar="METHOD", help=listed
     )
-    parser.add_argument("--steps", type=positive_int, default=1500, help="of every run")
+    parser.add_argument(
+        "--steps", type=positive_int, default=1500, help="of every run; refined and combined add a fifth"
+    )
     parser.add_argument("--preset", choices=("cpu", "full", "sample"), default="cpu", help="all the rest")
     parser.add_argument("--figure-only", action="store_true", help="draw what is recorded")
     add_common_arguments(parser)

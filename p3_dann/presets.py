@@ -13,10 +13,10 @@ MODES = ("source", "dann", "target")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One recipe for all three modes, so that the rows of the table differ in data and its look alone."""
+    """One recipe for all three modes, so that the rows of the table differ in data, its look, and the adaptation."""
 
     # schedule and optimiser
-    steps: int = option(10_000, "optimiser steps", minimum=1)
+    steps: int = option(10_000, "optimiser steps; refinement adds to them", minimum=1)
     batch_size: int = option(64, "images a step, of each domain in mode dann", minimum=2)
     learning_rate: float = option(1e-3, "AdamW's peak learning rate", above=0.0)
     warmup: float = option(0.02, "share of the steps with a linearly rising learning rate", minimum=0.0, maximum=1.0)
@@ -56,22 +56,27 @@ class TrainConfig:
     )
     half_turn: float = option(
         0.5,
-        "how often 0, 6, 8 and 9 are upside down in both domains while adapting, a six being a nine then",
+        "while adapting, how often a 0, 6, 8 or 9 (in the target: what the teacher reads as one) is upside down, "
+        "a six being a nine then",
         minimum=0.0,
         maximum=1.0,
     )
     shared_augmentation: bool = option(False, "change target pictures exactly as source pictures are")
     consistency_weight: float = option(1.0, "weight of agreement with the EMA teacher on the target", minimum=0.0)
     consistency_warmup: float = option(0.1, "share of the steps over which that weight rises", minimum=0.0, maximum=1.0)
-    confidence: float = option(0.9, "teacher confidence from which it is followed, relative to that on the source")
+    confidence: float = option(0.9, "teacher confidence from which it is followed, as a share of that on the source")
     distribution_alignment: str = option(
         "raise",
-        "ask the teacher for digits it names more rarely than the source has them (raise), or for all as often (match)",
+        "correct the teacher towards the source's shares of digits: raise helps those it names too rarely, "
+        "match also lowers the others",
         choices=("none", "raise", "match"),
     )
     class_thresholds: bool = option(False, "follow the teacher earlier on digits it is rarely sure of (FlexMatch)")
     refinement: float = option(
-        0.2, "steps after these on the target alone, as a share of these; with consistency only (DIRT-T)", minimum=0.0
+        0.2,
+        "further steps on the target alone, as a share of --steps (DIRT-T); none without consistency",
+        minimum=0.0,
+        maximum=10.0,
     )
 
     # machine
@@ -132,10 +137,11 @@ PRESETS = {
     ),
 }
 
-# Changes of a preset's adaptation. Without any loss of adaptation BatchNorm still sees the target's pictures.
+# Changes of a preset's adaptation. In mode dann BatchNorm sees the target's pictures even without a loss on them.
 NO_TEACHER = {"consistency_weight": 0.0, "distribution_alignment": "none", "half_turn": 0.0, "refinement": 0.0}
 PUBLISHED = {"distribution_alignment": "match", "half_turn": 0.0, "refinement": 0.0}  # as AdaMatch has it
 ADAPTATIONS: dict[str, dict[str, Any]] = {
+    "source": NO_TEACHER,
     "joint_batchnorm": NO_TEACHER,
     "joint_batchnorm_half_turns": NO_TEACHER | {"half_turn": 0.5},
     "adversarial": NO_TEACHER | {"grl_lambda_max": 1.0},

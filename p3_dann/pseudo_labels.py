@@ -22,7 +22,10 @@ class PseudoLabels:
         self.latest = torch.full((count,), CLASSES, device=source_labels.device)  # CLASSES: none was confident yet
 
     def read(self, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the digits, int64 (N,), in ``teacher``'s logits (N, 10), and how sure it is of each, 0..1 (N,)."""
+        """Return the digits, int64 (N,), in ``teacher``'s logits (N, 10), and how sure it is of each, 0..1 (N,).
+
+        Call it once a step: it remembers how often each digit was named.
+        """
         probabilities = teacher.softmax(1)
         if self.config.distribution_alignment != "none":
             self.target_share.lerp_(probabilities.mean(0), 1.0 - MOMENTUM)
@@ -37,7 +40,7 @@ class PseudoLabels:
         """Return which of the ``digits`` that :meth:`read` returned are followed, float 0 or 1 (N,).
 
         The threshold is relative to the mean confidence on the source (Berthelot et al., "AdaMatch", 2022, equation
-        for c_tau), so it keeps its meaning under label smoothing.
+        for c_tau), so it keeps its meaning under label smoothing. Call it once a step: thresholds by class remember.
 
         Args:
             digits: int64 (N,), those of unchanged target pictures.
@@ -78,15 +81,18 @@ def consistency(student: torch.Tensor, digits: torch.Tensor, followed: torch.Ten
 
 
 def align(probabilities: torch.Tensor, wanted: torch.Tensor, running: torch.Tensor, lowers: bool) -> torch.Tensor:
-    """Return probabilities (N, 10) whose mean comes to the shares ``wanted`` (10,) where it was ``running`` (10,).
+    """Return ``probabilities`` (N, 10) in which a digit that was named too rarely gains in every picture.
 
-    Distribution alignment: a digit that the teacher names too rarely gains in every picture. It assumes that the
-    target has each digit about as often as the source; unless it ``lowers``, at least about as often, and a digit that
-    is named more often than that is left alone.
+    Distribution alignment: it assumes that the target has each digit at least about as often as the source.
+
+    Args:
+        probabilities: what a teacher sees.
+        wanted: the share of each digit in the source (10,).
+        running: how often the teacher has named it of late (10,).
+        lowers: whether a digit that was named too often loses, as in the published form.
 
     Source: Berthelot et al., "AdaMatch: A Unified Approach to Semi-Supervised Learning and Domain Adaptation", 2022
     (there with the source's predictions in place of its labels), after theirs of "ReMixMatch", 2020, section 3.1.
-    Both lower as well.
     """
     factors = wanted / running.clamp(min=1e-6)
     aligned = probabilities * (factors if lowers else factors.clamp(min=1.0))

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from p3_dann.augment import augment, half_turn, prepare
 from p3_dann.dataset import REPORTED_TARGETS, SOURCE, check_target, load_labelled, load_unlabelled
 from p3_dann.measures import accuracies, information, predict, predict_logits, predicted_shares
 from p3_dann.model import KIND, DANN_model, MultilinearMap, grl_lambda_at
-from p3_dann.presets import MODES, TrainConfig, presets_for
+from p3_dann.presets import MODES, NO_TEACHER, TrainConfig, presets_for
 from p3_dann.pseudo_labels import PseudoLabels, consistency
 
 PANELS = {
@@ -49,6 +50,7 @@ PANELS = {
     "accuracies": ("class_accuracy", "domain_accuracy", "confident_share"),
     "schedules": ("grl_lambda", "relative_learning_rate"),
 }
+# Those of the teacher are of the last stage, which is refinement where there is any; the others of the first.
 LATE_KEYS = ("class_loss", "class_accuracy", "domain_loss", "domain_accuracy", "confident_share", "consistency_loss")
 
 
@@ -61,6 +63,8 @@ def train(
     unlabelled: torch.Tensor | None = None,
 ) -> Run:
     """Train on labelled ``images``, uint8 (N, 3, 28, 28), and adapt to ``unlabelled`` ones of the target, if any.
+
+    With a teacher a second stage follows, on the target alone, with a learning-rate schedule of its own.
 
     Returns:
         The run, whose weights are those of the averaged network.
@@ -97,8 +101,8 @@ def train(
 
     with Run(job, world, state, ema.model.state_dict, PANELS) as run:
         for step in run.steps(config.steps + refinement_steps, batch_size):
-            has_labels = step < config.steps  # then the target alone, as in DIRT-T
-            start, steps = (0, config.steps) if has_labels else (config.steps, refinement_steps)
+            sees_labels = step < config.steps  # then the target alone, as in DIRT-T
+            start, steps = (0, config.steps) if sees_labels else (config.steps, refinement_steps)
             progress = (step - start) / steps
             relative_learning_rate = learning_rate_at(progress, steps, config)
             for group in optimizer.param_groups:
@@ -106,7 +110,7 @@ def train(
             statistics = {"relative_learning_rate": relative_learning_rate}
             inputs, grl_lambda = [], 0.0
 
-            if has_labels:
+            if sees_labels:
                 batch = batches(step)
                 labelled_images, digits = half_turn(images[batch], labels[batch], config.half_turn if adapts else 0.0)
                 labelled_digits = world.part(digits)
@@ -118,28 +122,28 @@ def train(
                 if has_teacher:
                     with torch.no_grad(), autocast(device, config.precision):
                         teacher_logits = ema.model.classify(prepare(world.part(target_images), config))
-                    read, confidence = pseudo_labels.read(world.whole(teacher_logits.float()))
-                    target_images, target_digits = half_turn(target_images, read, config.half_turn)
+                    teacher_digits, confidence = pseudo_labels.read(world.whole(teacher_logits.float()))
+                    target_images, target_digits = half_turn(target_images, teacher_digits, config.half_turn)
                 inputs.append(world.part(augment(target_images, config, *target_look)))
 
             with autocast(device, config.precision):
                 logits, domain_logits = network(torch.cat(inputs), grl_lambda, condition)
             logits = logits.float()
-            if has_labels:
+            if sees_labels:
                 labelled_logits = logits[: len(labelled_digits)]
                 loss = F.cross_entropy(labelled_logits, labelled_digits, label_smoothing=config.label_smoothing)
             else:
                 loss = 0.0 * domain_logits.sum()  # torchrun waits for a gradient of every parameter
-            if has_labels and adapts:
+            if sees_labels and adapts:
                 domain_loss = F.cross_entropy(domain_logits.float(), domains)
                 loss = loss + config.domain_weight * domain_loss
                 domain_accuracy = (domain_logits.argmax(1) == domains).float().mean()
                 statistics |= {"domain_loss": domain_loss, "domain_accuracy": domain_accuracy, "grl_lambda": grl_lambda}
             if has_teacher:
-                sure = world.whole(labelled_logits).softmax(1).amax(1).mean() if has_labels else 1.0
-                followed = world.part(pseudo_labels.followed(read, confidence, sure, samples))
+                on_source = world.whole(labelled_logits.detach()).softmax(1).amax(1).mean() if sees_labels else 1.0
+                followed = world.part(pseudo_labels.followed(teacher_digits, confidence, on_source, samples))
                 consistency_loss = consistency(logits[-len(followed) :], world.part(target_digits), followed)
-                weight = ramp_up(progress, config.consistency_warmup) if has_labels else 1.0
+                weight = ramp_up(progress, config.consistency_warmup) if sees_labels else 1.0
                 loss = loss + config.consistency_weight * weight * consistency_loss
                 statistics |= {"consistency_loss": consistency_loss, "confident_share": followed.mean()}
 
@@ -150,8 +154,8 @@ def train(
                 world.share_buffers(model)  # or every process would follow a teacher of its own
             ema.update(model)
             run.guard(loss)
-            if (step + 1) % config.log_every == 0 or step + 1 == config.steps + refinement_steps:
-                if has_labels:
+            if (step + 1) % config.log_every == 0 or step + 1 in (config.steps, config.steps + refinement_steps):
+                if sees_labels:
                     class_accuracy = (labelled_logits.argmax(1) == labelled_digits).float().mean()
                     class_loss = F.cross_entropy(labelled_logits, labelled_digits)
                     statistics |= {"class_loss": class_loss, "class_accuracy": class_accuracy}
@@ -162,8 +166,8 @@ def train(
 def learning_rate_at(progress: float, steps: int, config: TrainConfig) -> float:
     """Return the learning rate at ``progress`` (0..1) of a stage of so many ``steps`` as a share of its peak.
 
-    Linear warm-up, then down to 0 along half a cosine that spans the whole stage (Loshchilov and Hutter, "SGDR",
-    2017, equation 5), so that its peak is as far below 1 as the warm-up is long.
+    Linear warm-up, then down to 0 along half a cosine that spans the whole stage, the warm-up included (Loshchilov and
+    Hutter, "SGDR", 2017, equation 5).
     """
     if progress < config.warmup:
         return min(1.0, (progress + 1.0 / steps) / config.warmup)
@@ -260,6 +264,8 @@ def main() -> None:
     arguments = parse_arguments()
     mode, target = arguments.mode, arguments.target
     config = resolve_config(arguments, presets_for(target))
+    if mode != "dann":  # or the record would tell of an adaptation that was none
+        config = replace(config, **NO_TEACHER)
     with join_world(arguments.device) as world:
         world.check_batch(config.batch_size, least=2)
         data = {"mode": mode, "target": target, **described(arguments.data_root, mode, target)}

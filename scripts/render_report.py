@@ -14,6 +14,7 @@ import re
 import statistics
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +133,17 @@ def presets_table(space: Workspace) -> str:
             found = re.fullmatch(pattern, key)
             if found and found["preset"] in PRESETS:
                 preset = presets_of(found["what"])[found["preset"]]
-                seen, planned = entry["steps"] * entry["batch_size"], preset.steps * preset.batch_size
+                seen, planned = (pictures_seen(values) for values in (entry, asdict(preset)))
                 shown = f"{seen:,}" if seen == planned else f"{seen:,} of {planned:,}"
                 name = f"{problem.upper()} {found['what']}".strip()
                 rows.append([f"`{found['preset']}`", name, shown, entry["device"], duration(entry["seconds"])])
     rows.sort(key=lambda row: PRESETS.index(row[0].strip("`")))
     return table(["preset", "training", "pictures seen", "hardware", "time"], rows)
+
+
+def pictures_seen(config: Mapping[str, Any]) -> int:
+    """Return how many pictures the training of a configuration takes, of one domain where it sees two."""
+    return round(config["steps"] * (1 + config.get("refinement", 0.0)) * config["batch_size"])
 
 
 def weights_table(manifest: Mapping[str, Mapping[str, Any]]) -> str:

@@ -146,7 +146,7 @@ def test_tsne_draws_what_there_is_and_measures_mixing(
 
 
 @pytest.mark.parametrize("by_digit", [True, False])
-def test_the_legend_of_a_plot_fits_whatever_the_domains_are_called(by_digit: bool) -> None:
+def test_the_legend_of_a_plot_fits_domains_with_long_names(by_digit: bool) -> None:
     numbers = np.arange(40)
     plane, domains = np.stack([numbers, numbers**2], 1), ["MNIST-M-like", "receipts of a small shop"]
     figure = tsne.draw(plane, numbers % 10, numbers >= 20, domains, "", by_digit)
