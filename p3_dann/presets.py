@@ -157,8 +157,10 @@ ADAPTATIONS: dict[str, dict[str, Any]] = {
     "refined": PUBLISHED | {"refinement": 0.2},
     "combined": {},
 }
-# DANN with our inputs: a row of the report's first table, on the schedule of `cpu`.
-PRESETS["adversarial"] = replace(CPU, **ADAPTATIONS["adversarial"])
+# Rows of the report's first table, on the schedule of `cpu`: DANN with our inputs, and self-ensembling without what we
+# add to it.
+ON_THE_SCHEDULE_OF_CPU = ("adversarial", "self_ensembling")
+PRESETS |= {name: replace(CPU, **ADAPTATIONS[name]) for name in ON_THE_SCHEDULE_OF_CPU}
 
 # How source pictures come to look like the target's, judged by eye from pictures without labels. House numbers are
 # narrow, blurred and have neighbours: the defaults above, also for targets that are not named here. USPS digits stand

@@ -37,7 +37,7 @@ from common.weights import of_training
 from p3_dann.dataset import REPORTED_TARGETS, SOURCE
 from p3_dann.measures import features_of, other_domain_share, predict, vote_accuracy
 from p3_dann.model import DANN_model, load_model
-from p3_dann.presets import MODES, PRESETS, TrainConfig
+from p3_dann.presets import MODES, ON_THE_SCHEDULE_OF_CPU, PRESETS, TrainConfig
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -172,7 +172,7 @@ def draw_model(
     if not has_digits:
         title += f" (digits of {titles[1]} as predicted)"
     space = workspace(preset, arguments.output)
-    recipe = f"{preset.upper()}_" if preset in ("original", "adversarial") else ""
+    recipe = f"{preset.upper()}_" if preset in ("original", *ON_THE_SCHEDULE_OF_CPU) else ""
     name = f"{recipe}{mode.upper()}_{{}}_TSNE_{target.upper()}{of_training(trained)}.png"
     drawn = {way: f"P3/{name.format(way)}" for way in ("class", "domain")}
     for way, picture in drawn.items():

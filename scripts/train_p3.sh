@@ -38,7 +38,8 @@ if [[ $preset != sample ]]; then
     train original dann
     run p3_dann/tsne.py --target "$target" --preset original --data-root "$data_root"
 fi
-if [[ $preset == cpu ]]; then # gradient reversal on its schedule
+if [[ $preset == cpu ]]; then # other ways to adapt on its schedule
     train adversarial dann
+    train self_ensembling dann
 fi
 run p3_dann/tsne.py --target "$target" --preset "$preset" --modes dann source --data-root "$data_root"

@@ -45,9 +45,11 @@ def render(space: Workspace) -> str:
 def test_cells_are_means_and_ranges_of_the_seeds(space: Workspace) -> None:
     results = results_of(*(("cpu", "svhn", "dann", seed, 0.8 + 0.01 * seed) for seed in (0, 1, 12)))
     table = accuracy_table(results, "cpu")
-    assert cells(table, "Self-ensembling") == ["84.3 % (80.0 % to 92.0 %)", "–", "3"]
+    assert cells(table, "Self-ensembling, extended") == ["84.3 % (80.0 % to 92.0 %)", "–", "3"]
     assert cells(digit_table(results, "cpu"), "MNIST-M → SVHN, adapted")[6:8] == ["50.0 %", "–"]
-    assert cells(readme_table(results), "Self-ensembling") == ["–", "3"] and readme_table({}) == "*Not run.*\n"
+    assert (
+        cells(readme_table(results), "Self-ensembling, extended") == ["–", "3"] and readme_table({}) == "*Not run.*\n"
+    )
     write_json(space.results / "p3.json", results)
     assert render(space) == render(space)
 
@@ -56,7 +58,7 @@ def test_a_run_with_another_adaptation_is_not_shown_as_the_presets() -> None:
     results = results_of(("cpu", "svhn", "dann", 0, 0.8), ("cpu", "svhn", "source", 0, 0.7))
     results["train/svhn/dann/cpu/seed0"]["grl_lambda_max"] = 1.0
     table = accuracy_table(results, "cpu")
-    assert "| Self-ensembling" not in table and cells(table, "Trained on source")[0] == "70.0 %"
+    assert "| Self-ensembling, extended" not in table and cells(table, "Trained on source")[0] == "70.0 %"
 
 
 def test_every_adaptation_has_a_row_of_options() -> None:
@@ -71,9 +73,9 @@ def test_a_target_of_ones_own_has_columns_and_may_have_no_labels() -> None:
     results = results_of(("sample", "mydigits", "dann", 0, None), ("sample", "svhn", "dann", 0, 0.6))
     table = accuracy_table(results, "sample")
     assert "MNIST-M → mydigits, validation" in table.splitlines()[0]
-    assert cells(table, "Self-ensembling") == ["60.0 %", "–", "–", "–", "1, 1"]
+    assert cells(table, "Self-ensembling, extended") == ["60.0 %", "–", "–", "–", "1, 1"]
     assert "Original recipe" not in table
-    assert cells(readme_table(results), "Self-ensembling") == ["–", "–", "1, 1"]
+    assert cells(readme_table(results), "Self-ensembling, extended") == ["–", "–", "1, 1"]
 
 
 def test_the_ladder_has_a_column_for_each_rung_and_means_of_one_schedule() -> None:
