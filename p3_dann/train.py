@@ -112,7 +112,7 @@ def train(
 
             if sees_labels:
                 batch = batches(step)
-                labelled_images, digits = half_turn(images[batch], labels[batch], config.half_turn if adapts else 0.0)
+                labelled_images, digits = half_turn(images[batch], labels[batch], config.half_turn)
                 labelled_digits = world.part(digits)
                 inputs.append(world.part(augment(labelled_images, config, *look)))
             if adapts:
