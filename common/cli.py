@@ -1,31 +1,88 @@
-"""Command lines: a preset is a dataclass, and every field of it is an option."""
+"""Command lines: a configuration is a dataclass, every field is an option; user errors end as one line."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import operator
+import errno
+import io
+import os
+import sys
 import textwrap
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from common.errors import UserError
-from common.paths import DEFAULT_DATA_ROOT
+from common import ROOT
+
+from tqdm import tqdm
 
 Config = TypeVar("Config")
-LARGEST_SEED = 2**64 - 1
-DEFAULT_PRESET = "cpu"
 
-# What a field of a preset may be, by the argument of option(): the check, and its words.
-LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
-    "minimum": (operator.ge, "at least"),
-    "maximum": (operator.le, "at most"),
-    "above": (operator.gt, "more than"),
-    "below": (operator.lt, "less than"),
-    "multiple_of": (lambda value, unit: value % unit == 0, "a multiple of"),
-}
+DEFAULT_DATA_ROOT = ROOT / "hw2_data"
+DEFAULT_PRESET = "cpu"
+LARGEST_SEED = 2**64 - 1
+EXIT_TRY_AGAIN = 75  # of sysexits.h: stopped by --max-seconds; the same command resumes
+
+
+class UserError(Exception):
+    """A mistake the user can fix; the message names the file or option and says what to do (exit code 2)."""
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run an entry script's ``main``; expected failures become one line on standard error.
+
+    Exit codes: 2 user error, 75 stopped by --max-seconds, 130 interrupted. Anything else keeps its traceback.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - lives as long as the process
+        elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        main()
+    except UserError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            _fail("out of memory: pass a smaller --batch-size or another --device")
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            _fail(f"torch.compile failed ({str(error).splitlines()[0]}): pass --no-compile")
+        raise
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "no space left on the disk: free some and run again",
+            errno.EDQUOT: "disk quota exceeded: free some space and run again",
+            errno.EACCES: "permission denied: choose a folder you may write to",
+            errno.EPERM: "permission denied: choose a folder you may write to",
+            errno.EROFS: "read-only file system: choose a folder you may write to",
+            errno.ENOTDIR: "a file stands where a folder is needed: move it or choose another folder",
+            errno.EEXIST: "a file stands where a folder is needed: move it or choose another folder",
+            errno.ELOOP: "a symbolic link that leads to itself",
+        }
+        if error.errno not in reasons:
+            raise
+        _fail(f"{error.filename or 'output'}: {reasons[error.errno]}")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether ``error`` says that no memory is left, on any device."""
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+
+
+def _fail(message: str, code: int = 2) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def progress_bar(iterable: Any = None, **options: Any) -> tqdm:
+    """Return a tqdm bar: lively in a terminal, a line every 20 seconds in a log file."""
+    interval = 0.5 if sys.stderr.isatty() else 20.0
+    return tqdm(iterable, mininterval=interval, maxinterval=interval, dynamic_ncols=True, **options)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -35,132 +92,113 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-def option(
-    default: Any,
-    help: str,
-    choices: tuple[Any, ...] | None = None,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    multiple_of: int | None = None,
-) -> Any:
-    """Declare a field of a preset with the text that ``--help`` shows and the values it may take.
-
-    ``minimum`` and ``maximum`` are allowed values themselves, ``above`` and ``below`` are not.
-    """
-    limits = {"minimum": minimum, "maximum": maximum, "above": above, "below": below, "multiple_of": multiple_of}
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices} | limits)
-
-
-def make_parser(text: str) -> argparse.ArgumentParser:
-    """Return a parser that shows defaults; ``text`` is a script's docstring.
-
-    Its first paragraph is the description; its second paragraph, if any, holds examples, whose line breaks stay.
-    """
-    head, *paragraphs = text.strip().split("\n\n")
-    examples = textwrap.indent(textwrap.dedent(paragraphs[0]), "    ") if paragraphs else None
+def make_parser(text: str | None) -> argparse.ArgumentParser:
+    """Return a parser; ``text`` is a script's docstring: one paragraph of description, examples, then notes."""
+    head, *paragraphs = (text or "").strip().split("\n\n")
+    if paragraphs:
+        paragraphs[0] = "examples:\n" + textwrap.indent(textwrap.dedent(paragraphs[0]), "    ")
     return argparse.ArgumentParser(
         description=" ".join(head.split()),
-        epilog=examples and f"examples:\n{examples}",
+        epilog="\n\n".join(paragraphs) or None,
         formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
 
 
-def add_common_arguments(parser: argparse.ArgumentParser, data: bool = True, output: bool = True) -> None:
-    """Add --seed and --device, and where they apply --data-root and --output."""
-    parser.add_argument("--seed", type=seed_value, default=0, help="everything random follows from it")
+def add_common_arguments(parser: argparse.ArgumentParser, data: bool = True) -> None:
+    """Add --seed, --device and, unless ``data`` is false, --data-root."""
+    parser.add_argument("--seed", type=seed_value, default=0, help="random seed")
     parser.add_argument("--device", default="auto", help="auto (cuda, else mps, else cpu), or a device's name")
     if data:
         parser.add_argument("--data-root", type=Path, default=DEFAULT_DATA_ROOT, help="folder with face/ and digits/")
-    if output:
-        parser.add_argument(
-            "--output",
-            type=Path,
-            default=None,
-            help="folder that receives images/, results/ and runs/ (unset: this repository; "
-            "for --preset sample: runs/sample)",
-        )
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every training command takes: --run-dir, --fresh and --max-seconds."""
-    parser.add_argument("--run-dir", type=Path, default=None, help="folder of checkpoints and logs (unset: in runs/)")
-    parser.add_argument("--fresh", action="store_true", help="start anew instead of going on from the checkpoint")
-    parser.add_argument("--max-seconds", type=positive_int, default=None, help="save and leave after so long")
+    """Add what every training command takes: --run-dir, --restart, --max-seconds, --tensorboard."""
+    parser.add_argument("--run-dir", type=Path, help="folder of the run (default: runs/PRESET/NAME)")
+    parser.add_argument("--restart", action="store_true", help="discard the run's checkpoint and start from scratch")
+    parser.add_argument("--max-seconds", type=positive_int, help="save a checkpoint and exit (75) after this long")
+    parser.add_argument("--tensorboard", action="store_true", help="also write the log to RUN_DIR/tensorboard")
 
 
-def add_preset_arguments(parser: argparse.ArgumentParser, presets: Mapping[str, Any]) -> None:
-    """Add --preset and one option for every field of the presets' dataclass.
-
-    An option not given keeps the preset's value; the help names that of :data:`DEFAULT_PRESET` and
-    those that differ from it.
-    """
-    parser.add_argument("--preset", choices=sorted(presets), default=DEFAULT_PRESET, help="a whole configuration")
-    group = parser.add_argument_group(
-        f"configuration (unset: the preset's value, [{DEFAULT_PRESET}; others that differ])"
-    )
-    hints = typing.get_type_hints(type(next(iter(presets.values()))))
-    for field in dataclasses.fields(next(iter(presets.values()))):
-        values = {name: getattr(preset, field.name) for name, preset in presets.items()}
-        usual = values[DEFAULT_PRESET]
-        others = [f"{name} {_show(value)}" for name, value in sorted(values.items()) if value != usual]
-        shown = "; ".join([_show(usual), *others])
-        flag = "--" + field.name.replace("_", "-")
-        group.add_argument(
-            flag,
-            dest=f"config_{field.name}",
-            default=argparse.SUPPRESS,
-            help=f"{field.metadata['help']} [{shown}]".replace("%", "%%"),
-            **_argument_type(hints[field.name], field.metadata["choices"]),
-        )
+def option(default: Any, help: str, interval: str = "") -> Any:
+    """Declare a field of a configuration with its help text and, as in mathematics, its range: ``(0, 1]``."""
+    return dataclasses.field(default=default, metadata={"help": help, "interval": interval})
 
 
-def resolve_config(arguments: argparse.Namespace, presets: Mapping[str, Config]) -> Config:
-    """Return the chosen preset with the options given on the command line put in.
+def parse_config(
+    parser: argparse.ArgumentParser,
+    build: Callable[[argparse.Namespace], Config],
+    argv: Sequence[str] | None = None,
+) -> tuple[argparse.Namespace, Config]:
+    """Parse a command line in which every field of a configuration is an option.
+
+    Args:
+        parser: with all other options, among them those that choose the configuration (--method, --preset).
+        build: returns the configuration that these choose; its values are the defaults.
+        argv: the command line without the program's name (default: that of the process).
+
+    Returns:
+        The arguments, with ``overrides`` naming the fields that the command line changed, and the configuration.
 
     Raises:
-        UserError: a value that the field does not allow.
+        UserError: a value outside its interval.
     """
-    given = {key[len("config_") :]: value for key, value in vars(arguments).items() if key.startswith("config_")}
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    config = dataclasses.replace(presets[arguments.preset], **given)
-    for field in dataclasses.fields(config):
-        flag = f"--{field.name.replace('_', '-')}"
-        value = getattr(config, field.name)
-        for name, (allowed, words) in LIMITS.items():
-            limit = field.metadata[name]
-            if limit is not None and not allowed(value, limit):
-                raise UserError(f"{flag} {value}: must be {words} {limit}")
-    return config
+    argv = sys.argv[1:] if argv is None else argv
+    chosen, _ = parser.parse_known_args([word for word in argv if word not in ("-h", "--help")])
+    default = build(chosen)
+    assert dataclasses.is_dataclass(default) and not isinstance(default, type)
+    group = parser.add_argument_group("configuration")
+    hints = typing.get_type_hints(type(default))
+    for field in dataclasses.fields(default):
+        flag = "--" + field.name.replace("_", "-")
+        value = getattr(default, field.name)
+        shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+        text = f"{field.metadata['help']} (default: {'none' if shown == '' else shown})".replace("%", "%%")
+        group.add_argument(
+            flag, dest=f"config_{field.name}", default=None, help=text, **_argument_type(hints[field.name])
+        )
+    arguments = parser.parse_args(argv)
+    changes = {}
+    for field in dataclasses.fields(default):
+        value = getattr(arguments, f"config_{field.name}")
+        value = tuple(value) if isinstance(value, list) else value
+        if value is not None and value != getattr(default, field.name):
+            check_interval(f"--{field.name.replace('_', '-')}", value, field.metadata["interval"])
+            changes[field.name] = value
+    arguments.overrides = sorted(changes)
+    return arguments, typing.cast(Config, dataclasses.replace(default, **changes))
+
+
+def check_interval(name: str, value: Any, interval: str) -> None:
+    """Raise a UserError unless ``value`` lies in ``interval``, for example ``[0, 1)``; empty allows everything."""
+    if interval:
+        low, high = map(float, interval[1:-1].split(","))
+        if not (low < value < high or (value == low and interval[0] == "[") or (value == high and interval[-1] == "]")):
+            raise UserError(f"{name} {value}: must be in {interval}")
 
 
 def seed_value(text: str) -> int:
     """Parse a seed, an integer from 0 to the largest that torch takes (an argparse type)."""
-    value = int(text)
-    if not 0 <= value <= LARGEST_SEED:
-        raise argparse.ArgumentTypeError(f"{text}: must lie between 0 and {LARGEST_SEED}")
-    return value
+    if not 0 <= int(text) <= LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text}: must be between 0 and {LARGEST_SEED}")
+    return int(text)
 
 
 def positive_int(text: str) -> int:
     """Parse an integer of at least 1 (an argparse type)."""
-    value = int(text)
-    if value < 1:
+    if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
-    return value
+    return int(text)
 
 
-def _show(value: Any) -> str:
-    text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return text or "none"
-
-
-def _argument_type(hint: Any, choices: tuple[Any, ...] | None) -> dict[str, Any]:
+def _argument_type(hint: Any) -> dict[str, Any]:
+    """Return the options of ``add_argument`` for a field's type: Literal, tuple[T, ...], bool, int, float or str."""
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
     if typing.get_origin(hint) is tuple:
-        kind = typing.get_args(hint)[0]
-        return {"type": kind, "nargs": "*", "choices": choices, "metavar": "|".join(choices) if choices else "N"}
-    return {"type": hint, "choices": choices, "metavar": None if choices else hint.__name__.upper()}
+        return _argument_type(typing.get_args(hint)[0]) | {"nargs": "*"}
+    if typing.get_origin(hint) is typing.Literal:
+        choices = typing.get_args(hint)
+        return {"choices": choices, "type": type(choices[0])}
+    return {"type": hint, "metavar": hint.__name__.upper()}

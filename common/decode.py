@@ -1,107 +1,71 @@
-"""From a file to pixels: strictly, as the data layout wants them, or from any picture that Pillow reads."""
+"""The one reader of image files: which files count as images, and how any of them becomes RGB pixels."""
 
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from pathlib import Path
+
+from common.cli import UserError
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from common.errors import UserError
-
-# EPS is left out: its reader starts another program.
+# EPS and PDF are left out: reading them starts another program.
 Image.init()
-FORMATS = tuple(sorted(set(Image.OPEN) - {"EPS"}))
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the error for twice the size remains
+FORMATS = tuple(sorted(set(Image.OPEN) - {"EPS", "PDF"}))
+SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+Image.MAX_IMAGE_PIXELS = 2**28  # phones take 200 megapixels; Pillow refuses twice this
 
-# A large JPEG is decoded at no less than so many times the side wanted, several times faster than whole.
-_SPARE = 4
-
-
-def read_image(path: Path, size: int, mode: str | None = None) -> np.ndarray:
-    """Decode a PNG or JPEG of the data layout to uint8 (size, size, 3) or (size, size, 1), changing nothing.
-
-    Args:
-        path: the file.
-        size: height and width it must have.
-        mode: ``RGB`` or ``L``; None admits both.
-
-    Raises:
-        UserError: names the file and what is wrong with it.
-    """
-    path = Path(path)
-    if not os.path.isfile(path):  # opening a pipe would wait for ever
-        raise UserError(f"{path}: {'not a plain file' if os.path.lexists(path) else 'no such picture'}")
-    try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
-            if image.size != (size, size):
-                raise UserError(f"{path}: {image.width}x{image.height} pixels, expected {size}x{size}")
-            if image.mode not in ("RGB", "L") or (mode and image.mode != mode):
-                expected = {"RGB": "colour (RGB)", "L": "grey (L)", None: "RGB or L"}[mode]
-                raise UserError(f"{path}: a picture of mode {image.mode} where {expected} is expected")
-            pixels = np.asarray(image)
-    except UserError:
-        raise
-    except UnidentifiedImageError as error:
-        raise UserError(f"{path}: not a PNG or JPEG picture") from error
-    except Exception as error:  # what a decoder raises on damaged bytes is not documented
-        raise UserError(f"{path}: damaged picture ({error})") from error
-    return pixels.reshape(size, size, -1)
+_SPARE = 4  # a large JPEG is decoded at no less than this many times the side wanted, much faster than whole
 
 
-def read_square(
-    content: bytes, name: str, size: int, crop: int | None = None, stretched_from: tuple[int, int] | None = None
-) -> Image.Image:
-    """Return the middle square of any picture as RGB, ``size`` pixels a side: :func:`read_picture`, :func:`square`.
-
-    Raises:
-        UserError: names ``name``: not a picture, damaged, or smaller than ``crop``.
-    """
-    image = read_picture(content, name, None if crop else size)
-    try:
-        return square(image, size, crop, stretched_from)
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from error
+def is_image(name: str) -> bool:
+    """Return whether a file of this name is read as an image; hidden files (``._NAME`` of a Mac) are not."""
+    path = Path(name)
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def read_picture(content: bytes, name: str, wanted: int | None = None) -> Image.Image:
-    """Decode a file to RGB: upright by its EXIF tag, transparency over white, 16 bits scaled to 8, the first frame.
+def read_image(source: Path | bytes, name: str, size: int | None = None) -> Image.Image:
+    """Decode an image file to RGB: upright by EXIF, transparency over white, 16 bits scaled to 8, the first frame.
 
     Args:
-        content: the whole file, of any format and mode that Pillow reads.
-        name: how messages call it.
-        wanted: the side in pixels to which it will be scaled; a large JPEG is then decoded faster, at four times that.
+        source: the file or its content, of any format and mode that Pillow reads.
+        name: what messages call it.
+        size: side in pixels to which it will be scaled; a large JPEG is then decoded at a fraction of its size.
 
     Raises:
-        UserError: not a picture, or a damaged one.
+        UserError: not an image, or a damaged one.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if wanted:
-                image.draft(None, (_SPARE * wanted, _SPARE * wanted))
-            return _flatten(ImageOps.exif_transpose(image))
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            if size:
+                image.draft(None, (_SPARE * size, _SPARE * size))
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError as error:
+        raise UserError(f"{name}: no such image") from error
     except UnidentifiedImageError as error:
-        raise UserError(f"{name}: not a picture of a format that Pillow reads") from error
+        raise UserError(f"{name}: not an image of a format that Pillow reads") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{name}: too large ({error})") from error
     except Exception as error:  # what a decoder raises on damaged bytes is not documented
-        raise UserError(f"{name}: damaged picture ({error})") from error
+        raise UserError(f"{name}: damaged image ({error})") from error
 
 
-def square(
+def center_square(
     image: Image.Image, size: int, crop: int | None = None, stretched_from: tuple[int, int] | None = None
 ) -> Image.Image:
-    """Return the middle square of a picture, ``size`` pixels a side.
+    """Return the center square of an image, ``size`` pixels a side.
 
     Args:
         image: any size.
-        size: of the result.
-        crop: side of the square in pixels of ``image``, stretched back if it was; None takes the largest.
-        stretched_from: width and height of the picture before somebody squashed it; it gets that shape again first.
+        size: side of the result.
+        crop: side of the square in pixels of ``image`` (after un-stretching); None takes the largest.
+        stretched_from: (width, height) before somebody squashed the image; that shape is restored first.
 
     Raises:
-        ValueError: the picture is smaller than ``crop``.
+        ValueError: the image is smaller than ``crop``.
     """
     if stretched_from:
         width, height = stretched_from
@@ -116,7 +80,7 @@ def square(
     return image if side == size else image.resize((size, size), Image.Resampling.BICUBIC)
 
 
-def _flatten(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(0)
         # Numbers without a range of their own: the smallest usual one that holds them.

@@ -1,7 +1,7 @@
 """One process or several: the same training loop under ``python`` and under ``torchrun``.
 
-Every process takes its own share of each global batch, and draws noise, dropout and augmentation from a stream of its
-own (``Run.steps`` seeds it anew for every step). DistributedDataParallel averages the gradients.
+Every process takes its shard of each global batch, with random numbers from a stream of its own (TrainingRun.steps
+seeds it at every step). DistributedDataParallel averages the gradients.
 """
 
 from __future__ import annotations
@@ -11,50 +11,49 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
-import torch.distributed as dist
-from torch import nn
-
+from common.cli import UserError
 from common.device import pick_device
-from common.errors import UserError
+
+import torch
+import torch.distributed
+from torch import nn
 
 
 @dataclass(frozen=True)
-class World:
-    """The processes that train together; ``rank`` 0 alone writes files and shows progress."""
+class Distributed:
+    """The processes that train together; rank 0, the main process, alone writes files and shows progress."""
 
     rank: int
     size: int
     device: torch.device
 
     @property
-    def is_writer(self) -> bool:
-        """Tell whether this process writes files."""
+    def is_main_process(self) -> bool:
+        """Whether this process writes files."""
         return self.rank == 0
 
-    def part(self, batch: torch.Tensor) -> torch.Tensor:
-        """Return this process's contiguous share of a global batch (its length must divide by ``size``)."""
+    def shard(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return this process's contiguous part of a global batch, whose length must be a multiple of ``size``."""
         return batch.chunk(self.size)[self.rank] if self.size > 1 else batch
 
-    def whole(self, part: torch.Tensor) -> torch.Tensor:
-        """Return a global batch from every process's share of it, without gradients: the inverse of :meth:`part`."""
+    def all_gather(self, shard: torch.Tensor) -> torch.Tensor:
+        """Return the global batch of every process's shard, without gradients: the inverse of :meth:`shard`."""
         if self.size == 1:
-            return part
-        parts = [torch.empty_like(part) for _ in range(self.size)]
-        dist.all_gather(parts, part.detach().contiguous())
-        return torch.cat(parts)
+            return shard
+        shards = [torch.empty_like(shard) for _ in range(self.size)]
+        torch.distributed.all_gather(shards, shard.detach().contiguous())
+        return torch.cat(shards)
 
-    def share_buffers(self, model: nn.Module) -> None:
-        """Give every process the writer's buffers of ``model``, such as BatchNorm's running averages."""
+    def broadcast_buffers(self, model: nn.Module) -> None:
+        """Give every process the main process's buffers of ``model``, such as BatchNorm's running statistics."""
         if self.size > 1:
             for buffer in model.buffers():
-                dist.broadcast(buffer, 0)
+                torch.distributed.broadcast(buffer, 0)
 
-    def wrap(self, model: nn.Module) -> nn.Module:
+    def ddp(self, model: nn.Module) -> nn.Module:
         """Return ``model`` with averaged gradients where several processes train, else ``model`` itself.
 
-        BatchNorm statistics stay each process's own on a CPU and are shared on GPUs (SyncBatchNorm), which
-        has no CPU implementation; its running averages are those of rank 0 in the checkpoint.
+        BatchNorm statistics are each process's own on CPUs and shared on GPUs (SyncBatchNorm has no CPU version).
         """
         if self.size == 1:
             return model
@@ -63,39 +62,39 @@ class World:
             return nn.parallel.DistributedDataParallel(model, device_ids=[self.device.index], broadcast_buffers=False)
         return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
 
-    def check_batch(self, batch_size: int, least: int = 1) -> None:
-        """Raise a UserError where a global batch cannot be shared out evenly, or leaves fewer than ``least`` each."""
-        if batch_size % self.size or batch_size < least * self.size:
+    def check_batch_size(self, batch_size: int, min_per_process: int = 1) -> None:
+        """Raise a UserError where a global batch cannot be divided evenly, or leaves a process too few samples."""
+        if batch_size % self.size or batch_size < min_per_process * self.size:
             multiple = f"a multiple of the {self.size} processes, " if self.size > 1 else ""
-            raise UserError(f"--batch-size {batch_size}: must be {multiple}at least {least * self.size}")
+            raise UserError(f"--batch-size {batch_size}: must be {multiple}at least {min_per_process * self.size}")
 
 
 @contextmanager
-def join_world(device: str = "auto") -> Iterator[World]:
-    """Yield the world this process belongs to; under ``torchrun`` the process group lives as long as the block.
-
-    gloo connects CPU processes and nccl GPUs, one process a GPU.
+def init_distributed(device: str = "auto") -> Iterator[Distributed]:
+    """Yield the processes that train; under ``torchrun`` the process group (gloo or nccl) lives as long as the block.
 
     Raises:
-        UserError: more processes on this machine than it has GPUs.
+        UserError: more processes on this machine than GPUs, or variables of torchrun are missing.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield World(0, 1, pick_device(device))
+        yield Distributed(0, 1, pick_device(device))
         return
     if device != "cpu" and torch.cuda.is_available():
         # Before anything touches a GPU, or every process would open one on the first.
+        if "LOCAL_RANK" not in os.environ:
+            raise UserError("WORLD_SIZE is set without LOCAL_RANK: start several processes with torchrun")
         local_rank, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local_rank >= gpus:
-            raise UserError(f"torchrun: process {local_rank + 1} finds {gpus} GPU here; start one process a GPU")
+            raise UserError(f"torchrun: process {local_rank + 1} finds {gpus} GPUs; start one process per GPU")
         torch.cuda.set_device(local_rank)
     chosen = pick_device(device)
     if chosen.type == "mps":
         raise UserError("torchrun: processes on mps cannot be joined; pass --device cpu, or train in one process")
     if chosen.type == "cuda":
         chosen = torch.device("cuda", torch.cuda.current_device())
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), size, chosen)
+        yield Distributed(torch.distributed.get_rank(), size, chosen)
     finally:
-        dist.destroy_process_group()
+        torch.distributed.destroy_process_group()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
 
 
 class ExponentialMovingAverage:
-    """A shadow copy of ``model`` that follows it with ``decay`` after every optimiser step.
+    """A shadow copy of ``model`` that follows it with ``decay`` after every optimizer step.
 
     Parameters are averaged; buffers (BatchNorm's running statistics) are copied, since they are averages
     already. The ramp-up min(decay, (1 + step) / (10 + step)) lets the copy follow quickly at first, as in
@@ -28,18 +29,18 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the shadow towards ``model``; call once after every optimiser step."""
+        """Move the shadow towards ``model``; call once after every optimizer step."""
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
         self.step += 1
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1.0 - decay)
         for shadow, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             shadow.copy_(buffer)
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must hold."""
         return {"model": self.model.state_dict(), "step": self.step}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what :meth:`state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.step = state["step"]

@@ -1,20 +1,20 @@
-"""Everything that is random comes from one seed and can be put back after a kill."""
+"""Everything random follows from one seed and can be restored after a kill."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # imported where it is used: derive_seed alone must not wait seconds for it
+if TYPE_CHECKING:  # imported where it is used: preparing data must not wait seconds for it
     import torch
 
 
 def seed_everything(seed: int, deterministic: bool = True) -> None:
-    """Seed torch on every device; nothing here draws from Python's or NumPy's global generators.
+    """Seed torch on every device; nothing here uses Python's or NumPy's global generators.
 
     Args:
         seed: any non-negative integer.
-        deterministic: ask cuDNN for deterministic algorithms and no autotuning; on a CPU it has no cost.
+        deterministic: ask cuDNN for deterministic algorithms and no autotuning.
     """
     import torch
 
@@ -24,7 +24,7 @@ def seed_everything(seed: int, deterministic: bool = True) -> None:
 
 
 def derive_seed(seed: int, *labels: object) -> int:
-    """Return a seed that depends on ``seed`` and ``labels`` only, for independent streams (63 bits)."""
+    """Return a 63-bit seed that depends on ``seed`` and ``labels`` only, for independent named streams."""
     text = repr((seed, *labels)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
 
@@ -36,22 +36,12 @@ def generator(seed: int, *labels: object, device: torch.device | str = "cpu") ->
     return torch.Generator(device).manual_seed(derive_seed(seed, *labels))
 
 
-def epoch_order(count: int, seed: int, epoch: int, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Return the order in which epoch ``epoch`` visits ``count`` samples: a pure function of its arguments.
-
-    A resumed run therefore sees the batches that the uninterrupted run would have seen.
-    """
-    import torch
-
-    return torch.randperm(count, generator=generator(seed, "epoch", epoch)).to(device)
-
-
 def random_state() -> dict[str, torch.Tensor]:
-    """Return the states of torch's global generators (CPU and, where it is in use, CUDA or MPS)."""
+    """Return the states of torch's global generators (CPU and, where in use, CUDA or MPS)."""
     import torch
 
     state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_initialized():  # asking would open a context on a GPU that the run leaves alone
+    if torch.cuda.is_initialized():  # asking would open a context on a GPU that the run does not use
         state["cuda"] = torch.cuda.get_rng_state()
     if torch.backends.mps.is_available():
         state["mps"] = torch.mps.get_rng_state()
@@ -59,7 +49,7 @@ def random_state() -> dict[str, torch.Tensor]:
 
 
 def set_random_state(state: dict[str, torch.Tensor]) -> None:
-    """Put back what :func:`random_state` returned."""
+    """Restore what :func:`random_state` returned."""
     import torch
 
     torch.set_rng_state(state["cpu"].cpu())

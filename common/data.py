@@ -1,0 +1,277 @@
+"""The one data layout that every problem reads (``python data/prepare.py --help`` makes it).
+
+::
+
+    <data-root>/face/{train,val}/NNNNN.png                 64x64 RGB
+    <data-root>/digits/<domain>/data/NNNNN.png             28x28; usps is grayscale
+    <data-root>/digits/<domain>/{train,val,test}.csv       header image_name,label
+
+A domain is any folder of digits/; labels of a domain of the user's own may be missing. All images of a split are one
+uint8 tensor, decoded once and cached next to the files.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common import usable_cores
+from common.cli import UserError, progress_bar
+from common.decode import center_square, is_image, read_image
+from common.files import write_bytes
+
+if TYPE_CHECKING:  # imported where it is used: preparing data must not wait seconds for it
+    import torch
+
+DOMAINS = {"mnistm": "MNIST-M", "svhn": "SVHN", "usps": "USPS"}  # folder -> title
+DIGIT_SIZE = 28
+FACE_SIZE = 64
+Rows = list[tuple[str, str]]  # image name and label, which may be empty
+
+
+def read_csv(path: Path) -> Rows:
+    """Read the columns ``image_name`` and, if there is one, ``label``; blank lines are skipped.
+
+    Raises:
+        UserError: names the file and what is wrong with it.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        rows = [[field.strip() for field in row] for row in csv.reader(io.StringIO(text, newline=""), strict=True)]
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text; save it as UTF-8") from error
+    except csv.Error as error:
+        raise UserError(f"{path}: not a CSV file ({error})") from error
+    header, *rows = [row for row in rows if any(row)] or [[]]
+    if header[:1] != ["image_name"] or header[1:2] not in ([], ["label"]):
+        raise UserError(f"{path}: the header must be image_name,label, found {','.join(header)[:80]!r}")
+    if not rows:
+        raise UserError(f"{path}: lists no image")
+    found: dict[str, str] = {}
+    for name, *rest in rows:
+        if Path(name).name != name or name in ("", ".."):
+            raise UserError(f"{path}: {name[:80]!r} is not a plain file name")
+        if name in found:
+            raise UserError(f"{path}: {name} is listed twice; keep one line")
+        found[name] = rest[0] if rest else ""
+    return list(found.items())
+
+
+def check_label(path: Path, name: str, label: str) -> int:
+    """Return the digit that ``label`` writes.
+
+    Raises:
+        UserError: it is missing or anything but 0 to 9.
+    """
+    if label not in tuple("0123456789"):
+        raise UserError(f"{path}: {name}: the label must be a digit 0-9, found {label[:80]!r}")
+    return int(label)
+
+
+def list_images(folder: Path) -> list[str]:
+    """Return the names of the images in ``folder``, sorted; other files are counted and named on standard error.
+
+    Raises:
+        UserError: no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name another, or make the data with data/prepare.py")
+    files = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
+    others = [name for name in files if not is_image(name)]
+    if others:
+        print(f"note: {folder}: not images, left out: {len(others)} ({', '.join(others[:3])}, ...)", file=sys.stderr)
+    if len(others) == len(files):
+        raise UserError(f"{folder}: no images; folders inside it are not searched")
+    return [name for name in files if is_image(name)]
+
+
+def load_images(
+    folder: Path, names: Sequence[str], size: int, cache: Path | None = None, resize: bool = False
+) -> torch.Tensor:
+    """Return the named images of ``folder`` as uint8 (N, 3, size, size), grayscale repeated over the channels.
+
+    Args:
+        folder: where the files lie.
+        names: file names, in the order wanted.
+        size: height and width.
+        cache: file that keeps the decoded tensor; it is rebuilt whenever a name, size or time of change differs.
+        resize: scale the center square of images of other sizes, and say how many; else they are an error.
+
+    Raises:
+        UserError: names the first file that is missing, damaged or of another size.
+    """
+    from common.weights import read_safetensors
+
+    import numpy as np
+    import torch
+    from safetensors.torch import save
+
+    fingerprint = ""
+    if cache is not None:
+        state = hashlib.sha256(str(size).encode())
+        for name in names:
+            try:
+                status = (folder / name).stat()
+            except OSError as error:
+                raise UserError(f"{folder / name}: no such image") from error
+            # The time of change, unlike that of modification, cannot be set back.
+            state.update(f"{name}\0{status.st_size}\0{status.st_ctime_ns}\n".encode())
+        fingerprint = state.hexdigest()
+        try:
+            tensors, metadata = read_safetensors(cache)
+            if metadata.get("fingerprint") == fingerprint:
+                return tensors["images"]
+        except (OSError, ValueError):
+            pass
+
+    images = torch.empty((len(names), 3, size, size), dtype=torch.uint8)
+
+    def decode(index: int) -> bool:
+        path = folder / names[index]
+        image = read_image(path, str(path), size)
+        if fits := image.size == (size, size):
+            pass
+        elif resize:
+            image = center_square(image, size)
+        else:
+            raise UserError(f"{path}: {image.width}x{image.height} pixels, expected {size}x{size}")
+        images[index] = torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
+        return not fits
+
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(usable_cores()) as pool:  # Pillow releases the lock while it decodes
+        decoded = pool.map(decode, range(len(names)))
+        few = len(names) < 2000
+        bar = progress_bar(decoded, total=len(names), desc=f"decoding {folder}", unit="img", leave=False, disable=few)
+        scaled = sum(bar)
+    if scaled:
+        print(f"note: {folder}: {scaled} of {len(names)} images scaled to {size}x{size}", file=sys.stderr)
+    if cache is not None:
+        try:
+            write_bytes(cache, save({"images": images}, {"fingerprint": fingerprint}), shared=True)
+        except OSError as error:
+            print(f"note: {cache}: cannot be written ({error.strerror}), so images are decoded again", file=sys.stderr)
+    return images
+
+
+def load_folder(folder: Path, size: int, resize: bool = False) -> torch.Tensor:
+    """Return all images of a user's folder, sorted by name; see :func:`list_images` and :func:`load_images`."""
+    return load_images(folder, list_images(folder), size, resize=resize)
+
+
+def load_faces(data_root: Path, split: str) -> torch.Tensor:
+    """Return the faces of ``train`` or ``val``: uint8 (N, 3, 64, 64)."""
+    check_root(data_root)
+    folder = data_root / "face" / split
+    return load_images(folder, list_images(folder), FACE_SIZE, data_root / f"face/.cache/{split}.safetensors")
+
+
+def load_digit_images(data_root: Path, domain: str, split: str, names: Sequence[str] | None = None) -> torch.Tensor:
+    """Return the images of a split (or those called ``names``), uint8 (N, 3, 28, 28); no label is looked at."""
+    folder = domain_folder(data_root, domain)
+    names = names or [name for name, _ in read_csv(folder / f"{split}.csv")]
+    return load_images(folder / "data", names, DIGIT_SIZE, folder / f".cache/{split}.safetensors")
+
+
+def load_digits(data_root: Path, domain: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the labeled images of a split, uint8 (N, 3, 28, 28), and their labels, int64 (N,).
+
+    Raises:
+        UserError: a label that is no digit, or none at all.
+    """
+    import torch
+
+    path = domain_folder(data_root, domain) / f"{split}.csv"
+    rows = [(name, label) for name, label in read_csv(path) if label]
+    if not rows:
+        raise UserError(f"{path}: no image has a label")
+    labels = torch.tensor([check_label(path, name, label) for name, label in rows])
+    return load_digit_images(data_root, domain, split, [name for name, _ in rows]), labels
+
+
+def count_labels(data_root: Path, domain: str, split: str) -> tuple[int, int]:
+    """Return how many images of a split have a label, and how many there are; (0, 0) without the split."""
+    path = domain_folder(data_root, domain) / f"{split}.csv"
+    rows = read_csv(path) if path.exists() else []
+    return sum(bool(label) for _, label in rows), len(rows)
+
+
+def digest(*tensors: torch.Tensor) -> str:
+    """Return 12 hexadecimal digits of the SHA-256 of images and labels, by which records name their data."""
+    state = hashlib.sha256()
+    for tensor in tensors:
+        state.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        state.update(tensor.cpu().contiguous().numpy().data)
+    return state.hexdigest()[:12]
+
+
+def dataset_name(data_root: Path, part: str) -> str:
+    """Return what records and captions call ``part`` (face, or a digit domain): the SOURCE file of data/prepare.py."""
+    path = data_root / ("face" if part == "face" else f"digits/{part}") / "SOURCE"
+    try:
+        return path.read_text(encoding="utf-8").split("\n")[0].strip()[:100]
+    except (OSError, UnicodeDecodeError):
+        return f"{part} (source unknown)"
+
+
+def digit_domains(data_root: Path) -> list[str]:
+    """Return the domains of a data root, sorted: the folders of digits/ that hold train.csv or data/."""
+    folders = [path for path in (data_root / "digits").glob("*/") if not path.name.startswith(".")]
+    return sorted(path.name for path in folders if (path / "train.csv").exists() or (path / "data").is_dir())
+
+
+def domain_folder(data_root: Path, domain: str) -> Path:
+    """Return the folder of a domain.
+
+    Raises:
+        UserError: there is no such domain.
+    """
+    check_root(data_root)
+    if domain not in digit_domains(data_root):
+        known = ", ".join(digit_domains(data_root)) or "none"
+        raise UserError(f"{data_root / 'digits' / domain}: no such domain; there are: {known}")
+    return data_root / "digits" / domain
+
+
+def check_root(data_root: Path) -> None:
+    """Raise a UserError that says how to make one where there is no data root."""
+    if not data_root.is_dir():
+        raise UserError(f"{data_root}: no such data root; make one with python data/prepare.py, or pass --data-root")
+
+
+class EpochSampler:
+    """Endless shuffled batches of sample numbers: a pure function of the step, so that a resumed run repeats them."""
+
+    def __init__(self, count: int, batch_size: int, seed: int, stream: str, device: torch.device) -> None:
+        """Visit ``count`` samples in the order of the named ``stream`` of ``seed``."""
+        from common.seed import derive_seed
+
+        import torch
+
+        self.count, self.batch_size, self.device = count, batch_size, device
+        self._seed = derive_seed(seed, stream)
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    def __call__(self, step: int) -> torch.Tensor:
+        """Return the sample numbers of batch ``step``, int64 (batch_size,); epochs follow without a gap."""
+        from common.seed import generator
+
+        import torch
+
+        position, pieces, missing = step * self.batch_size, [], self.batch_size
+        while missing:
+            epoch, start = divmod(position, self.count)
+            if epoch != self._epoch:
+                order = torch.randperm(self.count, generator=generator(self._seed, "epoch", epoch))
+                self._epoch, self._order = epoch, order.to(self.device)
+            pieces.append(self._order[start : start + missing])
+            position, missing = position + len(pieces[-1]), missing - len(pieces[-1])
+        return torch.cat(pieces)

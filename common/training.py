@@ -1,0 +1,329 @@
+"""One training run: its folder, checkpoints, log, progress bar, and the record of what it was.
+
+Every train.py reads::
+
+    run = TrainingRun(arguments, dist, "p1", f"p1_{method}", config)
+    if run.is_finished():
+        return
+    run.resume(weights=ema.model, model=model, optimizer=optimizer)      # a checkpoint, if there is one
+    for step in run.steps(config.steps, config.batch_size):
+        loss = ...
+        run.check_finite(loss)                                           # stops at the first loss that is not finite
+        if (step + 1) % config.log_every == 0:
+            run.log(loss=loss)                                           # one line of stats.jsonl
+    run.finish(train_images=len(images))                                 # weights, record, curves
+
+Killed at any moment and started again, a run ends with the same weights and log as if never killed.
+
+======================  ==================================================================
+config.json             the configuration in force
+checkpoint.pt           everything needed to resume
+stats.jsonl             the log, one JSON object per line, the same bytes for the same seed
+weights.safetensors     of the finished run, for inference
+records/train.json      what the run was: configuration, data, digest of the weights, time
+curves.png              the logged values of ``panels``
+timing.json             seconds spent so far, over all starts
+======================  ==================================================================
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from common import ROOT
+from common.cli import EXIT_TRY_AGAIN, UserError, progress_bar
+from common.distributed import Distributed
+from common.files import file_digest, write_bytes, write_json, write_text
+from common.plots import save_curves
+from common.records import write_record
+from common.seed import derive_seed, random_state, set_random_state
+from common.weights import load_checkpoint, save_weights
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+CHECKPOINT_SECONDS = 60.0  # the result does not depend on it
+AGREEMENT_STEPS = 10  # several processes ask each other this rarely whether to stop, since asking waits for the device
+RUNNING, OUT_OF_TIME, INTERRUPTED = range(3)  # why to stop; the largest of several processes counts for all
+
+
+class Stateful(Protocol):
+    """Anything a checkpoint can hold: modules, optimizers, averages."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what must be saved."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:
+        """Restore what :meth:`state_dict` returned."""
+        ...
+
+
+class TrainingRun:
+    """The folder of one run and everything in it that is not the algorithm."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, dist: Distributed, problem: str, name: str, config: Mapping[str, Any]
+    ) -> None:
+        """Open the run of a command line.
+
+        Args:
+            arguments: of :func:`common.cli.add_run_arguments` and ``add_common_arguments``, with preset and overrides.
+            dist: the processes that train; only the main process writes.
+            problem: ``p1``, ``p2`` or ``p3``.
+            name: of the folder in runs/PRESET/, the seed left out.
+            config: everything that decides the weights, plain JSON values, ``model`` among them.
+
+        Raises:
+            UserError: the folder holds something else, or a run of another configuration.
+        """
+        chosen = {"preset": arguments.preset, "seed": arguments.seed, "overrides": arguments.overrides}
+        self.config: dict[str, Any] = json.loads(json.dumps(dict(config) | chosen))
+        self.dist, self.problem = dist, problem
+        folder = ROOT / "runs" / arguments.preset / f"{name}_seed{arguments.seed}"
+        self.folder: Path = folder if arguments.run_dir is None else arguments.run_dir
+        self.step = 0  # the step in progress; every step below it is complete
+        self.entries: list[dict[str, Any]] = []  # of the log
+        self._max_seconds, self._tensorboard = arguments.max_seconds, None
+        self._images_per_step = 0
+        self._saved_at, self._saved_step = 0.0, -1
+        self._stop_signal: int | None = None
+        self._bar: tqdm | None = None
+        if dist.is_main_process:
+            self._claim_folder(arguments.restart)
+            if arguments.tensorboard:
+                self._tensorboard = _tensorboard_writer(self.folder)
+        if dist.size > 1:
+            torch.distributed.barrier()
+        self._seconds_before, self._started = self._read_timing(), time.perf_counter()
+
+    def _claim_folder(self, restart: bool) -> None:
+        """Make the folder this run's; only files that a run itself writes are ever deleted, and only here."""
+        try:
+            found = json.loads(self._path("config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = {}
+        is_run = isinstance(found, dict) and {"model", "preset", "seed"} <= found.keys()
+        if not is_run and self.folder.is_dir() and any(self.folder.iterdir()):
+            raise UserError(f"{self.folder}: holds other files and no run; pass a new or empty --run-dir")
+        if restart:
+            for name in ("checkpoint.pt", "weights.safetensors", "stats.jsonl", "timing.json", "records/train.json"):
+                self._path(name).unlink(missing_ok=True)
+        elif is_run and self._path("checkpoint.pt").exists():
+            for key in sorted(found.keys() | self.config.keys()):
+                if found.get(key) != self.config.get(key):
+                    raise UserError(
+                        f"{self.folder}: trained with {key} {found.get(key)}, asked for {self.config.get(key)}; "
+                        "pass the same options, --restart, or another --run-dir"
+                    )
+        write_json(self._path("config.json"), self.config)
+
+    @property
+    def weights_path(self) -> Path:
+        """The weights of the finished run."""
+        return self._path("weights.safetensors")
+
+    def is_finished(self) -> bool:
+        """Return whether this very run was finished before (and say so): its weights are those of its record."""
+        try:
+            record = json.loads(self._path("records/train.json").read_text(encoding="utf-8"))
+            done = self.config.items() <= record.items() and file_digest(self.weights_path) == record["weights"]
+        except (OSError, ValueError, KeyError, AttributeError):
+            return False
+        if done and self.dist.is_main_process:
+            print(f"already finished: {self.weights_path}")
+        return done
+
+    def resume(self, weights: nn.Module, **state: Stateful) -> None:
+        """Name what a run consists of, and restore it from the checkpoint if there is one.
+
+        Args:
+            weights: the module whose state inference uses (the EMA's, say).
+            state: what a checkpoint must restore.
+        """
+        self._weights, self._state = weights, state
+        # -1 until a loss is not finite; kept on the device, since reading it would wait for every step.
+        self._first_bad_step = torch.full((), -1, dtype=torch.int64, device=self.dist.device)
+        if self._path("checkpoint.pt").exists():
+            payload = load_checkpoint(self._path("checkpoint.pt"), self.dist.device)
+            for name, thing in state.items():
+                thing.load_state_dict(payload["state"][name])
+            set_random_state(payload["random"])
+            self.entries, self.step = payload["log"], payload["step"]
+            self._saved_step = self.step
+        if self.dist.is_main_process:
+            write_text(self._path("stats.jsonl"), "".join(json.dumps(entry) + "\n" for entry in self.entries))
+
+    def steps(self, total: int, images_per_step: int) -> Iterator[int]:
+        """Yield the steps below ``total`` that are still to do, with checkpoints in time, at the end and when stopped.
+
+        Raises:
+            KeyboardInterrupt: after SIGINT or SIGTERM, once the step in progress is complete and saved.
+            SystemExit: likewise after --max-seconds, with status 75.
+        """
+        self._images_per_step, self._saved_at = images_per_step, time.perf_counter()
+        self._bar = progress_bar(
+            total=total * images_per_step,
+            initial=self.step * images_per_step,
+            desc=self.folder.name,
+            unit="img",
+            unit_scale=True,
+            disable=not self.dist.is_main_process,
+        )
+        reason = RUNNING
+        with self._bar, self._signals():
+            while self.step < total and reason == RUNNING:
+                if self.dist.size > 1:
+                    torch.manual_seed(derive_seed(self.config["seed"], "process", self.dist.rank, self.step))
+                yield self.step
+                self.step += 1
+                self._bar.update(images_per_step)
+                reason = self._reason_to_stop()
+                if time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS and self.step < total:
+                    self.save()
+            if self._saved_step != self.step:
+                self.save()
+        if self.step < total:
+            if self.dist.is_main_process:
+                print(f"stopped after step {self.step} of {total}; the same command resumes", file=sys.stderr)
+            if reason == INTERRUPTED:
+                raise KeyboardInterrupt
+            sys.exit(EXIT_TRY_AGAIN)
+
+    def check_finite(self, *losses: torch.Tensor) -> None:
+        """Remember the first step with a loss that is not finite; costs no synchronization."""
+        finite = torch.stack([loss.detach().float().isfinite().all() for loss in losses]).all()
+        bad_now = ~finite & (self._first_bad_step < 0)
+        self._first_bad_step = torch.where(bad_now, self.step, self._first_bad_step)
+
+    def log(self, **values: float | torch.Tensor) -> None:
+        """Append one entry to the log, numbers rounded to 6 significant digits, and show it in the progress bar."""
+        self._stop_if_not_finite()
+        numbers = {key: float(f"{float(value):.6g}") for key, value in values.items()}
+        self.entries.append({"step": self.step, **numbers})
+        if not self.dist.is_main_process:
+            return
+        with open(self._path("stats.jsonl"), "a", encoding="utf-8") as file:
+            file.write(json.dumps(self.entries[-1]) + "\n")
+        if self._bar is not None:
+            self._bar.set_postfix({key: f"{value:.3g}" for key, value in numbers.items()}, refresh=False)
+        if self._tensorboard is not None:
+            for key, value in numbers.items():
+                self._tensorboard.add_scalar(key, value, self.step)
+
+    def mean_of_last_quarter(self, key: str) -> float:
+        """Return the mean of a logged value over the last quarter of its entries: a single entry is noise."""
+        values = [entry[key] for entry in self.entries if key in entry]
+        tail = values[-max(1, len(values) // 4) :]
+        return sum(tail) / len(tail)
+
+    def save(self) -> None:
+        """Write a checkpoint, unless losses or weights are no longer finite."""
+        self._stop_if_not_finite()
+        self._saved_at, self._saved_step = time.perf_counter(), self.step
+        if not self.dist.is_main_process:
+            return
+        weights = self._weights.state_dict()
+        # A finite loss can have a gradient that is not.
+        if not all(bool(value.isfinite().all()) for value in weights.values()):
+            self._stop(f"the weights are not finite after step {self.step - 1}")
+        content = io.BytesIO()  # through memory: torch's own writer does not report a full disk as such
+        payload = {
+            "config": self.config,
+            "step": self.step,
+            "state": {name: thing.state_dict() for name, thing in self._state.items()},
+            "weights": weights,
+            "random": random_state(),
+            "log": self.entries,
+        }
+        torch.save(payload, content)
+        write_bytes(self._path("checkpoint.pt"), content.getvalue())
+        write_json(self._path("timing.json"), {"seconds": round(self.seconds, 3), "step": self.step})
+
+    def finish(self, panels: Mapping[str, Sequence[str]], **facts: Any) -> None:
+        """Write the weights, then the record with ``facts``, then the curves of ``panels``, in the main process."""
+        if not self.dist.is_main_process:
+            return
+        save_weights(self.weights_path, self._weights.state_dict(), self.config)
+        images_seen = self.step * self._images_per_step
+        record = {"problem": self.problem, "kind": "train"} | self.config | facts
+        record |= {"images_seen": images_seen, "weights": file_digest(self.weights_path)}
+        record |= {"seconds": round(self.seconds, 1), "images_per_second": round(images_seen / self.seconds, 1)}
+        write_record(self.folder, "train", record | {"processes": self.dist.size}, self.dist.device)
+        print(f"wrote {self.weights_path}")
+        try:
+            save_curves(self.entries, panels, self._path("curves.png"), title=self.folder.name)
+        except Exception as error:  # what a broken matplotlib raises is not documented
+            print(f"warning: curves.png was not plotted ({error}); stats.jsonl has the values", file=sys.stderr)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, earlier starts included."""
+        return self._seconds_before + time.perf_counter() - self._started
+
+    def _path(self, name: str) -> Path:
+        return self.folder / name
+
+    def _read_timing(self) -> float:
+        try:
+            return float(json.loads(self._path("timing.json").read_text(encoding="utf-8"))["seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0.0
+
+    def _reason_to_stop(self) -> int:
+        """Return why to stop after the step just done; several processes stop after the same one."""
+        reason = RUNNING
+        if self._max_seconds and time.perf_counter() - self._started > self._max_seconds:
+            reason = OUT_OF_TIME
+        if self._stop_signal is not None:
+            reason = INTERRUPTED
+        if self.dist.size == 1:
+            return reason
+        if self.step % AGREEMENT_STEPS:
+            return RUNNING
+        agreed = torch.tensor(reason, device=self.dist.device)
+        torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX)
+        return int(agreed)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let SIGINT and SIGTERM end the run after the step in progress."""
+
+        def remember(number: int, _frame: object) -> None:
+            self._stop_signal = number
+
+        before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop_if_not_finite(self) -> None:
+        bad_step = int(self._first_bad_step)
+        if bad_step >= 0:
+            self._stop(f"the loss is not finite since step {bad_step}")
+
+    def _stop(self, what: str) -> None:
+        raise UserError(
+            f"{self.folder}: {what}; the checkpoint before it is kept. Pass --restart and a lower learning rate, "
+            "or --precision fp32"
+        )
+
+
+def _tensorboard_writer(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError("--tensorboard: not installed; pip install tensorboard") from error
+    return SummaryWriter(str(folder / "tensorboard"))
