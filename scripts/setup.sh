@@ -1,26 +1,17 @@
-# Sourced by run_all.sh and test.sh: makes .venv, installs requirements.txt into it, and sets $root and $python.
-#
-#   PYTHON=python3.12 bash scripts/test.sh    # which interpreter makes the environment (default: python3)
-#
-# To manage the environment yourself, install requirements.txt there and call the Python entry scripts directly.
+# Sourced by run_all.sh and test.sh: makes .venv with what requirements.txt lists; sets $root and $python.
+# PYTHON=python3.12 bash scripts/test.sh chooses the interpreter (default: python3).
 set -euo pipefail
-
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-python="$root/.venv/bin/python"
-
-# Cut off while it was made, an environment has no pip.
-if ! "$python" -m pip --version >/dev/null 2>&1; then
-    base="${PYTHON:-python3}"
-    if ! "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-        echo "error: $base: Python 3.11 or newer is needed; name one with PYTHON=..." >&2
+python="$root/.venv/bin/python" base="${PYTHON:-python3}"
+if ! "$python" -m pip --version >/dev/null 2>&1; then # also after an interrupted installation
+    if ! "$base" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        echo "error: $base: needs Python 3.11 or newer with venv (Debian: python3-venv); set PYTHON=..." >&2
         exit 2
     fi
-    if ! "$base" -c 'import ensurepip, venv' 2>/dev/null; then
-        echo "error: $base cannot make environments; install its venv package (Debian, Ubuntu: python3-venv)" >&2
-        exit 2
-    fi
-    echo "making .venv (PyTorch is a large download)"
-    "$base" -m venv "$root/.venv" >&2
+    echo "creating .venv (PyTorch is a download of some gigabytes)"
+    "$base" -m venv "$root/.venv"
 fi
-"$python" -m pip install --disable-pip-version-check --quiet -r "$root/requirements.txt"
+install=("$python" -m pip install --quiet --disable-pip-version-check)
+"${install[@]}" --upgrade 'pip>=25.1' # knows dependency groups
+"${install[@]}" -r "$root/requirements.txt"
 export PYTHON="$python"

@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Everything that must hold before a change lands: environment, lint, format, all tests.
+# Everything that must hold before a change lands: environment, lint, format, types, tables of the pages, tests.
 #
 #   bash scripts/test.sh                 # minutes on two cores
 #   bash scripts/test.sh -k diffusion    # arguments go to pytest
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 cd "$root"
+"${install[@]}" --group dev
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-# One test process a core, each with one thread: small networks gain nothing from more.
+"$python" -m mypy .
+"$python" scripts/report_tables.py --check
+# One process per core with one thread each: the networks of the tests gain nothing from more.
 OMP_NUM_THREADS=1 "$python" -m pytest -n auto "$@"

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Make everything P2's report needs: the judge, the U-Net, the measures of 1000 digits, the pictures, the sweep.
+# Everything the report shows of P2: the evaluation classifier, the U-Net, its students, then measures and plots.
 #
-#   bash scripts/train_p2.sh                                   # preset cpu
+#   bash scripts/train_p2.sh --data-root hw2_data
 #   bash scripts/train_p2.sh --preset full --device cuda
-#   bash scripts/train_p2.sh --steps 4000                      # other options go to p2_diffusion/train.py
 #
-# Also --data-root, --output and --seed. Stopped, the same command goes on; what is trained or measured is not done
-# again.
+# Other options go to p2_diffusion/train.py. Rerun the same command to resume; status 75 means stopped by --max-seconds.
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
-judge="$runs/$preset/p2_judge_seed$seed/weights.safetensors"
-weights="$runs/$preset/p2_seed$seed/weights.safetensors"
-run p2_diffusion/train_judge.py --preset "$preset" --data-root "$data_root"
-run p2_diffusion/train.py --preset "$preset" --data-root "$data_root" ${options[@]+"${options[@]}"}
-finished "$preset/p2_seed$seed"
-count=100 sampler=(--sampler ddpm)
-[[ $preset != sample ]] || count=20 sampler=(--sampler ddim --steps 20) # a quick look
-run p2_diffusion/evaluate.py --checkpoint "$weights" --judge "$judge" --data-root "$data_root" --num-per-digit $count
-run p2_diffusion/figures.py --checkpoint "$weights" "${sampler[@]}"
-run p2_diffusion/sweep.py --preset "$preset" --checkpoint "$weights" --judge "$judge" --data-root "$data_root"
+options=(--preset "$preset" --seed "$seed" "${shared[@]}")
+classifier="$runs/p2_classifier_seed$seed/weights.safetensors"
+teacher="$runs/p2_seed$seed/weights.safetensors"
+run p2_diffusion/classifier.py "${options[@]}"
+run p2_diffusion/train.py "${options[@]}" "${extra[@]}"
+run p2_diffusion/distill.py "${options[@]}" --teacher "$teacher"
+for weights in "$teacher" "$runs"/p2_student*_seed"$seed"/weights.safetensors; do
+    run p2_diffusion/evaluate.py --checkpoint "$weights" --classifier "$classifier" "${shared[@]}"
+    run p2_diffusion/figures.py --checkpoint "$weights" "${shared[@]}"
+done
+run p2_diffusion/sweep.py --checkpoint "$teacher" --classifier "$classifier" --preset "$preset" "${shared[@]}"
+run scripts/collect.py "$runs"
