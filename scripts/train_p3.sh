@@ -18,6 +18,7 @@ if [[ -z $target ]]; then
     status=0
     wait $svhn || status=$?
     wait $usps || status=$?
+    run scripts/collect.py "$runs"
     exit $status
 fi
 methods=(source dann self_ensembling ours)
