@@ -96,5 +96,6 @@ def init_distributed(device: str = "auto") -> Iterator[Distributed]:
     torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield Distributed(torch.distributed.get_rank(), size, chosen)
+        torch.distributed.barrier()  # no process leaves while another still communicates
     finally:
         torch.distributed.destroy_process_group()

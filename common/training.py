@@ -194,6 +194,8 @@ class TrainingRun:
             if self._saved_step != self.step:
                 self.save()
         if self.step < total:
+            if self.dist.size > 1:
+                torch.distributed.barrier()  # torchrun stops all when one leaves: not before the checkpoint is written
             if self.dist.is_main_process:
                 print(f"stopped after step {self.step} of {total}; the same command resumes", file=sys.stderr)
             if reason == INTERRUPTED:

@@ -1,121 +1,67 @@
 """What tests/test_distributed.py runs under torchrun, and alone for comparison.
 
 torchrun --nproc_per_node 2 tests/two_processes.py gradients FILE
-torchrun --nproc_per_node 2 tests/two_processes.py train FOLDER [STEP_OF_DEATH [SIGNAL]]
-torchrun --nproc_per_node 2 tests/two_processes.py script STEP_OF_DEATH p1_gan/train.py ...
+torchrun --nproc_per_node 2 tests/two_processes.py script STEP SIGNAL p1_gan/train.py ...
 """
 
 from __future__ import annotations
 
 import os
 import runpy
-import signal
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+import common.training
+from common.distributed import Distributed, init_distributed
+from common.seed import seed_everything
+
 import torch
+from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import common.run
-from common.distributed import World, join_world
-from common.paths import ROOT, workspace
-from common.run import Job, Run
-from common.seed import generator, seed_everything
-from p2_diffusion.build import build_model
-from p2_diffusion.diffusion import Diffusion
-from p2_diffusion.presets import PRESETS
-
-KIND = "tests/two_processes"
-STEPS = 15
 BATCH = 8
 
 
-def gradients(world: World) -> dict[str, torch.Tensor]:
-    """Return the gradients of P2's loss on one global batch, drawn alike in every process."""
+def gradients(dist: Distributed) -> dict[str, torch.Tensor]:
+    """Return the gradients of a loss on one global batch, which every process generates alike."""
     seed_everything(0)
-    config = vars(PRESETS["sample"]) | {"timesteps": 20}
-    model = build_model(config)
-    # The last layer starts at zero, where most gradients vanish.
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    network, diffusion = world.wrap(model), Diffusion(20, "cosine", "v", 5.0)
-    images, noise = torch.randn(2, BATCH, 3, 28, 28)
-    t, conditions = torch.randint(20, (BATCH,)), torch.randint(11, (BATCH,))
-    diffusion.loss(network, *map(world.part, (images, noise, t, conditions))).mean().backward()
-    return {name: parameter.grad for name, parameter in model.named_parameters()}
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    inputs = torch.randn(BATCH, 4)
+    dist.ddp(model)(dist.shard(inputs)).square().mean().backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-def train(
-    world: World, folder: Path, death: int | None = None, number: int = signal.SIGKILL
-) -> dict[str, torch.Tensor]:
-    """Train a small network with a checkpoint after every step; process 1 sends itself a signal in step ``death``.
+def run_script(step: int, number: int, script: str, *arguments: str) -> None:
+    """Run a train.py with a checkpoint after every step, and compare the processes at the end.
 
-    Its batches are drawn alike in every process.
+    Process 1 sends itself signal ``number`` in ``step`` (-1: never).
     """
-    seed_everything(0)
-    common.run.CHECKPOINT_SECONDS = -1.0
-    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
-    network, optimizer = world.wrap(model), torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
-    job = Job("p0", "train/seed0", KIND, {"seed": 0}, workspace("sample", folder), folder)
-    with Run(job, world, {"model": model, "optimizer": optimizer}, model.state_dict) as run:
-        for step in run.steps(STEPS, BATCH):
-            if step == death and not world.is_writer:
+    random: list[torch.Tensor] = []
+
+    class Watched(common.training.TrainingRun):
+        def check_finite(self, *losses: torch.Tensor) -> None:
+            super().check_finite(*losses)
+            random.append(torch.rand(8))  # what the next dropout would see
+            if self.step == step and not self.dist.is_main_process:
                 os.kill(os.getpid(), number)
-            inputs = torch.randn(BATCH, 4, generator=generator(0, step))
-            targets = inputs.sum(1, keepdim=True)
-            loss = (network(world.part(inputs)) - world.part(targets)).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            run.guard(loss)
-            run.log(loss=loss)
-    return model.state_dict()
 
+        def finish(self, *panels: object, **facts: object) -> None:
+            print(f"rank {self.dist.rank}: {same_parameters(self)} equal, {different(random)} differ", flush=True)
+            super().finish(*panels, **facts)  # type: ignore[arg-type]
 
-def run_script(death: int, script: str, *arguments: str) -> None:
-    """Run a train.py as its users do, with a checkpoint after every step, and compare the processes at the end.
-
-    Process 1 is killed in step ``death`` (-1: never).
-    """
-    drawn: list[torch.Tensor] = []
-
-    class Watched(Run):
-        def guard(self, *losses: torch.Tensor) -> None:
-            super().guard(*losses)
-            drawn.append(torch.rand(8))  # what the next dropout would see
-            if self.step == death and not self.world.is_writer:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        def __exit__(self, *exception: object) -> None:
-            if exception[0] is None:
-                print(f"{compare_with_process_0(self)} parameters alike", flush=True)
-                print(f"{count_differences(drawn)} draws differ", flush=True)
-            super().__exit__(*exception)
-
-    loss = Diffusion.loss
-
-    def watched_loss(
-        self: Diffusion, network: object, x0: torch.Tensor, noise: torch.Tensor, *others: object
-    ) -> torch.Tensor:
-        drawn.append(noise.clone())
-        return loss(self, network, x0, noise, *others)
-
-    Diffusion.loss = watched_loss
-    common.run.Run = Watched
-    common.run.CHECKPOINT_SECONDS = -1.0
+    common.training.TrainingRun = Watched  # type: ignore[misc]
+    common.training.CHECKPOINT_SECONDS = -1.0
     sys.argv = [script, *arguments]
     runpy.run_path(str(ROOT / script), run_name="__main__")
 
 
-def compare_with_process_0(run: Run) -> int:
-    """Return how many parameters, those of averaged models included, are the same bits here and in process 0."""
+def same_parameters(run: common.training.TrainingRun) -> int:
+    """Return how many parameters, those of averaged models included, are bit-identical here and in process 0."""
     # Buffers are left out: on a CPU the statistics of BatchNorm are each process's own.
+    modules = [getattr(thing, "model", thing) for thing in run._state.values()]
     parameters = [
-        parameter.detach()
-        for thing in run.state.values()
-        if isinstance(module := getattr(thing, "model", thing), torch.nn.Module)
-        for parameter in module.parameters()
+        value.detach() for module in modules if isinstance(module, nn.Module) for value in module.parameters()
     ]
     for parameter in parameters:
         first = parameter.clone()
@@ -124,30 +70,22 @@ def compare_with_process_0(run: Run) -> int:
     return len(parameters)
 
 
-def count_differences(drawn: list[torch.Tensor]) -> int:
-    """Return how many of the tensors that both processes drew differ between them."""
-    differences = 0
-    for tensor in drawn:
-        parts = [torch.empty_like(tensor) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(parts, tensor)
-        differences += not torch.equal(*parts)
-    return differences
-
-
-def main() -> None:
-    """Do what the command line says, in as many processes as there are."""
-    task, path, *death = sys.argv[1:]
-    if task == "script":
-        run_script(int(path), *death)
-        return
-    with join_world("cpu") as world:
-        if task == "gradients":
-            found = gradients(world)
-            if world.is_writer:
-                torch.save(found, path)
-        else:
-            train(world, Path(path), *map(int, death))
+def different(tensors: list[torch.Tensor]) -> int:
+    """Return how many of the random tensors that both processes generated differ between them."""
+    count = 0
+    for tensor in tensors:
+        both = [torch.empty_like(tensor) for _ in range(2)]
+        torch.distributed.all_gather(both, tensor)
+        count += not torch.equal(*both)
+    return count
 
 
 if __name__ == "__main__":
-    main()
+    task, *rest = sys.argv[1:]
+    if task == "script":
+        run_script(int(rest[0]), int(rest[1]), *rest[2:])
+    else:
+        with init_distributed("cpu") as dist:
+            found = gradients(dist)
+            if dist.is_main_process:
+                torch.save(found, rest[0])
