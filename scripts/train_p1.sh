@@ -5,6 +5,7 @@
 #   bash scripts/train_p1.sh --preset full --device cuda
 #
 # Other options go to p1_gan/train.py. Rerun the same command to resume; exit status 75 means stopped by --max-seconds.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
 for method in A B C; do

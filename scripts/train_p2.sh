@@ -5,6 +5,7 @@
 #   bash scripts/train_p2.sh --preset full --device cuda
 #
 # Other options go to p2_diffusion/train.py. Rerun the same command to resume; status 75 means stopped by --max-seconds.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
 options=(--preset "$preset" --seed "$seed" "${shared[@]}")

@@ -6,6 +6,7 @@
 #   bash scripts/train_p3.sh --seed 1              # once more: the report has mean and range over seeds
 #
 # Other options go to p3_dann/train.py. Rerun the same command to resume; exit status 75 means stopped by --max-seconds.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
 options=(--preset "$preset" --seed "$seed" "${shared[@]}")
@@ -18,7 +19,7 @@ if [[ -z $target ]]; then
     status=0
     wait $svhn || status=$?
     wait $usps || status=$?
-    run scripts/collect.py "$runs"
+    [[ $status != 0 ]] || run scripts/collect.py "$runs"
     exit $status
 fi
 methods=(source dann self_ensembling ours)

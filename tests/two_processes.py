@@ -11,9 +11,9 @@ import runpy
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import common.training
+from common import ROOT
 from common.distributed import Distributed, init_distributed
 from common.seed import seed_everything
 
