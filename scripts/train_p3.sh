@@ -15,7 +15,7 @@ if [[ -z $target ]]; then
     set -m # a process group each, which a signal reaches as a whole
     bash "$0" "${options[@]}" --target svhn "${extra[@]}" & svhn=$!
     bash "$0" "${options[@]}" --target usps "${extra[@]}" & usps=$!
-    trap 'kill -TERM -- -$svhn -$usps 2>/dev/null || true' INT TERM
+    trap 'kill -TERM -- -$svhn -$usps 2>/dev/null || true; wait' INT TERM
     status=0
     wait $svhn || status=$?
     wait $usps || status=$?
