@@ -6,16 +6,17 @@ import io
 import tarfile
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+
+from data.layout import PARTS, make_parts
+from data.synthetic import make_sample
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from data.layout import PARTS
-from data.sample import make_sample
-
-# Pictures in train, val and test of each part.
+# Images in train, val and test of each part.
 TINY_COUNTS = {"face": (48, 16), "mnistm": (96, 32, 32), "svhn": (96, 32, 32), "usps": (96, 32, 32)}
 TARS = {".tar": "w", ".tgz": "w:gz", ".gz": "w:gz", ".bz2": "w:bz2", ".xz": "w:xz"}
 Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch  # short names for the signatures of tests
@@ -23,15 +24,15 @@ Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch  # short names f
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root of a few hundred pictures of the built-in sample set; tests must not change it."""
+    """A data root of a few hundred images of the built-in sample set; tests must not change it."""
     root = tmp_path_factory.mktemp("data") / "hw2_data"
-    make_sample(root, PARTS, seed=0, counts=TINY_COUNTS, workers=1)
+    make_parts(root, PARTS, partial(make_sample, seed=0, counts=TINY_COUNTS, workers=1))
     return root
 
 
-def encoded(picture: Image.Image | np.ndarray, kind: str = "PNG", **options: object) -> bytes:
-    """Return a picture, or pixels from 0 to 255, as the bytes of a file."""
-    image, buffer = picture, io.BytesIO()
+def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+    """Return an image, or pixels from 0 to 255, as the bytes of a file."""
+    buffer = io.BytesIO()
     if not isinstance(image, Image.Image):
         image = Image.fromarray(image.astype(np.uint8))
     image.save(buffer, kind, **options)
@@ -62,9 +63,3 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Return every file below ``folder``, but for the caches that reading leaves."""
     files = (path for path in folder.rglob("*") if path.is_file() and ".cache" not in path.parts)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def cells(table: str, title: str) -> list[str]:
-    """Return the other cells of the row of a Markdown table that begins with ``title``."""
-    (line,) = (line for line in table.splitlines() if line.startswith(f"| {title} |"))
-    return [cell.strip() for cell in line.strip("|").split("|")][1:]

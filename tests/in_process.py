@@ -22,7 +22,7 @@ def execute(script: str | ModuleType, *options: object) -> None:
 
 def call(script: str | ModuleType, *options: object) -> int:
     """Run an entry script as ``python SCRIPT OPTIONS`` would, and return its exit code."""
-    from common.errors import run_main
+    from common.cli import run_main
 
     try:
         run_main(lambda: execute(script, *options))
