@@ -16,9 +16,11 @@ import csv
 import hashlib
 import io
 import sys
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from common import usable_cores
 from common.cli import UserError, progress_bar
@@ -32,6 +34,7 @@ DOMAINS = {"mnistm": "MNIST-M", "svhn": "SVHN", "usps": "USPS"}  # folder -> tit
 DIGIT_SIZE = 28
 FACE_SIZE = 64
 Rows = list[tuple[str, str]]  # image name and label, which may be empty
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
 def read_csv(path: Path) -> Rows:
@@ -145,13 +148,10 @@ def load_images(
         images[index] = torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
         return not fits
 
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(usable_cores()) as pool:  # Pillow releases the lock while it decodes
-        decoded = pool.map(decode, range(len(names)))
-        few = len(names) < 2000
-        bar = progress_bar(decoded, total=len(names), desc=f"decoding {folder}", unit="img", leave=False, disable=few)
-        scaled = sum(bar)
+    few = len(names) < 2000
+    decoded = thread_map(decode, range(len(names)))
+    bar = progress_bar(decoded, total=len(names), desc=f"decoding {folder}", unit="img", leave=False, disable=few)
+    scaled = sum(bar)
     if scaled:
         print(f"note: {folder}: {scaled} of {len(names)} images scaled to {size}x{size}", file=sys.stderr)
     if cache is not None:
@@ -160,6 +160,32 @@ def load_images(
         except OSError as error:
             print(f"note: {cache}: cannot be written ({error.strerror}), so images are decoded again", file=sys.stderr)
     return images
+
+
+def thread_map(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
+) -> Iterator[Result]:
+    """Yield ``function(item)`` of all items, in order; items are taken as needed, so that the memory stays small.
+
+    Threads are enough: Pillow lets others run while it decodes, resizes and encodes.
+    """
+    workers = workers or usable_cores()
+    running: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            pool.submit(int)
+        except RuntimeError:  # no more threads allowed
+            yield from map(function, items)
+            return
+        try:
+            for item in items:
+                running.append(pool.submit(function, item))
+                if len(running) > 16 * workers:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def load_folder(folder: Path, size: int, resize: bool = False) -> torch.Tensor:

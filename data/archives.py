@@ -10,98 +10,108 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from common.errors import UserError
+from common.cli import UserError
 
 # What Python's readers raise on damaged bytes.
 UNREADABLE = (
-    *(OSError, EOFError, ValueError, KeyError, RuntimeError),
+    *(OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, NotImplementedError),
     *(zlib.error, tarfile.TarError, zipfile.BadZipFile),
 )
-
+Content = Path | bytes  # a file of a folder, or what an archive holds
 Wanted = Callable[[str], bool]
-Entry = tuple[str, Callable[[], bytes]]
-
-
-def ends_with(*suffixes: str) -> Wanted:
-    """Return a test of a name's ending, in capitals or not."""
-    return lambda name: name.lower().endswith(suffixes)
-
-
-is_picture = ends_with(".jpg", ".jpeg", ".png")
+LeaveOut = Callable[[str, object], None]
 
 
 def iterate_files(
     path: Path, wanted: Wanted = lambda name: True, left_out: list[str] | None = None
-) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, content) of the files of a folder of any depth, a .zip or a .tar of any compression.
+) -> Iterator[tuple[str, Content]]:
+    """Yield name and content of the files in a folder of any depth, a .zip, or a .tar of any compression.
 
-    Names are relative, with ``/`` between folders, in the archive's order (sorted, for a folder). Ignored are what
-    systems hide between pictures: names that begin with a dot (``._NAME`` of a Mac, ``.DS_Store``) and ``__MACOSX``.
-    Links to files and folders of a folder are followed, those of an archive are not. Nothing is ever extracted.
+    Names are relative, with ``/`` between folders; a folder's are sorted. Ignored is what systems hide between
+    images: names that begin with a dot (``._NAME`` of a Mac, ``.DS_Store``) and ``__MACOSX``. Links of a folder are
+    followed, those of an archive are not. Nothing is extracted.
 
     Args:
         path: the folder or archive.
         wanted: which names to read.
-        left_out: receives a line for every file that cannot be read; None makes the first one an error.
+        left_out: receives a line for everything that cannot be read; None makes the first one an error.
 
     Raises:
         UserError: no such file, no archive, or a damaged one.
     """
-    for name, read in _entries(path, wanted):
+
+    def leave_out(name: str, reason: object) -> None:
+        if left_out is None:
+            raise UserError(f"{path}: {name} cannot be read ({reason}); copy or download it again")
+        left_out.append(f"{name}: cannot be read ({reason})")
+
+    for name, read in _entries(path, wanted, leave_out):
         try:
             content = read()
         except UNREADABLE as error:
-            if left_out is None:
-                raise UserError(f"{path}: {name} cannot be read ({error}); copy or download it again") from error
-            left_out.append(f"{name}: cannot be read ({error})")
+            leave_out(name, error)
         else:
             yield name, content
 
 
 def list_files(path: Path, wanted: Wanted = lambda name: True) -> list[str]:
-    """Return the names that :func:`iterate_files` would yield."""
-    return [name for name, _ in _entries(path, wanted)]
+    """Return the names that :func:`iterate_files` would yield, could all be read."""
+    return [name for name, _ in _entries(path, wanted, lambda name, reason: None)]
 
 
-def _entries(path: Path, wanted: Wanted) -> Iterator[Entry]:
-    if not path.exists():
+def read_bytes(content: Content) -> bytes:
+    """Return the bytes of a file that :func:`iterate_files` yielded."""
+    return content if isinstance(content, bytes) else content.read_bytes()
+
+
+def _entries(path: Path, wanted: Wanted, leave_out: LeaveOut) -> Iterator[tuple[str, Callable[[], Content]]]:
+    if not path.exists():  # nor does a link to itself
         raise UserError(f"{path}: no such file or folder")
     try:
-        for name, read in (_folder if path.is_dir() else _zip if zipfile.is_zipfile(path) else _tar)(path):
-            name = name.replace("\\", "/").removeprefix("./")  # old tools of Windows write its own separator
-            if not name.endswith("/") and not _is_hidden(name) and wanted(name):
+        entries = _folder(path, leave_out) if path.is_dir() else _zip(path) if zipfile.is_zipfile(path) else _tar(path)
+        for name, read in entries:
+            name = name.removeprefix("./")
+            hidden = any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+            if not hidden and not name.endswith("/") and wanted(name):
                 yield name, read
     except UNREADABLE as error:
         raise UserError(f"{path}: not a whole .zip or .tar archive ({error}); copy or download it again") from error
 
 
-def _folder(path: Path) -> Iterator[Entry]:
+def _folder(path: Path, leave_out: LeaveOut) -> Iterator[tuple[str, Callable[[], Content]]]:
+    def name_of(file: str | Path) -> str:
+        return Path(file).relative_to(path).as_posix()
+
     visited, names = set(), []
-    for folder, inner, files in os.walk(path, followlinks=True):
+    for folder, inner, files in os.walk(
+        path, followlinks=True, onerror=lambda error: leave_out(name_of(error.filename), error.strerror)
+    ):
         real = os.path.realpath(folder)
         if real in visited:  # a link back to a folder above
             inner.clear()
             continue
         visited.add(real)
-        names += [Path(folder, file).relative_to(path).as_posix() for file in files]
+        names += [name_of(Path(folder, file)) for file in files]
     for name in sorted(names):
-        if not stat.S_ISFIFO(os.lstat(path / name).st_mode):  # opening a pipe would wait for ever
-            yield name, (path / name).read_bytes
+        yield name, lambda file=path / name: _checked(file)  # type: ignore[misc]
 
 
-def _zip(path: Path) -> Iterator[Entry]:
+def _checked(file: Path) -> Path:
+    """Return a file that can be opened; opening a pipe would wait for ever."""
+    if not stat.S_ISREG(os.stat(file).st_mode):
+        raise OSError("not a plain file")
+    return file
+
+
+def _zip(path: Path) -> Iterator[tuple[str, Callable[[], Content]]]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             if not stat.S_ISLNK(member.external_attr >> 16):
-                yield member.filename, lambda member=member: archive.read(member)
+                yield member.filename, lambda member=member: archive.read(member)  # type: ignore[misc]
 
 
-def _tar(path: Path) -> Iterator[Entry]:
+def _tar(path: Path) -> Iterator[tuple[str, Callable[[], Content]]]:
     with tarfile.open(path) as archive:
         for member in archive:
             if member.isreg() or member.islnk():
-                yield member.name, lambda member=member: archive.extractfile(member).read()
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+                yield member.name, lambda member=member: archive.extractfile(member).read()  # type: ignore

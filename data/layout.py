@@ -1,179 +1,169 @@
-"""Writing the data layout of common/dataset.py: whole parts only, the same bytes whatever the number of workers."""
+"""Writing the data layout that common/data.py reads: a part (face, or a digit domain) appears whole or not at all."""
 
 from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+
+from common.cli import UserError, progress_bar
+from common.data import DIGIT_SIZE, DOMAINS, thread_map
+from common.files import write_text
 
 import numpy as np
 from PIL import Image
 
-from common.dataset import DIGIT_DOMAINS, DIGIT_SIZE
-from common.errors import UserError
-from common.locks import hold
-from common.threads import for_each
-
-PARTS = ("face", *DIGIT_DOMAINS)
-SHOWN = 10  # problems named on the screen
-_VAL_FACES = 2025  # as many as the original report compares with; a fifth of a small set
+PARTS = ("face", *DOMAINS)
+SPLITS = ("train", "val", "test")
+MakePart = Callable[[str, Path], str]
+# What prepare.py writes into a part's folder, and therefore all that --force may replace.
+_OWN_FILE = re.compile(r"(train|val|data)/\d{5,}\.png|(train|val|test|originals)\.csv|left_out\.txt|\.cache/.*|SOURCE")
+_SHOWN = 10  # names or problems in one message
 
 
-class Splits(NamedTuple):
-    """Which pictures (by number, ascending) belong to which split."""
+def make_parts(data_root: Path, parts: Sequence[str], make: MakePart, force: bool = False) -> None:
+    """Make those of ``parts`` that are missing, or all with ``force``; what one killed run left is tidied up first.
 
-    train: np.ndarray
-    val: np.ndarray
-    test: np.ndarray
-
-
-def split_shuffled(count: int, rng: np.random.Generator) -> Splits:
-    """Split ``count`` pictures 64/16/20 at random."""
-    return _cut(rng.permutation(count))
-
-
-def split_contiguous(count: int) -> Splits:
-    """Split ``count`` pictures 64/16/20 in their own order, so that neighbours stay in one split."""
-    return _cut(np.arange(count))
-
-
-def split_faces(
-    names: Iterable[str], rng: np.random.Generator, person_of: Callable[[str], str] = lambda name: name
-) -> tuple[list[str], list[str]]:
-    """Return the names for train and val, neither empty, so that nobody is in both.
-
-    Val gets 2,025 pictures, or a fifth where the set is small: people in random order, each who fits, else the one
-    with the fewest. Where all are one person, pictures take the place of people.
-    """
-    names = sorted(names)
-    people: dict[str, list[str]] = {}
-    for name in names:
-        people.setdefault(person_of(name), []).append(name)
-    if len(people) == 1:
-        people = {name: [name] for name in names}
-    order = [people[person] for person in np.array(sorted(people), dtype=object)[rng.permutation(len(people))]]
-    missing = max(1, min(_VAL_FACES, len(names) // 5))
-    val: list[str] = []
-    for own in order:
-        if len(val) + len(own) <= missing:
-            val += own
-    val = sorted(val or min(order, key=len))
-    return sorted(set(names).difference(val)), val
-
-
-def part_folder(data_root: Path, part: str) -> Path:
-    """Return the folder of ``part`` (face, or a domain of digits)."""
-    return Path(data_root) / ("face" if part == "face" else f"digits/{part}")
-
-
-@contextmanager
-def locked(data_root: Path) -> Iterator[None]:
-    """Keep a second preparation out of ``data_root`` for as long as the block runs."""
-    try:
-        data_root.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"{data_root}: is, or lies below, a file; pass a folder as --data-root") from error
-    with hold(data_root / ".lock", f"{data_root}: another prepare.py is writing here; wait for it to end"):
-        yield
-
-
-def parts_to_make(data_root: Path, parts: Sequence[str], force: bool) -> list[str]:
-    """Return those of ``parts`` that are missing (all of them with ``force``).
+    Args:
+        data_root: folder of the layout.
+        parts: face, or names of digit domains.
+        make: called with a part and an empty folder, which it fills; returns the line by which records and captions
+            call the data.
+        force: replace parts that prepare.py made before.
 
     Raises:
-        UserError: every one is there already.
+        UserError: every part is there already, or, once all others are made, names each that could not be made.
     """
-    missing = [part for part in parts if force or not part_folder(data_root, part).exists()]
+    for part in parts:
+        _repair(part_folder(data_root, part))
+    missing = [part for part in parts if force or not os.path.lexists(part_folder(data_root, part))]
     if not missing:
-        raise UserError(
-            f"{data_root}: {', '.join(parts)} already made; pass --force to replace, or another --data-root"
-        )
+        raise UserError(f"{data_root}: {', '.join(parts)} already made; pass --force to replace, or a new --data-root")
     for part in parts:
         if part not in missing:
             print(f"{part_folder(data_root, part)}: already made, kept (--force replaces it)")
-    return missing
+    problems = []
+    for part in missing:
+        try:
+            with _building(part_folder(data_root, part)) as folder:
+                name = make(part, folder)
+                write_text(folder / "SOURCE", name.encode(errors="surrogateescape").decode(errors="replace") + "\n")
+        except UserError as error:
+            problems.append(f"{part} is missing: {error}" if len(parts) > 1 else str(error))
+        else:
+            print(f"{part}: {name}")
+    if problems:
+        raise UserError("; ".join(problems))
+
+
+def part_folder(data_root: Path, part: str) -> Path:
+    """Return the folder of ``part`` (face, or a digit domain)."""
+    return data_root / ("face" if part == "face" else f"digits/{part}")
+
+
+def check_source(source: Path, data_root: Path, part: str, nested: bool = True) -> None:
+    """Raise a UserError where making ``part`` would replace ``source``, or (``nested``) the source holds the part."""
+    target, real = (Path(os.path.realpath(path)) for path in (part_folder(data_root, part), source))
+    if real.is_relative_to(target) or (nested and target.is_relative_to(real)):
+        raise UserError(f"{source}: lies in, or contains, {part_folder(data_root, part)}; pass another --data-root")
+
+
+def _neighbors(target: Path) -> tuple[Path, Path]:
+    """Return where a part is made, and where the part that it replaces waits for the moment between two renames."""
+    return target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
+
+
+def _repair(target: Path) -> None:
+    """Tidy up what an interrupted or killed run left; a part that was being replaced is put back."""
+    partial, old = _neighbors(target)
+    if os.path.lexists(old) and not os.path.lexists(target):
+        old.rename(target)
+    for path in (partial, old):
+        if path.is_symlink():
+            path.unlink()
+        elif path.exists():
+            shutil.rmtree(path)
 
 
 @contextmanager
-def building(data_root: Path, part: str) -> Iterator[Path]:
-    """Yield an empty neighbour of the part's folder; it takes the part's name only when the block succeeds.
-
-    What an earlier, killed run left is removed first. Needs the lock of :func:`locked`.
-    """
-    target = part_folder(data_root, part)
-    partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
-    remove(partial)
-    remove(old)
+def _building(target: Path) -> Iterator[Path]:
+    """Yield an empty neighbor of ``target``; it takes that name only when the block succeeds."""
+    partial, old = _neighbors(target)
+    if os.path.lexists(target):
+        _check_replaceable(target)
     partial.mkdir(parents=True)
     try:
         yield partial
-        if hasattr(os, "sync"):
-            os.sync()
-        if target.exists() or target.is_symlink():
+        if os.path.lexists(target):
             target.rename(old)
         partial.rename(target)
     finally:
-        remove(partial)
-        remove(old)
+        _repair(target)
 
 
-def remove(path: Path) -> None:
-    """Remove a folder tree, or a link without what it points to; no error where there is nothing."""
-    if path.is_symlink():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)
+def _check_replaceable(target: Path) -> None:
+    files = (Path(folder, name).relative_to(target) for folder, _, names in os.walk(target) for name in names)
+    foreign = sorted(str(file) for file in files if not _OWN_FILE.fullmatch(file.as_posix()))
+    if not (target / "SOURCE").is_file():
+        raise UserError(f"{target}: not made by prepare.py (it holds no SOURCE); move it away, or pass --data-root")
+    if foreign:
+        raise UserError(f"{target}: holds files that prepare.py did not make ({first_of(foreign)}); move them away")
 
 
-def write_source(folder: Path, name: str) -> None:
-    """Write the one line by which results and captions call this part (common.dataset.dataset_name)."""
-    (folder / "SOURCE").write_text(name + "\n", encoding="utf-8")
+def shuffled_splits(count: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return the numbers of the images in train, val and test (64/16/20), ascending, at random."""
+    return _cut(rng.permutation(count))
 
 
-def write_splits(folder: Path, labels: Sequence[object], splits: Splits) -> None:
-    """Write train.csv, val.csv and test.csv for pictures 0..N-1 of ``folder/data``."""
-    for split, numbers in splits._asdict().items():
-        lines = [f"{picture_name(number)},{labels[number]}\n" for number in numbers]
-        (folder / f"{split}.csv").write_text("image_name,label\n" + "".join(lines), encoding="utf-8")
+def contiguous_splits(count: int) -> list[np.ndarray]:
+    """Return the numbers of the images in train, val and test (64/16/20), in order: neighbors stay in one split."""
+    return _cut(np.arange(count))
 
 
-def picture_name(number: int) -> str:
-    """Return the file name of picture ``number``."""
+def _cut(order: np.ndarray) -> list[np.ndarray]:
+    """Cut off a fifth for test, then a fifth of the rest for val, rounded up as the original counts are."""
+    test = math.ceil(len(order) / 5)
+    val = math.ceil((len(order) - test) / 5)
+    train = len(order) - test - val
+    return [np.sort(piece) for piece in np.split(order, [train, train + val])]
+
+
+def image_name(number: int) -> str:
+    """Return the file name of image ``number``."""
     return f"{number:05d}.png"
 
 
-def first_of(problems: Sequence[str], joint: str = "; ") -> str:
-    """Return the first ten of ``problems`` in one text, and how many more there are."""
-    rest = [f"and {len(problems) - SHOWN:,} more"] if len(problems) > SHOWN else []
-    return joint.join([*problems[:SHOWN], *rest])
+def save_png(image: Image.Image, path: Path) -> None:
+    """Save a small image fast: stronger compression gains little at these sizes."""
+    image.save(path, "PNG", compress_level=1)
 
 
-def write_digits(folder: Path, pixels: np.ndarray, description: str, workers: int | None = None) -> None:
-    """Write ``pixels``, uint8 (N, H, W) or (N, H, W, 3), as 28x28 pictures ``folder/data/NNNNN.png``."""
-    data = folder / "data"
-    data.mkdir()
+def write_csvs(folder: Path, labels: Sequence[object], splits: Sequence[np.ndarray]) -> None:
+    """Write train.csv, val.csv and test.csv for images 0..N-1 of ``folder/data``."""
+    for split, numbers in zip(SPLITS, splits, strict=True):
+        lines = [f"{image_name(number)},{labels[number]}\n" for number in numbers]
+        write_text(folder / f"{split}.csv", "image_name,label\n" + "".join(lines))
+
+
+def write_digits(folder: Path, pixels: np.ndarray, workers: int | None) -> None:
+    """Write ``pixels``, uint8 (N, H, W) or (N, H, W, 3), as 28x28 images ``folder/data/NNNNN.png``."""
+    (folder / "data").mkdir()
 
     def write(number: int) -> None:
         image = Image.fromarray(pixels[number])
         if image.size != (DIGIT_SIZE, DIGIT_SIZE):
             image = image.resize((DIGIT_SIZE, DIGIT_SIZE), Image.Resampling.BILINEAR)
-        save_png(image, data / picture_name(number))
+        save_png(image, folder / "data" / image_name(number))
 
-    for_each(write, range(len(pixels)), len(pixels), description, workers)
-
-
-def save_png(image: Image.Image, path: Path) -> None:
-    """Save a small picture fast: stronger compression gains little at these sizes."""
-    image.save(path, "PNG", compress_level=1)
+    for _ in progress_bar(thread_map(write, range(len(pixels)), workers), total=len(pixels), unit="img"):
+        pass
 
 
-def _cut(order: np.ndarray) -> Splits:
-    """Cut off a fifth for test, then a fifth of the rest for val, rounded up as the original counts are."""
-    test = math.ceil(len(order) / 5)
-    val = math.ceil((len(order) - test) / 5)
-    train = len(order) - test - val
-    return Splits(*(np.sort(piece) for piece in np.split(order, [train, train + val])))
+def first_of(lines: Sequence[str], joint: str = "; ") -> str:
+    """Return the first ten of ``lines`` in one text, and how many more there are."""
+    rest = [f"and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
+    return joint.join([*lines[:_SHOWN], *rest])

@@ -1,7 +1,7 @@
 """MNIST-M: digits of MNIST blended over photographs.
 
 Ganin et al., "Domain-Adversarial Training of Neural Networks" (JMLR 2016), section 5.2.4: a 28x28 patch is cut at
-random from a colour photograph of BSDS500 (Arbelaez et al., TPAMI 2011), and every channel of the result is
+random from a color photograph of BSDS500 (Arbelaez et al., TPAMI 2011), and every channel of the result is
 ``|patch - digit|``.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-import numpy as np
+from common.cli import UserError
+from common.decode import is_image, read_image
+from data.archives import iterate_files, read_bytes
 
-from common.decode import read_picture
-from common.errors import UserError
-from data.archives import ends_with, is_picture, iterate_files
+import numpy as np
 
 
 def read_photographs(path: Path) -> list[np.ndarray]:
@@ -22,10 +22,12 @@ def read_photographs(path: Path) -> list[np.ndarray]:
     Raises:
         UserError: no photograph, or one that is damaged.
     """
-    files = sorted(iterate_files(path, is_picture))
-    if not files:
+    photographs = {
+        name: np.asarray(read_image(content, f"{path}: {name}")) for name, content in iterate_files(path, is_image)
+    }
+    if not photographs:
         raise UserError(f"{path}: holds no photograph; it must be BSDS500 (BSR_bsds500.tgz)")
-    return [np.asarray(read_picture(content, f"{path}: {name}")) for name, content in files]
+    return [photographs[name] for name in sorted(photographs)]
 
 
 def blend(digits: np.ndarray, photographs: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
@@ -43,44 +45,40 @@ def blend(digits: np.ndarray, photographs: list[np.ndarray], rng: np.random.Gene
     patches = np.empty((count, height, width, 3), dtype=np.uint8)
     chosen = rng.integers(len(photographs), size=count)
     where = rng.random((count, 2))
-    for number, (photograph, (y, x)) in enumerate(zip(chosen, where, strict=True)):
-        picture = photographs[photograph]
-        top = int(y * (picture.shape[0] - height + 1))
-        left = int(x * (picture.shape[1] - width + 1))
-        patches[number] = picture[top : top + height, left : left + width]
+    for number, (index, (y, x)) in enumerate(zip(chosen, where, strict=True)):
+        photograph = photographs[index]
+        top = int(y * (photograph.shape[0] - height + 1))
+        left = int(x * (photograph.shape[1] - width + 1))
+        patches[number] = photograph[top : top + height, left : left + width]
     # |a - b| of unsigned bytes, without a larger type: a set of 70,000 stays at 165 MB.
     return np.maximum(patches, digits[..., None]) - np.minimum(patches, digits[..., None])
 
 
-def read_archive(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the authors' ready-made pictures: ``mnist_m.tar.gz``, or the folder it unpacks to.
+def read_mnistm(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read the authors' ready-made images: ``mnist_m.tar.gz``, or the folder it unpacks to.
 
     It holds ``mnist_m_{train,test}/NNNNNNNN.png`` (32x32) and ``mnist_m_{train,test}_labels.txt`` with one line
-    ``NNNNNNNN.png label`` a picture.
+    ``NNNNNNNN.png label`` per image.
 
     Returns:
         uint8 (N, 32, 32, 3) and labels 0..9 (N,), train before test.
     """
-    label_of = {}
-    for name, content in iterate_files(path, ends_with("_labels.txt")):
+    label_of, pixels = {}, {}
+    for name, content in iterate_files(path, lambda name: name.endswith("_labels.txt")):
         split = PurePosixPath(name).name.removesuffix("_labels.txt")
-        for number, line in enumerate(content.decode("ascii", "replace").splitlines(), start=1):
+        for number, line in enumerate(read_bytes(content).decode("ascii", "replace").splitlines(), start=1):
             match line.split():
-                case [picture, label] if label in set("0123456789"):
-                    label_of[split, picture] = int(label)
+                case [image, label] if label in set("0123456789"):
+                    label_of[split, image] = int(label)
                 case [_, *_]:
                     raise UserError(f"{path}: {name}: line {number} is not a file name and a digit; download it again")
-    pixels, shape = {}, None
-    for name, content in iterate_files(path, ends_with(".png")):
-        key = (PurePosixPath(name).parent.name, PurePosixPath(name).name)
-        if key not in label_of:
-            continue
-        pixels[key] = np.asarray(read_picture(content, f"{path}: {name}"))
-        shape = shape or pixels[key].shape
-        if pixels[key].shape != shape:
-            raise UserError(f"{path}: {name}: of another size than the first picture; download it again")
+    for name, content in iterate_files(path, lambda name: PurePosixPath(name).parts[-2:] in label_of):
+        image = np.asarray(read_image(content, f"{path}: {name}"))
+        if image.shape != (32, 32, 3):
+            raise UserError(f"{path}: {name}: not a 32x32 image; download it again")
+        pixels[PurePosixPath(name).parts[-2:]] = image
     if not pixels or len(pixels) != len(label_of):
-        raise UserError(f"{path}: {len(pixels)} pictures for {len(label_of)} labels; download it again")
+        raise UserError(f"{path}: {len(pixels)} images for {len(label_of)} labels; download it again")
     # "train" before "test", as every other set.
     order = sorted(pixels, key=lambda key: (not key[0].endswith("train"), key))
     return np.stack([pixels[key] for key in order]), np.array([label_of[key] for key in order])

@@ -1,0 +1,285 @@
+"""The built-in sample set: handwriting rendered anew, house numbers and faces made of shapes; needs no network.
+
+Every image is a pure function of its label or glyph and of its random stream.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from common import usable_cores
+from common.cli import progress_bar
+from common.data import DIGIT_SIZE, FACE_SIZE
+from common.seed import derive_seed
+from data.layout import image_name, save_png, shuffled_splits, write_csvs
+from data.mnistm import blend
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+SOURCES = {
+    "face": "drawn faces (sample)",
+    "mnistm": "MNIST-M-like (sample)",
+    "svhn": "SVHN-like (sample)",
+    "usps": "USPS-like (sample)",
+}
+# Images in train, val and (digits only) test: enough that every problem visibly learns within minutes.
+SAMPLE_COUNTS: Mapping[str, tuple[int, ...]] = {
+    "face": (2000, 200),
+    "mnistm": (4000, 1000, 1000),
+    "svhn": (4000, 1000, 1000),
+    "usps": (2000, 500, 500),
+}
+_SUPERSAMPLING = 4  # shapes are rendered so many times larger and scaled down: Pillow itself does not smooth edges
+_CHUNK = 50  # images
+_FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono-Bold", "DejaVuSerif", "DejaVuSerif-Bold")
+Color = tuple[int, ...]
+
+
+def make_sample(
+    part: str,
+    folder: Path,
+    seed: int,
+    counts: Mapping[str, tuple[int, ...]] = SAMPLE_COUNTS,
+    workers: int | None = None,
+) -> str:
+    """Render ``part`` (face, mnistm, svhn or usps) into ``folder`` and return what the data are called.
+
+    Args:
+        part: of the layout.
+        folder: empty.
+        seed: every image follows from it.
+        counts: how many images each part has in train, val and test.
+        workers: processes (None: one per core); they change no byte.
+    """
+    with _process_map(workers or usable_cores()) as process_map:
+        if part == "face":
+            for split, count in zip(("train", "val"), counts[part], strict=True):
+                _render(process_map, part, folder / split, [None] * count, derive_seed(seed, part, split))
+        else:
+            items, labels = _digits(part, counts[part], np.random.default_rng(derive_seed(seed, part)))
+            # The name of a random stream decides the images: it stays.
+            _render(process_map, part, folder / "data", items, derive_seed(seed, part, "drawing"))
+            write_csvs(folder, labels, np.split(np.arange(len(labels)), np.cumsum(counts[part])[:-1]))
+    return SOURCES[part]
+
+
+@contextmanager
+def _process_map(workers: int) -> Iterator[Callable[..., Iterator[int]]]:
+    """Yield a ``map`` over processes: threads would wait for each other, since Pillow keeps the lock while it draws."""
+    if workers > 1:
+        try:
+            # An interrupt from the keyboard reaches every process, and the main one is to act on it.
+            pool = multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+        except OSError:  # no shared memory, or no more processes allowed
+            pass
+        else:
+            with pool:
+                yield pool.imap_unordered
+            return
+    yield map
+
+
+def _render(process_map: Callable[..., Iterator[int]], part: str, folder: Path, items: list[Any], seed: int) -> None:
+    folder.mkdir()
+    chunks = ((part, folder, first, items[first : first + _CHUNK], seed) for first in range(0, len(items), _CHUNK))
+    with progress_bar(total=len(items), desc=f"{part}/{folder.name}", unit="img") as bar:
+        for written in process_map(_render_chunk, chunks):
+            bar.update(written)
+
+
+def _render_chunk(chunk: tuple[str, Path, int, list[Any], int]) -> int:
+    part, folder, first, items, seed = chunk
+    for number, item in enumerate(items, start=first):
+        save_png(_RENDER[part](item, np.random.default_rng([seed, number])), folder / image_name(number))
+    return len(items)
+
+
+def _digits(part: str, counts: tuple[int, ...], rng: np.random.Generator) -> tuple[list[Any], np.ndarray]:
+    """Return what to render (a label for svhn, else an 8x8 glyph) and the labels, split after split.
+
+    No handwritten digit serves two splits, and every digit domain divides them alike, so that not even the
+    source's train split holds the strokes of the target's val split.
+    """
+    from sklearn.datasets import load_digits
+
+    if part == "svhn":
+        labels = rng.integers(10, size=sum(counts))
+        return labels.tolist(), labels
+    digits = load_digits()
+    own = shuffled_splits(len(digits.target), np.random.default_rng(0))
+    chosen = np.concatenate([rng.choice(numbers, count) for numbers, count in zip(own, counts, strict=True)])
+    return list(digits.images[chosen]), digits.target[chosen]
+
+
+def render_mnistm(glyph: np.ndarray, rng: np.random.Generator) -> Image.Image:
+    """Blend an 8x8 handwritten digit (0..16) over a patch of a photograph, as MNIST-M does: 28x28 RGB."""
+    digit = _handwriting(glyph, rng, size=20, slant=0.0, threshold=0.45)
+    return Image.fromarray(blend(digit[None], _photographs(), rng)[0])
+
+
+def render_usps(glyph: np.ndarray, rng: np.random.Generator) -> Image.Image:
+    """Render an 8x8 handwritten digit (0..16) thin, slanted and filling the frame, as USPS scans are: 28x28 L."""
+    return Image.fromarray(_handwriting(glyph, rng, size=27, slant=0.25, threshold=0.68))
+
+
+def render_svhn(label: int, rng: np.random.Generator) -> Image.Image:
+    """Render a crop of a house number around digit ``label``, with distractors, shade, blur and noise: 28x28 RGB."""
+    size = DIGIT_SIZE * _SUPERSAMPLING
+    wall, paint = _contrasting_colors(rng)
+    image = Image.new("RGB", (size, size), wall)
+    draw = ImageDraw.Draw(image)
+    font = _font(_FONTS[rng.integers(len(_FONTS))], int(size * rng.uniform(0.75, 1.0)))
+    x, y = (size / 2 + size * rng.uniform(-0.06, 0.06) for _ in range(2))
+    advance = font.getlength("0") * rng.uniform(0.95, 1.2)
+    draw.text((x, y), str(label), fill=paint, font=font, anchor="mm")
+    for side in (-1, 1):
+        if rng.random() < 0.6:
+            position = (x + side * advance, y + size * rng.uniform(-0.05, 0.05))
+            draw.text(position, str(rng.integers(10)), fill=paint, font=font, anchor="mm")
+    image = image.rotate(rng.uniform(-12, 12), Image.Resampling.BILINEAR, fillcolor=wall)
+    image = image.filter(ImageFilter.GaussianBlur(_SUPERSAMPLING * rng.uniform(0.2, 1.0)))
+    image = image.resize((DIGIT_SIZE, DIGIT_SIZE), Image.Resampling.BOX)
+    return _lit(image, rng, strength=0.25, noise=6.0)
+
+
+def render_face(_item: None, rng: np.random.Generator) -> Image.Image:
+    """Render a frontal face of random features, skin, hair, light and background: 64x64 RGB."""
+    scale = FACE_SIZE * _SUPERSAMPLING / 100  # below, one unit is a hundredth of the image
+    image = Image.new("RGB", (FACE_SIZE * _SUPERSAMPLING,) * 2, _color(rng, 30, 220))
+    draw = ImageDraw.Draw(image)
+    skin = np.array([236, 196, 168]) * rng.uniform(0.45, 1.0) + rng.uniform(-12, 12, 3)
+    hair = np.array(((25, 20, 18), (70, 45, 28), (120, 80, 45), (190, 155, 95), (140, 140, 140))[rng.integers(5)])
+    center, eye_line = 50 + rng.uniform(-3, 3), 46 + rng.uniform(-2, 2)
+    width, height = rng.uniform(23, 26), rng.uniform(32, 36)
+
+    def ellipse(x: float, y: float, half_width: float, half_height: float, color: np.ndarray) -> None:
+        box = (x - half_width, y - half_height, x + half_width, y + half_height)
+        draw.ellipse([value * scale for value in box], fill=_rgb(color))
+
+    def line(points: list[tuple[float, float]], thickness: float, color: np.ndarray) -> None:
+        flat = [(x * scale, y * scale) for x, y in points]
+        draw.line(flat, fill=_rgb(color), width=round(thickness * scale), joint="curve")
+
+    # From back to front: long hair, shoulders, neck, ears, head, fringe.
+    middle = eye_line + 6
+    if rng.random() < 0.5:
+        ellipse(center, middle + 8, width + 8, height + 12, hair)
+    ellipse(center, 118, 44, 27, np.array(_color(rng, 20, 230)))
+    ellipse(center, 88, 11, 16, skin * 0.72)
+    for side in (-1, 1):
+        ellipse(center + side * width, eye_line + 5, 3.5, 7, skin * 0.85)
+    ellipse(center, middle - 4, width + 2.5, height + 1, hair)
+    ellipse(center, middle + 1, width, height, skin * 0.86)
+    ellipse(center, middle + 1, width - 3, height - 2, skin)
+    fringe = rng.uniform(6, 14)
+    box = [(center - width - 1, middle - height - 3), (center + width + 1, middle - height + 2 * fringe)]
+    draw.pieslice([(x * scale, y * scale) for x, y in box], 180, 360, fill=_rgb(hair))
+
+    gap, opening, smile = rng.uniform(10, 11.5), rng.uniform(1.6, 2.6), rng.uniform(-1, 5)
+    iris = np.array(((60, 40, 25), (70, 100, 130), (60, 90, 60))[rng.integers(3)])
+    for side in (-1, 1):
+        x = center + side * gap
+        ellipse(x, eye_line - 0.5, 6.5, 4.2, skin * 0.72)
+        ellipse(x, eye_line, 4.8, opening, np.array([235, 232, 228]))
+        ellipse(x, eye_line, 2.2, min(2.2, opening), iris)
+        ellipse(x, eye_line, 1.1, 1.1, np.array([8, 8, 8]))
+        line([(x - 5, eye_line - 0.5), (x, eye_line - opening - 0.4), (x + 5, eye_line - 0.5)], 1.1, skin * 0.3)
+        brow = eye_line - rng.uniform(6.5, 8)
+        line([(x - 6, brow + 1), (x, brow - 0.8), (x + 6, brow + 1)], rng.uniform(1.4, 2.6), hair * 0.7)
+        line([(center + side * 2, eye_line + 1), (center + side * 3, eye_line + 12)], 1.4, skin * 0.86)
+        ellipse(center + side * 13, eye_line + 14, 5, 4.5, skin * np.array([1.05, 0.97, 0.97]))
+    nose = eye_line + rng.uniform(13, 15)
+    ellipse(center, nose - 0.5, 4.6, 3, skin * 0.84)
+    ellipse(center, nose - 1.8, 3, 2.6, skin * 1.06)
+    for side in (-1, 1):
+        ellipse(center + side * 2.4, nose + 1, 1.3, 0.8, skin * 0.35)
+    mouth, half = nose + rng.uniform(8.5, 10), rng.uniform(7, 9.5)
+    lips = skin * np.array([0.85, 0.52, 0.52])
+    curve = [(center + half * t, mouth - smile * t * t * 0.6) for t in np.linspace(-1, 1, 9)]
+    if rng.random() < 0.5:
+        lower = [(x, y + (2.2 + smile * 0.4) * (1 - ((x - center) / half) ** 2)) for x, y in curve]
+        draw.polygon([(x * scale, y * scale) for x, y in curve + lower[::-1]], fill=(240, 236, 230))
+        line(lower, 1.6, lips)
+    else:
+        ellipse(center, mouth + 1.2, half * 0.6, 1.8, lips)
+    line(curve, 1.7, lips * 0.75)
+    line([(center - 4, mouth + 6), (center + 4, mouth + 6)], 1.2, skin * 0.86)
+
+    image = image.rotate(rng.uniform(-6, 6), Image.Resampling.BILINEAR, fillcolor=image.getpixel((0, 0)))
+    image = image.filter(ImageFilter.GaussianBlur(_SUPERSAMPLING * rng.uniform(0.35, 0.7)))
+    image = image.resize((FACE_SIZE, FACE_SIZE), Image.Resampling.BOX)
+    return _lit(image, rng, strength=0.2, noise=2.5)
+
+
+_RENDER: Mapping[str, Callable[[Any, np.random.Generator], Image.Image]] = {
+    "face": render_face,
+    "mnistm": render_mnistm,
+    "svhn": render_svhn,
+    "usps": render_usps,
+}
+
+
+def _handwriting(glyph: np.ndarray, rng: np.random.Generator, size: int, slant: float, threshold: float) -> np.ndarray:
+    """Return an 8x8 glyph (0..16) as a smooth uint8 stroke on a 28x28 frame, moved and bent a little.
+
+    ``threshold`` is the ink density at which the stroke's edge lies: higher is thinner.
+    """
+    big = Image.fromarray((glyph / 16 * 255).astype(np.uint8)).resize((size * 4, size * 4), Image.Resampling.BICUBIC)
+    frame = Image.new("L", (DIGIT_SIZE * 4,) * 2)
+    frame.paste(big, ((DIGIT_SIZE - size) * 2,) * 2)
+    angle, shear = np.deg2rad(rng.uniform(-8, 8)), slant + rng.uniform(-0.12, 0.12)
+    matrix = np.array([[np.cos(angle), np.sin(angle) + shear], [-np.sin(angle), np.cos(angle)]])
+    matrix /= rng.uniform(0.9, 1.05)
+    middle = np.full(2, DIGIT_SIZE * 2.0)
+    offset = middle - matrix @ (middle + rng.uniform(-4, 4, 2))
+    coefficients = (*matrix[0], offset[0], *matrix[1], offset[1])
+    moved = frame.transform(frame.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+    density = np.asarray(moved.resize((DIGIT_SIZE, DIGIT_SIZE), Image.Resampling.BOX)) / 255
+    return (255 / (1 + np.exp(-(density - threshold) * 14))).round().astype(np.uint8)
+
+
+def _lit(image: Image.Image, rng: np.random.Generator, strength: float, noise: float) -> Image.Image:
+    """Add a gradient of light from a random side, and sensor noise."""
+    pixels = np.asarray(image, dtype=np.float64)
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[-1 : 1 : image.height * 1j, -1 : 1 : image.width * 1j]
+    light = 1 + strength * rng.random() * (np.cos(angle) * x + np.sin(angle) * y)
+    pixels = pixels * light[..., None] + rng.normal(0, noise * rng.random(), pixels.shape)
+    return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
+
+
+def _contrasting_colors(rng: np.random.Generator) -> tuple[Color, Color]:
+    while True:
+        first, second = _color(rng, 10, 245), _color(rng, 10, 245)
+        if abs(np.mean(first) - np.mean(second)) > 55:
+            return first, second
+
+
+def _color(rng: np.random.Generator, low: int, high: int) -> Color:
+    # A gray with a tint: fully random colors are rarer in photographs.
+    return _rgb(rng.uniform(low, high) + rng.uniform(-40, 40, 3))
+
+
+def _rgb(color: np.ndarray) -> Color:
+    return tuple(int(value) for value in np.clip(color, 0, 255))
+
+
+@cache
+def _photographs() -> list[np.ndarray]:
+    from sklearn.datasets import load_sample_images
+
+    return list(load_sample_images().images)
+
+
+@cache
+def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
+    import matplotlib
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"), size)
