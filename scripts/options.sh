@@ -17,6 +17,7 @@ runs="$root/runs/$preset" shared=(--data-root "$data_root" --device "$device")
 for python in "${PYTHON:-}" ${VIRTUAL_ENV:+python} ${CONDA_PREFIX:+python} "$root/.venv/bin/python" python3; do
     if "$python" -c 'import torch' 2>/dev/null; then break; fi
 done
+trap : INT TERM # the command in progress gets the signal too, saves, and fails; only then the script ends
 run() { # SCRIPT OPTIONS...
     echo "== python $*"
     "$python" "$root/$1" "${@:2}"
