@@ -1,10 +1,9 @@
-"""From uint8 pictures to what the network sees, with and without random changes, in batches on the device.
+"""From uint8 images to what the network sees, with and without random changes, in batches on the device.
 
-Why these changes: instance-normalised inputs raised MNIST to SVHN from 27.9 to 40.9 % without any adaptation
-(Shu et al., "A DIRT-T Approach to Unsupervised Domain Adaptation", 2018, table 4); affine changes, intensity
-flips and scales are what French et al., "Self-ensembling for visual domain adaptation", 2018, needed for the
-same pair. A look at the pictures (not their labels) gives the rest: digits in house numbers are narrow, blurred
-and have neighbours, those of USPS fill their frame; those of MNIST are and do none of this.
+Why these changes: standardized inputs raised MNIST to SVHN from 27.9 to 40.9 % without any adaptation (Shu et al., "A
+DIRT-T Approach to Unsupervised Domain Adaptation", 2018, table 4); affine changes, intensity flips and scales are what
+French et al., "Self-ensembling for visual domain adaptation", 2018, needed for the same pair. Unlabeled target images
+give the rest: digits in house numbers are narrow, blurred and have distractors, those of USPS fill their frame.
 """
 
 from __future__ import annotations
@@ -12,83 +11,78 @@ from __future__ import annotations
 import functools
 import math
 
+from p3_dann.config import TrainConfig
+
 import torch
 import torch.nn.functional as F
 
-from p3_dann.presets import TrainConfig
-
 BLUR_RADIUS = 4
 # What a digit is upside down, -1 where it is none: of the others 1, 2 and 5 turn into a digit in some hands only.
-HALF_TURN = (0, -1, -1, -1, -1, -1, 9, -1, 8, 6)
+ROTATED = (0, -1, -1, -1, -1, -1, 9, -1, 8, 6)
 
 
 def prepare(images: torch.Tensor, config: TrainConfig) -> torch.Tensor:
-    """Return the inputs of evaluation: float (N, 3, 28, 28) from uint8 (N, 3, 28, 28)."""
+    """Return the inputs of evaluation and of the teacher: float (N, 3, 28, 28) from uint8 (N, 3, 28, 28)."""
     pixels = images.float() / 255.0
-    if config.grey:
+    if config.grayscale:
         pixels = pixels.mean(1, keepdim=True)
-    return _normalise(pixels, config).expand(-1, 3, -1, -1)
+    return _normalize(pixels, config).expand(-1, 3, -1, -1)
 
 
-def augment(
-    images: torch.Tensor, config: TrainConfig, zoom: tuple[float, ...], width: tuple[float, ...], neighbours: bool
-) -> torch.Tensor:
-    """Return randomly changed training inputs: float (N, 3, 28, 28) from uint8 (N, 3, 28, 28).
+def augment(images: torch.Tensor, config: TrainConfig, domain: str) -> torch.Tensor:
+    """Return augmented training inputs: float (N, 3, 28, 28) from a batch, uint8 (N, 3, 28, 28).
 
-    Args:
-        images: the whole batch.
-        config: how strong each change is; a change of strength 0 is left out.
-        zoom: smallest and largest magnification.
-        width: smallest and largest factor of the width alone.
-        neighbours: whether other digits may stand beside a digit.
+    A change of strength 0 is left out. ``domain`` is source or target, which differ in zoom, width and distractors.
     """
     pixels = images.float() / 255.0
-    if config.grey:
+    if config.grayscale:
         pixels = mix_channels(pixels)
-    if neighbours and config.neighbour_probability > 0:
-        pixels = add_neighbours(pixels, config.neighbour_probability)
-    pixels = affine(pixels, config, zoom, width)
+    if domain == "source":
+        if config.distractor_probability > 0:
+            pixels = add_distractors(pixels, config.distractor_probability)
+        pixels = affine(pixels, config, config.source_zoom, config.source_width)
+    else:
+        pixels = affine(pixels, config, config.target_zoom, config.target_width)
     if config.blur > 0:
         pixels = blur(pixels, config.blur)
-    return change_intensity(_normalise(pixels, config), config).expand(-1, 3, -1, -1)
+    return change_intensity(_normalize(pixels, config), config).expand(-1, 3, -1, -1)
 
 
-def half_turn(images: torch.Tensor, digits: torch.Tensor, probability: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return pictures (N, C, S, S) of which some are upside down, and the ``digits`` (N,) that they show then.
+def rotate(images: torch.Tensor, labels: torch.Tensor, probability: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotate some 0, 6, 8 and 9 by 180 degrees; return images (N, C, S, S) and what they then show (N,).
 
-    A printed six curls at the top; upside down, a handwritten nine does so too. Only digits that are one upside down
-    are turned.
+    A printed six curls at the top; upside down, a handwritten nine does so too.
 
     Args:
         images: the whole batch.
-        digits: what they show, int64 (N,).
-        probability: how often such a digit is turned; 0 leaves everything as it is.
+        labels: what they show, int64 (N,).
+        probability: of the rotation of such a digit; 0 leaves everything as it is.
     """
     if probability == 0.0:
-        return images, digits
-    turned_digits = _half_turns(digits.device)[digits]
-    turned = (torch.rand(len(digits), device=digits.device) < probability) & (turned_digits >= 0)
-    images = torch.where(turned[:, None, None, None], images.flip(2, 3), images)
-    return images, torch.where(turned, turned_digits, digits)
+        return images, labels
+    rotated_labels = _rotated(labels.device)[labels]
+    chosen = (torch.rand(len(labels), device=labels.device) < probability) & (rotated_labels >= 0)
+    images = torch.where(chosen[:, None, None, None], images.flip(2, 3), images)
+    return images, torch.where(chosen, rotated_labels, labels)
 
 
 @functools.cache
-def _half_turns(device: torch.device) -> torch.Tensor:
+def _rotated(device: torch.device) -> torch.Tensor:
     """Return the table on ``device``: copied in every step, a GPU would be waited for."""
-    return torch.tensor(HALF_TURN, device=device)
+    return torch.tensor(ROTATED, device=device)
 
 
 def mix_channels(pixels: torch.Tensor) -> torch.Tensor:
-    """Return grey pictures (N, 1, H, W), each a random convex combination of its channels (N, C, H, W)."""
+    """Return grayscale images (N, 1, H, W), each a random convex combination of its channels (N, C, H, W)."""
     weights = torch.rand(pixels.shape[:2], device=pixels.device).add_(1e-3)
     weights = weights / weights.sum(1, keepdim=True)
     return torch.bmm(weights.unsqueeze(1), pixels.flatten(2)).unflatten(2, pixels.shape[2:])
 
 
-def add_neighbours(pixels: torch.Tensor, probability: float) -> torch.Tensor:
-    """Return pictures (N, C, S, 3 S) whose middle is the given one (N, C, S, S), each side another digit or its edge.
+def add_distractors(pixels: torch.Tensor, probability: float) -> torch.Tensor:
+    """Return images (N, C, S, 3 S) whose middle is the given one (N, C, S, S), each side another digit or its edge.
 
-    Neighbours come from the same batch, stand 16 to 24 pixels (of 28) away, and are brought to the brightness
+    Distractors come from the same batch, stand 16 to 24 pixels (of 28) away, and are brought to the brightness
     of their new place; the border lies halfway. The label stays, since the digit in the middle does.
 
     Source: the pasted region of Yun et al., "CutMix", 2019, put where a house number has its other digits.
@@ -96,20 +90,20 @@ def add_neighbours(pixels: torch.Tensor, probability: float) -> torch.Tensor:
     count, channels, size = pixels.shape[:3]
     column = torch.arange(-size, 2 * size, device=pixels.device)
     own = torch.arange(count, device=pixels.device)[:, None]
-    # From which picture, and from which of its columns, each of the 3 S columns comes.
-    picture, source = own.expand(-1, 3 * size), column.clamp(0, size - 1).expand(count, -1)
+    # From which image, and from which of its columns, each of the 3 S columns comes.
+    image, source = own.expand(-1, 3 * size), column.clamp(0, size - 1).expand(count, -1)
     for side in (-1, 1):
         distance = torch.randint(size * 4 // 7, size * 6 // 7 + 1, (count, 1), device=pixels.device)
         present = torch.rand((count, 1), device=pixels.device) < probability
         beyond = (side * (2 * column - size + 1) > distance) & present
-        picture = torch.where(beyond, own - side, picture)
+        image = torch.where(beyond, own - side, image)
         source = torch.where(beyond, (column - side * distance).clamp(0, size - 1), source)
-    picture = picture % count
+    image = image % count
     columns = pixels.permute(0, 3, 1, 2).reshape(count * size, -1)
-    wide = columns.index_select(0, (picture * size + source).flatten()).view(count, 3 * size, -1)
+    wide = columns.index_select(0, (image * size + source).flatten()).view(count, 3 * size, -1)
     brightness = pixels.mean(dim=(1, 2, 3))
-    is_other = picture != own
-    wide -= (brightness[picture] * is_other)[:, :, None]
+    is_other = image != own
+    wide -= (brightness[image] * is_other)[:, :, None]
     wide += (brightness[:, None] * is_other)[:, :, None]
     return wide.view(count, 3 * size, channels, size).permute(0, 2, 3, 1)
 
@@ -117,13 +111,13 @@ def add_neighbours(pixels: torch.Tensor, probability: float) -> torch.Tensor:
 def affine(
     pixels: torch.Tensor, config: TrainConfig, zoom: tuple[float, ...], width: tuple[float, ...]
 ) -> torch.Tensor:
-    """Return the middle squares (N, C, S, S) of pictures (N, C, S, W), each rotated, sheared, scaled and shifted.
+    """Return the middle squares (N, C, S, S) of images (N, C, S, W), each rotated, sheared, scaled and shifted.
 
     What lies beyond an edge repeats it.
     """
     count, size, device = len(pixels), pixels.shape[2], pixels.device
     changes = (config.affine_degrees, config.affine_shear, config.affine_shift)
-    if not any(changes) and (*zoom, *width) == (1.0,) * (len(zoom) + len(width)) and pixels.shape[3] == size:
+    if not any(changes) and (*zoom, *width) == (1.0,) * 4 and pixels.shape[3] == size:
         return pixels
     angle, shear, shift_x, shift_y = torch.empty((4, count), device=device).uniform_(-1, 1)
     angle, shear = angle * math.radians(config.affine_degrees), shear * config.affine_shear
@@ -145,10 +139,10 @@ def affine(
 
 
 def blur(pixels: torch.Tensor, strongest: float) -> torch.Tensor:
-    """Return each picture under a Gaussian blur of its own, of 0 to ``strongest`` pixels standard deviation.
+    """Return each image under a Gaussian blur of its own, of 0 to ``strongest`` pixels standard deviation.
 
-    A blur is linear, so each picture (S, S) is multiplied from both sides with a matrix of its own. What lies beyond
-    an edge repeats it.
+    A blur is linear, so each image (S, S) is multiplied from both sides with a matrix of its own. What lies beyond an
+    edge repeats it.
     """
     offsets = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=pixels.device)
     deviation = strongest * torch.rand((len(pixels), 1), device=pixels.device) + 1e-3
@@ -162,11 +156,11 @@ def blur(pixels: torch.Tensor, strongest: float) -> torch.Tensor:
 
 
 def change_intensity(pixels: torch.Tensor, config: TrainConfig) -> torch.Tensor:
-    """Return normalised pictures with random polarity, contrast, brightness and noise."""
+    """Return normalized images with random polarity, contrast, brightness and noise."""
     shape = (len(pixels), 1, 1, 1)
     if config.invert_probability > 0:
-        flipped = torch.rand(shape, device=pixels.device) < config.invert_probability
-        pixels = torch.where(flipped, -pixels, pixels)
+        inverted = torch.rand(shape, device=pixels.device) < config.invert_probability
+        pixels = torch.where(inverted, -pixels, pixels)
     if config.intensity_scale > 0 or config.intensity_shift > 0:
         scale, shift = torch.empty((2, *shape), device=pixels.device).uniform_(-1, 1)
         pixels = pixels * (1.0 + config.intensity_scale * scale) + config.intensity_shift * shift
@@ -176,14 +170,14 @@ def change_intensity(pixels: torch.Tensor, config: TrainConfig) -> torch.Tensor:
     return pixels
 
 
-def _normalise(pixels: torch.Tensor, config: TrainConfig) -> torch.Tensor:
-    """Map [0, 1] to [-1, 1], or to mean 0 and standard deviation 1 per picture and channel."""
-    if not config.instance_norm:
+def _normalize(pixels: torch.Tensor, config: TrainConfig) -> torch.Tensor:
+    """Map [0, 1] to [-1, 1], or to mean 0 and standard deviation 1 per image and channel."""
+    if not config.standardize:
         return pixels * 2.0 - 1.0
     # Not torch.std_mean, which took eight times as long on a CPU.
-    centred = pixels - pixels.mean((2, 3), keepdim=True)
-    return centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + 1e-2)
+    centered = pixels - pixels.mean((2, 3), keepdim=True)
+    return centered / (centered.square().mean((2, 3), keepdim=True).sqrt() + 1e-2)
 
 
 def _log_uniform(limits: tuple[float, ...], count: int, device: torch.device) -> torch.Tensor:
-    return torch.empty(count, device=device).uniform_(math.log(limits[0]), math.log(limits[-1])).exp()
+    return torch.empty(count, device=device).uniform_(math.log(limits[0]), math.log(limits[1])).exp()

@@ -1,46 +1,40 @@
-"""Which domains there are, and what each mode of P3 may see of them."""
+"""Which domains there are, and what each method may see of them."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+
+from common.cli import UserError
+from common.data import DOMAINS, count_labels, domain_folder, load_digit_images, load_digits
+from p3_dann.config import SUPERVISED
 
 import torch
 
-from common.dataset import DIGIT_DOMAINS, digit_domains, has_labels, load_digit_images, load_digits
-from common.errors import UserError
-
 SOURCE = "mnistm"
-# Those the report is about; any other folder of digits/ is a target too.
-REPORTED_TARGETS = tuple(domain for domain in DIGIT_DOMAINS if domain != SOURCE)
+# Those of the report; any other folder of digits/ can be a target too.
+TARGETS = tuple(domain for domain in DOMAINS if domain != SOURCE)
 
 
-def check_target(data_root: Path, mode: str, target: str) -> None:
-    """Refuse what cannot be trained, before the first step; no label's value is read.
+def load_training_data(
+    data_root: Path, method: str, target: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Return what a method learns from; only method ``target`` opens the target's labels.
+
+    Returns:
+        Labeled images, uint8 (N, 3, 28, 28), their labels, int64 (N,), and where the method adapts, unlabeled training
+        images of the target, uint8 (M, 3, 28, 28).
 
     Raises:
-        UserError: no such target, or mode ``target`` without its labels.
+        UserError: the target is the source or no domain, or there is no label to learn from.
     """
     if target == SOURCE:
-        raise UserError(f"--target {target}: is the source itself; name another folder of {data_root}/digits")
-    folder = Path(data_root) / "digits" / target
-    if Path(data_root).is_dir() and target not in digit_domains(data_root):
-        known = ", ".join(digit_domains(data_root)) or "none"
-        raise UserError(f"--target {target}: {folder} is no folder of digits; there are: {known}")
-    if mode == "target" and not has_labels(data_root, target, "train"):
-        raise UserError(
-            f"{folder / 'train.csv'}: has pictures without a label, from which --mode target learns; "
-            "add them, or adapt without labels with --mode dann"
-        )
-
-
-def load_labelled(data_root: Path, mode: str, target: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the pictures a mode learns digits from, uint8 (N, 3, 28, 28), and their labels (N,).
-
-    Only mode ``target`` opens the target's labels.
-    """
-    return load_digits(data_root, target if mode == "target" else SOURCE, "train")
-
-
-def load_unlabelled(data_root: Path, target: str) -> torch.Tensor:
-    """Return the target's training pictures, uint8 (N, 3, 28, 28); its labels are never read."""
-    return load_digit_images(data_root, target, "train")
+        raise UserError(f"--target {target}: is the source; name another folder of {data_root / 'digits'}")
+    domain_folder(data_root, target)
+    labeled = target if method == "target" else SOURCE
+    images, labels = load_digits(data_root, labeled, "train")
+    total = count_labels(data_root, labeled, "train")[1]
+    if len(images) < total:
+        path = domain_folder(data_root, labeled) / "train.csv"
+        print(f"note: {path}: learning from the {len(images)} of {total} images with a label", file=sys.stderr)
+    return images, labels, None if method in SUPERVISED else load_digit_images(data_root, target, "train")

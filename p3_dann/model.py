@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from common.device import to_device
+from common.weights import WEIGHTS, load_into, load_weights
+from p3_dann.config import TrainConfig
 
 import torch
 from torch import nn
 
-from common.device import place
-from common.paths import WEIGHTS
-from common.seed import generator
-from common.weights import load_into, load_weights
-from p3_dann.presets import TrainConfig
-
-KIND = "p3_dann"
+MODEL = "p3_dann"
 CLASSES = 10
 FEATURES = 48 * 4 * 4
-Condition = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class GradientReversal(torch.autograd.Function):
@@ -30,19 +26,19 @@ class GradientReversal(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, features: torch.Tensor, grl_lambda: float) -> torch.Tensor:
+    def forward(ctx: Any, features: torch.Tensor, grl_lambda: float) -> torch.Tensor:
         """Return ``features`` unchanged."""
         ctx.grl_lambda = grl_lambda
         return features.view_as(features)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Return the reversed gradient; ``grl_lambda`` itself has none."""
         return -ctx.grl_lambda * gradient, None
 
 
 def grl_lambda_at(progress: float, maximum: float = 1.0) -> float:
-    """Return grl_lambda after the share ``progress`` (0..1) of training: from 0 smoothly up to ``maximum``.
+    """Return grl_lambda at ``progress`` (0..1) of training: from 0 smoothly up to ``maximum``.
 
     The noisy features of the first steps are thus not pushed together before they mean anything.
 
@@ -51,28 +47,11 @@ def grl_lambda_at(progress: float, maximum: float = 1.0) -> float:
     return maximum * (2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0)
 
 
-class MultilinearMap:
-    """The product of features and predictions, projected at random to as many numbers as there are features.
-
-    It lets the domain classifier compare the domains digit by digit, and stay the network it is.
-
-    Source: Long et al., "Conditional Adversarial Domain Adaptation", 2018, the randomised multilinear map.
-    """
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        """Draw both projections; they follow from ``seed`` and are never trained."""
-        stream = generator(seed, "multilinear map")
-        self.of_features = torch.randn(FEATURES, FEATURES, generator=stream).to(device)
-        self.of_classes = torch.randn(CLASSES, FEATURES, generator=stream).to(device)
-
-    def __call__(self, features: torch.Tensor, class_logits: torch.Tensor) -> torch.Tensor:
-        """Return (N, 768) from features (N, 768) and digit logits (N, 10), which get no gradient from it."""
-        probabilities = class_logits.detach().softmax(1)
-        return (features @ self.of_features) * (probabilities @ self.of_classes) / math.sqrt(FEATURES)
-
-
 class DANN_model(nn.Module):
-    """Feature extractor, digit classifier, and a domain classifier behind gradient reversal."""
+    """Feature extractor, class classifier, and a domain classifier behind gradient reversal.
+
+    Names and order print as in the original report.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,45 +90,49 @@ class DANN_model(nn.Module):
         return self.feature_extract(images).flatten(1)
 
     def classify(self, images: torch.Tensor) -> torch.Tensor:
-        """Return digit logits (N, 10) alone."""
+        """Return class logits (N, 10) alone."""
         return self.class_classifier(self.features(images))
 
-    def forward(
-        self,
-        images: torch.Tensor,
-        grl_lambda: float = 0.0,
-        condition: Condition | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return digit logits (N, 10) and domain logits (N, 2; 0 is source, 1 is target).
+    def forward(self, images: torch.Tensor, grl_lambda: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return class logits (N, 10) and domain logits (N, 2; 0 is source, 1 is target).
 
-        In training BatchNorm takes its statistics over all of ``images``: where both domains are in them, of both.
+        In training BatchNorm takes its statistics over all of ``images``: of both domains where both are in them.
 
         Args:
             images: float (N, 3, 28, 28), prepared by :mod:`p3_dann.augment`.
             grl_lambda: how strongly the domain classifier's gradient is reversed for the features.
-            condition: what the domain classifier sees in place of the features, made from them and the digit logits.
         """
         features = self.features(images)
-        classes = self.class_classifier(features)
-        if condition is not None:
-            features = condition(features, classes)
-        return classes, self.domain_classifier(GradientReversal.apply(features, grl_lambda))
+        return self.class_classifier(features), self.domain_classifier(GradientReversal.apply(features, grl_lambda))
+
+
+# Weights exported before the methods had names of their own say "mode dann" for what is now called ours.
+OLD_NAMES = {"instance_norm": "standardize", "grey": "grayscale"}
 
 
 def load_model(path: Path, device: torch.device) -> tuple[DANN_model, TrainConfig, dict[str, Any]]:
-    """Return the network of a weights file in evaluation mode, its recipe, and how it was trained.
+    """Return the network of a weights file in evaluation mode, its configuration, and all that its header says.
 
     Raises:
         UserError: the file is missing, damaged, or of another model.
     """
-    state, trained = load_weights(path, KIND)
+    state, header = load_weights(path, MODEL)
+    if "mode" in header:
+        header = {OLD_NAMES.get(name, name): value for name, value in header.items()}
+        header |= {"method": "ours", "inputs": "full", "overrides": []}
     model = DANN_model()
     load_into(model, state, path)
-    known = [field.name for field in dataclasses.fields(TrainConfig) if field.name in trained]
-    values = {name: tuple(trained[name]) if isinstance(trained[name], list) else trained[name] for name in known}
-    return place(model, device).eval(), TrainConfig(**values), trained
+    values: dict[str, Any] = {field.name: header[field.name] for field in fields(TrainConfig) if field.name in header}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return to_device(model, device).eval(), TrainConfig(**values), header
+
+
+def shipped_weights(target: str, method: str = "ours") -> Path:
+    """Return the file of weights/ for a target: p3_TARGET.safetensors is of ours, DANN's is called p3_dann_TARGET."""
+    return WEIGHTS / f"p3_{'' if method == 'ours' else f'{method}_'}{target}.safetensors"
 
 
 def shipped_targets() -> list[str]:
-    """Return the targets that have weights in ``weights/``, sorted."""
-    return sorted(path.stem.removeprefix("p3_") for path in WEIGHTS.glob("p3_*.safetensors"))
+    """Return the targets with weights in weights/, sorted."""
+    names = [path.stem.removeprefix("p3_") for path in WEIGHTS.glob("p3_*.safetensors")]
+    return sorted(name for name in names if not name.startswith("dann_"))

@@ -1,18 +1,14 @@
-"""Train the digit classifier of P3: on the source alone, adapted to a target, or on the target itself.
+"""Train the digit classifier of P3: on the source alone, adapted to a target without its labels, or on the target.
 
-    python p3_dann/train.py --mode dann --target svhn                      # preset cpu: self-ensembling
-    python p3_dann/train.py --mode dann --target svhn --preset original    # gradient reversal, as the report has it
-    python p3_dann/train.py --mode dann --target usps --preset full --seed 1
-    python p3_dann/train.py --mode dann --target receipts --data-root mine # a folder of your own: mine/digits/receipts
-    torchrun --nproc_per_node 2 p3_dann/train.py --mode dann --target svhn
+    python p3_dann/train.py --method ours --target svhn
+    python p3_dann/train.py --method dann --target usps --preset full --seed 1
+    python p3_dann/train.py --method dann --target svhn --inputs plain --preset original    # the original report's
+    python p3_dann/train.py --target receipts --data-root mine    # a folder of your own: mine/digits/receipts
+    torchrun --nproc_per_node 2 p3_dann/train.py --method ours --target svhn
 
-The digits' labels come from MNIST-M (mode target: from the target), the adapted model sees the target's
-training pictures without labels, and the last step's averaged weights are the result: no label of the target
-is read before the one evaluation at the end, and it may have none.
-
-Methods: Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016; French et al., "Self-ensembling for
-visual domain adaptation", 2018; Shu et al., "A DIRT-T Approach to Unsupervised Domain Adaptation", 2018 (the last steps
-on the target alone).
+Labels come from MNIST-M (method target: from the target). An adapted model sees the target's training images without
+labels, and the averaged weights of the last step are the result: no label of the target is read before the evaluation
+at the end, and it may have none. The same command resumes a run that was stopped.
 """
 
 from __future__ import annotations
@@ -20,153 +16,206 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.cli import (
+    DEFAULT_PRESET,
+    add_common_arguments,
+    add_run_arguments,
+    make_parser,
+    parse_config,
+    run_main,
+)
+from common.data import EpochSampler, dataset_name, digest
+from common.device import autocast, to_device
+from common.distributed import Distributed, init_distributed
+from common.ema import ExponentialMovingAverage
+from common.metrics import accuracy
+from common.seed import seed_everything
+from common.training import Stateful, TrainingRun
+from p3_dann.augment import augment, rotate
+from p3_dann.config import INPUTS, METHODS, PRESETS, TrainConfig, make_config
+from p3_dann.dataset import SOURCE, TARGETS, load_training_data
+from p3_dann.evaluate import evaluate_checkpoint
+from p3_dann.model import MODEL, DANN_model, grl_lambda_at
+from p3_dann.teacher import EmaTeacher, consistency, mask, ramp_up
 
 import torch
 import torch.nn.functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.batches import Batches
-from common.cli import add_common_arguments, add_preset_arguments, add_run_arguments, make_parser, resolve_config
-from common.dataset import data_digest, dataset_name, digit_domains, has_labels, load_digits
-from common.device import autocast, place
-from common.distributed import World, join_world
-from common.ema import ExponentialMovingAverage
-from common.errors import run_main
-from common.report import percent
-from common.run import Job, Run
-from common.seed import seed_everything
-from p3_dann.augment import augment, half_turn, prepare
-from p3_dann.dataset import REPORTED_TARGETS, SOURCE, check_target, load_labelled, load_unlabelled
-from p3_dann.measures import accuracies, information, predict, predict_logits, predicted_shares
-from p3_dann.model import KIND, DANN_model, MultilinearMap, grl_lambda_at
-from p3_dann.presets import MODES, NO_TEACHER, TrainConfig, presets_for
-from p3_dann.pseudo_labels import PseudoLabels, consistency
-
 PANELS = {
     "losses": ("class_loss", "domain_loss", "consistency_loss"),
-    "accuracies": ("class_accuracy", "domain_accuracy", "confident_share"),
+    "accuracies": ("class_accuracy", "domain_accuracy", "mask_ratio"),
     "schedules": ("grl_lambda", "relative_learning_rate"),
 }
-# Those of the teacher are of the last stage, which is refinement where there is any; the others of the first.
-LATE_KEYS = ("class_loss", "class_accuracy", "domain_loss", "domain_accuracy", "confident_share", "consistency_loss")
+
+
+class Student:
+    """The network in training, its optimizer, and its exponential moving average (EMA)."""
+
+    def __init__(self, config: TrainConfig, dist: Distributed, adapts: bool) -> None:
+        """Create the network; its domain classifier learns only where there are two domains."""
+        self.config, self.dist = config, dist
+        self.model = to_device(DANN_model(), dist.device)
+        self.model.domain_classifier.requires_grad_(adapts)
+        self.ema = ExponentialMovingAverage(self.model, config.ema_decay)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        if config.compile:
+            self.model.compile()
+        self.network = dist.ddp(self.model)
+
+    def set_learning_rate(self, progress: float, steps: int) -> float:
+        """Set the learning rate at ``progress`` (0..1) of a stage of ``steps``; return it relative to its peak."""
+        relative = learning_rate_at(progress, steps, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * relative
+        return relative
+
+    def __call__(self, images: torch.Tensor, grl_lambda: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return class logits (N, 10) and domain logits (N, 2) of prepared images (N, 3, 28, 28)."""
+        with autocast(self.dist.device, self.config.precision):
+            logits, domain_logits = self.network(images, grl_lambda)
+        return logits.float(), domain_logits.float()
+
+    def update(self, loss: torch.Tensor) -> None:
+        """Take one optimizer step, and let the EMA follow."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.dist.broadcast_buffers(self.model)  # or every process would follow a teacher of its own
+        self.ema.update(self.model)
 
 
 def train(
-    job: Job,
+    run: TrainingRun,
     config: TrainConfig,
-    world: World,
+    dist: Distributed,
     images: torch.Tensor,
     labels: torch.Tensor,
-    unlabelled: torch.Tensor | None = None,
-) -> Run:
-    """Train on labelled ``images``, uint8 (N, 3, 28, 28), and adapt to ``unlabelled`` ones of the target, if any.
-
-    With a teacher a second stage follows, on the target alone, with a learning-rate schedule of its own.
-
-    Returns:
-        The run, whose weights are those of the averaged network.
-    """
-    device, batch_size, seed = world.device, config.batch_size, job.config["seed"]
+    unlabeled: torch.Tensor | None,
+) -> None:
+    """Train on labeled images and adapt to unlabeled ones of the target, if any; all uint8 (N, 3, 28, 28)."""
+    seed, device, size = run.config["seed"], dist.device, config.batch_size
     seed_everything(seed)
-    adapts = unlabelled is not None
-    model = place(DANN_model(), device)
-    if not adapts:
-        model.domain_classifier.requires_grad_(False)
-    ema = ExponentialMovingAverage(model, config.ema_decay)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    network = world.wrap(torch.compile(model) if config.compile else model)
+    student = Student(config, dist, adapts=unlabeled is not None)
+    state: dict[str, Stateful] = {"model": student.model, "ema": student.ema, "optimizer": student.optimizer}
+    # The names of streams decide the numbers: they stay as they were.
+    labeled_batches = EpochSampler(len(images), size, seed, "labelled", device)
+    labeled_domain = "target" if run.config["method"] == "target" else "source"
+    teacher = None
+    if unlabeled is not None:
+        unlabeled_batches = EpochSampler(len(unlabeled), size, seed, "unlabelled", device)
+        domains = torch.arange(2, device=device).repeat_interleave(size // dist.size)
+        if config.consistency_weight > 0:
+            teacher = EmaTeacher(student.ema, config, dist, labels)
+            state["teacher"] = teacher
+    run.resume(weights=student.ema.model, **state)
 
-    state = {"model": model, "ema": ema, "optimizer": optimizer}
-    batches = Batches(len(images), batch_size, seed, "labelled", device)
-    target_look = (config.target_zoom, config.target_width, False)
-    source_look = (config.source_zoom, config.source_width, True)
-    look = target_look if job.config["mode"] == "target" else source_look
-    condition = None
-    if adapts:
-        unlabelled_batches = Batches(len(unlabelled), batch_size, seed, "unlabelled", device)
-        pseudo_labels = PseudoLabels(config, labels, len(unlabelled))
-        state["pseudo_labels"] = pseudo_labels
-        if config.adversary == "conditional":
-            condition = MultilinearMap(seed, device)
-        domains = torch.arange(2, device=device).repeat_interleave(batch_size // world.size)
-        if config.shared_augmentation:
-            target_look = source_look
+    for step in run.steps(config.steps, size):
+        progress = step / config.steps
+        relative_learning_rate = student.set_learning_rate(progress, config.steps)
+        grl_lambda = grl_lambda_at(progress, config.grl_lambda_max)
 
-    has_teacher = adapts and config.consistency_weight > 0
-    refinement_steps = round(config.refinement * config.steps) if has_teacher else 0
+        # Labeled images x_s, y_s, augmented.
+        batch = labeled_batches(step)
+        x_s, y_s = rotate(images[batch], labels[batch], config.rotation_probability)
+        x, y_s = dist.shard(augment(x_s, config, labeled_domain)), dist.shard(y_s)
 
-    with Run(job, world, state, ema.model.state_dict, PANELS) as run:
-        for step in run.steps(config.steps + refinement_steps, batch_size):
-            sees_labels = step < config.steps  # then the target alone, as in DIRT-T
-            start, steps = (0, config.steps) if sees_labels else (config.steps, refinement_steps)
-            progress = (step - start) / steps
-            relative_learning_rate = learning_rate_at(progress, steps, config)
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * relative_learning_rate
-            statistics = {"relative_learning_rate": relative_learning_rate}
-            inputs, grl_lambda = [], 0.0
+        if unlabeled is not None:
+            # Unlabeled images x_t; pseudo-labels are what the teacher sees in them before augmentation.
+            x_t = unlabeled[unlabeled_batches(step)]
+            if teacher is not None:
+                pseudo_labels, confidence = teacher(x_t)
+                x_t, pseudo_labels = rotate(x_t, pseudo_labels, config.rotation_probability)
+            # One batch of both domains, so that BatchNorm sees both.
+            x = torch.cat([x, dist.shard(augment(x_t, config, "target"))])
 
-            if sees_labels:
-                batch = batches(step)
-                labelled_images, digits = half_turn(images[batch], labels[batch], config.half_turn)
-                labelled_digits = world.part(digits)
-                inputs.append(world.part(augment(labelled_images, config, *look)))
-            if adapts:
-                grl_lambda = grl_lambda_at(progress, config.grl_lambda_max)
-                samples = unlabelled_batches(step)
-                target_images = unlabelled[samples]
-                if has_teacher:
-                    with torch.no_grad(), autocast(device, config.precision):
-                        teacher_logits = ema.model.classify(prepare(world.part(target_images), config))
-                    teacher_digits, confidence = pseudo_labels.read(world.whole(teacher_logits.float()))
-                    target_images, target_digits = half_turn(target_images, teacher_digits, config.half_turn)
-                inputs.append(world.part(augment(target_images, config, *target_look)))
+        # Supervised loss L_y.
+        logits, domain_logits = student(x, grl_lambda)
+        logits_s, logits_t = logits[: len(y_s)], logits[len(y_s) :]
+        loss = F.cross_entropy(logits_s, y_s, label_smoothing=config.label_smoothing)
+        values: dict[str, float | torch.Tensor] = {"relative_learning_rate": relative_learning_rate}
 
-            with autocast(device, config.precision):
-                logits, domain_logits = network(torch.cat(inputs), grl_lambda, condition)
-            logits = logits.float()
-            if sees_labels:
-                labelled_logits = logits[: len(labelled_digits)]
-                loss = F.cross_entropy(labelled_logits, labelled_digits, label_smoothing=config.label_smoothing)
-            else:
-                loss = 0.0 * domain_logits.sum()  # torchrun waits for a gradient of every parameter
-            if sees_labels and adapts:
-                domain_loss = F.cross_entropy(domain_logits.float(), domains)
-                loss = loss + config.domain_weight * domain_loss
-                domain_accuracy = (domain_logits.argmax(1) == domains).float().mean()
-                statistics |= {"domain_loss": domain_loss, "domain_accuracy": domain_accuracy, "grl_lambda": grl_lambda}
-            if has_teacher:
-                on_source = world.whole(labelled_logits.detach()).softmax(1).amax(1).mean() if sees_labels else 1.0
-                followed = world.part(pseudo_labels.followed(teacher_digits, confidence, on_source, samples))
-                consistency_loss = consistency(logits[-len(followed) :], world.part(target_digits), followed)
-                weight = ramp_up(progress, config.consistency_warmup) if sees_labels else 1.0
-                loss = loss + config.consistency_weight * weight * consistency_loss
-                statistics |= {"consistency_loss": consistency_loss, "confident_share": followed.mean()}
+        if unlabeled is not None:
+            # DANN (Ganin et al. 2016, section 4.2): the domain classifier minimizes L_d, the features L_y - lambda L_d.
+            # At lambda = 0 it only watches how different the domains' features are.
+            domain_loss = F.cross_entropy(domain_logits, domains)
+            loss = loss + domain_loss
+            values |= {"grl_lambda": grl_lambda, "domain_loss": domain_loss}
 
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if adapts:
-                world.share_buffers(model)  # or every process would follow a teacher of its own
-            ema.update(model)
-            run.guard(loss)
-            if (step + 1) % config.log_every == 0 or step + 1 in (config.steps, config.steps + refinement_steps):
-                if sees_labels:
-                    class_accuracy = (labelled_logits.argmax(1) == labelled_digits).float().mean()
-                    class_loss = F.cross_entropy(labelled_logits, labelled_digits)
-                    statistics |= {"class_loss": class_loss, "class_accuracy": class_accuracy}
-                run.log(**statistics)
-    return run
+        if teacher is not None:
+            # Self-ensembling (French et al. 2018; AdaMatch 2022): + mu(t) H(pseudo-label, p(x_t)) where the mask is 1.
+            source_confidence = dist.all_gather(logits_s.detach()).softmax(1).amax(1).mean()
+            mask_t = dist.shard(mask(confidence, source_confidence, config.confidence))
+            consistency_loss = consistency(logits_t, dist.shard(pseudo_labels), mask_t)
+            weight = config.consistency_weight * ramp_up(progress, config.consistency_warmup)
+            loss = loss + weight * consistency_loss
+            values |= {"consistency_loss": consistency_loss, "mask_ratio": mask_t.mean()}
+
+        # Optimizer and EMA.
+        student.update(loss)
+        run.check_finite(loss)
+        if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
+            values |= {
+                "class_loss": F.cross_entropy(logits_s, y_s),
+                "class_accuracy": accuracy(logits_s.argmax(1), y_s),
+            }
+            if unlabeled is not None:
+                values["domain_accuracy"] = accuracy(domain_logits.argmax(1), domains)
+            run.log(**values)
+
+    if unlabeled is not None and teacher is not None:
+        finetune_on_target(run, config, dist, student, teacher, unlabeled, unlabeled_batches)
+
+
+def finetune_on_target(
+    run: TrainingRun,
+    config: TrainConfig,
+    dist: Distributed,
+    student: Student,
+    teacher: EmaTeacher,
+    unlabeled: torch.Tensor,
+    unlabeled_batches: EpochSampler,
+) -> None:
+    """Go on with the target alone, so that network and BatchNorm fit it; the learning rate rises and falls once more.
+
+    Source: Shu et al., "A DIRT-T Approach to Unsupervised Domain Adaptation", 2018 (there with other losses).
+    """
+    steps = round(config.finetune_fraction * config.steps)
+    for step in run.steps(config.steps + steps, config.batch_size):
+        progress = (step - config.steps) / steps
+        relative_learning_rate = student.set_learning_rate(progress, steps)
+
+        # Pseudo-labels from the teacher; there is no source whose confidence the threshold could refer to.
+        x_t = unlabeled[unlabeled_batches(step)]
+        pseudo_labels, confidence = teacher(x_t)
+        mask_t = dist.shard(mask(confidence, 1.0, config.confidence))
+        x_t, pseudo_labels = rotate(x_t, pseudo_labels, config.rotation_probability)
+
+        # Consistency loss alone.
+        logits, domain_logits = student(dist.shard(augment(x_t, config, "target")))
+        consistency_loss = consistency(logits, dist.shard(pseudo_labels), mask_t)
+        loss = config.consistency_weight * consistency_loss
+        loss = loss + 0.0 * domain_logits.sum()  # several processes wait for a gradient of every parameter
+
+        # Optimizer and EMA.
+        student.update(loss)
+        run.check_finite(loss)
+        if (step + 1) % config.log_every == 0 or step + 1 == config.steps + steps:
+            run.log(
+                relative_learning_rate=relative_learning_rate,
+                consistency_loss=consistency_loss,
+                mask_ratio=mask_t.mean(),
+            )
 
 
 def learning_rate_at(progress: float, steps: int, config: TrainConfig) -> float:
-    """Return the learning rate at ``progress`` (0..1) of a stage of so many ``steps`` as a share of its peak.
+    """Return the learning rate at ``progress`` (0..1) of a stage of ``steps``, relative to its peak.
 
-    Linear warm-up, then down to 0 along half a cosine that spans the whole stage, the warm-up included (Loshchilov and
+    Linear warmup, then down to 0 along half a cosine that spans the whole stage, the warmup included (Loshchilov and
     Hutter, "SGDR", 2017, equation 5).
     """
     if progress < config.warmup:
@@ -174,104 +223,56 @@ def learning_rate_at(progress: float, steps: int, config: TrainConfig) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * progress) if config.cosine else 1.0
 
 
-def ramp_up(progress: float, share: float) -> float:
-    """Return the weight of the target's loss: half a cosine from 0 to 1 over the first ``share`` of training.
+def train_and_evaluate(
+    arguments: argparse.Namespace, config: TrainConfig, dist: Distributed, name: str, **labels: str
+) -> None:
+    """Train one combination of method, inputs, target, preset and seed, unless it is finished, and evaluate it.
 
-    Source: Berthelot et al., "AdaMatch: A Unified Approach to Semi-Supervised Learning and Domain
-    Adaptation", 2022, section 3.3.
+    Args:
+        arguments: the combination, and those of :func:`common.cli.add_run_arguments`.
+        config: of the combination.
+        dist: the processes that train.
+        name: of the run's folder, without the seed.
+        labels: columns that the records get besides (``variant``).
     """
-    return 0.5 - 0.5 * math.cos(math.pi * min(1.0, progress / share)) if share else 1.0
+    data_root, method, target = arguments.data_root, arguments.method, arguments.target
+    dist.check_batch_size(config.batch_size, 2)
+    images, digits, unlabeled = load_training_data(data_root, method, target)
+    data = [images, digits] if unlabeled is None else [images, digits, unlabeled]
+    chosen = {"model": MODEL, "method": method, "inputs": arguments.inputs, "target": target, **labels}
+    chosen |= {"source_dataset": dataset_name(data_root, SOURCE), "target_dataset": dataset_name(data_root, target)}
+    run = TrainingRun(arguments, dist, "p3", name, asdict(config) | chosen | {"train_digest": digest(*data)})
+    if not run.is_finished():
+        images, digits = images.to(dist.device), digits.to(dist.device)
+        train(run, config, dist, images, digits, None if unlabeled is None else unlabeled.to(dist.device))
+        last = [key for keys in PANELS.values() for key in keys if any(key in entry for entry in run.entries)]
+        counts = {"labeled_images": len(images), "unlabeled_images": 0 if unlabeled is None else len(unlabeled)}
+        run.finish(PANELS, **counts, **{key: round(run.mean_of_last_quarter(key), 6) for key in last})
+    if dist.is_main_process:
+        evaluate_checkpoint(run.weights_path, data_root, dist.device)
 
 
-def measure(run: Run, config: TrainConfig, data_root: Path, counts: dict[str, int]) -> dict[str, Any]:
-    """Return what is recorded of a complete run: the first and only place that reads labels of an adapted target.
-
-    Accuracies are left out, and that is said, for pictures without labels.
-    """
-    target, model = run.job.config["target"], run.state["ema"].model
-    measured: dict[str, Any] = {}
-    for domain, split, prefix in ((target, "val", ""), (target, "test", "test_"), (SOURCE, "val", "source_")):
-        if domain not in digit_domains(data_root) or not has_labels(data_root, domain, split, partial=True):
-            path = data_root / "digits" / domain / f"{split}.csv"
-            print(f"note: {path}: not there, or without labels; no {prefix}accuracy is recorded", file=sys.stderr)
-            continue
-        images, labels = load_digits(data_root, domain, split, partial=True)
-        measured[f"{prefix}accuracy"], each = accuracies(predict(model, images, config), labels)
-        if domain == target:
-            measured[f"{prefix}digit_accuracy"] = each
-            counts = counts | {split: len(images)}
-    logits = predict_logits(model, load_unlabelled(data_root, target), config)
-    return measured | {
-        "counts": counts,
-        "epochs": round(config.steps * config.batch_size / counts["labelled"], 1),
-        "target_information": information(logits),
-        "predicted_shares": predicted_shares(logits),
-        **{key: run.late_mean(key) for key in LATE_KEYS if any(key in row for row in run.rows)},
-    }
-
-
-def train_and_record(job: Job, config: TrainConfig, world: World, data_root: Path) -> bool:
-    """Train what ``job`` says, measure and record it, unless that is done; return whether it now is."""
-    if job.is_finished(world):
-        return True
-    mode, target = job.config["mode"], job.config["target"]
-    images, labels = (tensor.to(world.device) for tensor in load_labelled(data_root, mode, target))
-    unlabelled = load_unlabelled(data_root, target).to(world.device) if mode == "dann" else None
-    run = train(job, config, world, images, labels, unlabelled)
-    if run.is_complete and world.is_writer:
-        counts = {"labelled": len(images), "unlabelled": 0 if unlabelled is None else len(unlabelled)}
-        measured = measure(run, config, data_root, counts)
-        job.finish(run, **measured)
-        if "accuracy" in measured:
-            print(f"{job.key}: {percent(measured['accuracy'], 2)} of {measured['counts']['val']:,} pictures right")
-    return run.is_complete
-
-
-def described(data_root: Path, mode: str, target: str) -> dict[str, str]:
-    """Return what the record of a training says of both data sets.
-
-    Raises:
-        UserError: they do not allow it.
-    """
-    check_target(data_root, mode, target)
-    digests = [data_digest(data_root, target if mode == "target" else SOURCE)]
-    if mode == "dann":
-        digests.append(data_digest(data_root, target, labels=False))
-    names = {"source_data": dataset_name(data_root, SOURCE), "target_data": dataset_name(data_root, target)}
-    return names | {"data_digest": " ".join(digests)}
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Return the command line; the help shows the presets of the target on it."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--target", default=REPORTED_TARGETS[0])
-    parser = make_parser(__doc__)
+def add_axes(parser: argparse.ArgumentParser) -> None:
+    """Add --method, --target, --inputs and --preset."""
+    titles = "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
+    parser.add_argument("--method", choices=METHODS, default="ours", help=titles)
     parser.add_argument(
-        "--mode",
-        choices=MODES,
-        required=True,
-        help="source: its labels alone; dann: adapted to the target as the preset says; target: its labels",
+        "--target", default=TARGETS[0], help="domain to adapt to and to evaluate on, a folder of digits/"
     )
-    parser.add_argument("--target", required=True, help="domain to adapt to and to evaluate on: a folder of digits/")
-    add_common_arguments(parser)
-    add_run_arguments(parser)
-    add_preset_arguments(parser, presets_for(first.parse_known_args()[0].target))
-    return parser.parse_args()
+    parser.add_argument("--inputs", choices=INPUTS, default="full", help="how images are normalized and augmented")
+    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="schedule")
 
 
 def main() -> None:
-    """Parse the command line, train, and write weights, curves and the record."""
-    arguments = parse_arguments()
-    mode, target = arguments.mode, arguments.target
-    config = resolve_config(arguments, presets_for(target))
-    if mode != "dann":  # or the record would tell of an adaptation that was none
-        config = replace(config, **NO_TEACHER)
-    with join_world(arguments.device) as world:
-        world.check_batch(config.batch_size, least=2)
-        data = {"mode": mode, "target": target, **described(arguments.data_root, mode, target)}
-        key = f"train/{target}/{mode}/{arguments.preset}"
-        job = Job.of(arguments, config, "p3", KIND, f"p3_{target}_{mode}", key, **data)
-        train_and_record(job, config, world, arguments.data_root)
+    """Parse the command line, train, and evaluate."""
+    parser = make_parser(__doc__)
+    add_axes(parser)
+    add_common_arguments(parser)
+    add_run_arguments(parser)
+    arguments, config = parse_config(parser, lambda a: make_config(a.method, a.inputs, a.preset, a.target))
+    inputs = "" if arguments.inputs == "full" else f"_{arguments.inputs}"
+    with init_distributed(arguments.device) as dist:
+        train_and_evaluate(arguments, config, dist, f"p3_{arguments.target}_{arguments.method}{inputs}")
 
 
 if __name__ == "__main__":

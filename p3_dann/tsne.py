@@ -1,99 +1,117 @@
-"""Draw the features of trained networks in two dimensions, coloured by digit and by domain.
+"""Plot the features of trained networks in two dimensions (t-SNE), by digit and by domain, and measure domain mixing.
 
-    python p3_dann/tsne.py                                                   # the shipped models
-    python p3_dann/tsne.py --preset cpu --modes dann source                  # and before adaptation
-    python p3_dann/tsne.py --preset original                                 # DANN as in the original report
-    python p3_dann/tsne.py --checkpoint runs/cpu/p3_svhn_dann_seed0/weights.safetensors
+    python p3_dann/tsne.py                          # weights/: images/P3/DANN_{class,domain}_TSNE_{SVHN,USPS}.png
+    python p3_dann/tsne.py --checkpoints runs/cpu/p3_svhn_dann_seed0/weights.safetensors
+    python p3_dann/tsne.py --checkpoints runs/cpu/p3_svhn_{source,dann,ours}_seed0/weights.safetensors
 
-Writes images/P3/DANN_{class,domain}_TSNE_{SVHN,USPS}.png (SOURCE_... and TARGET_... for those modes, ORIGINAL_DANN_...
-for that preset), and how well the domains mix to results/p3.json. Digits of a target without labels are predicted.
+Several checkpoints of one target are compared in one figure, TSNE_TARGET.png. Figures of runs go to the images/ of the
+(first) run. Domain mixing is the fraction of a feature's nearest neighbors that belong to the other domain: 0 where
+domains lie apart, 0.5 where they are mixed. The digits of a domain without labels are predicted.
 """
 
 from __future__ import annotations
 
-import argparse
-import glob
+import copy
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.cli import UserError, add_common_arguments, make_parser, positive_int, progress_bar, run_main
+from common.data import check_root, dataset_name, digest, digit_domains, load_digit_images
+from common.device import pick_device
+from common.files import file_digest
+from common.plots import PALETTE, new_figure, save_figure
+from common.records import images_folder, run_folder, write_record
+from common.seed import generator, seed_everything
+from p3_dann.augment import prepare
+from p3_dann.config import METHODS, TrainConfig
+from p3_dann.dataset import SOURCE, TARGETS
+from p3_dann.evaluate import load_labeled, predict
+from p3_dann.model import DANN_model, load_model, shipped_weights
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from sklearn.neighbors import NearestNeighbors
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import add_common_arguments, make_parser, positive_int
-from common.dataset import check_root, dataset_name, digit_domains, has_labels, load_digit_images, load_digits
-from common.device import pick_device
-from common.errors import UserError, run_main
-from common.files import sha256
-from common.paths import WEIGHTS, workspace
-from common.plots import PALETTE, new_figure, save_figure
-from common.results import record
-from common.seed import generator, seed_everything
-from common.weights import of_training
-from p3_dann.dataset import REPORTED_TARGETS, SOURCE
-from p3_dann.measures import features_of, other_domain_share, predict, vote_accuracy
-from p3_dann.model import DANN_model, load_model
-from p3_dann.presets import MODES, ON_THE_SCHEDULE_OF_CPU, PRESETS, TrainConfig
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
-# Paul Tol, "Colour schemes", 2021, scheme muted with a dark grey: ten colours that colour-blind readers tell apart.
+# Paul Tol, "Colour schemes", 2021, scheme muted with a dark gray: ten colors that color-blind readers distinguish.
 # fmt: off
-DIGIT_COLOURS = (
+DIGIT_COLORS = (
     "#332288", "#88CCEE", "#CC6677", "#117733", "#DDCC77", "#882255", "#44AA99", "#AA4499", "#999933", "#555555",
 )
 # fmt: on
 MARKERS = ("o", "^")
-# Text and outline of the digits written over the points of source and target.
-LABEL_COLOURS = (("black", "white"), ("white", "black"))
-NEIGHBOURS = 15
-STATES = {"source": "trained on source", "dann": "after adaptation", "target": "trained on target"}
+LABEL_COLORS = (("black", "white"), ("white", "black"))  # text and outline of digits written over source and target
+NEIGHBORS = 15
+BATCH_SIZE = 64  # of each domain, where BatchNorm takes its statistics from the batch
 
 
-def find_weights(arguments: argparse.Namespace) -> list[Path]:
-    """Return the weights to draw; those that are missing are named on standard error.
+class Embedding(NamedTuple):
+    """One network's validation features in the plane: of the source, then of the target."""
 
-    Raises:
-        UserError: there are none at all.
+    title: str
+    domains: tuple[str, str]
+    plane: np.ndarray  # (2 N, 2)
+    digits: np.ndarray  # (2 N,)
+    mixing: float  # at the 768 features, in evaluation mode
+    domain_accuracy: list[tuple[float, float]]  # (step, accuracy of the domain classifier) of its training
+
+
+@torch.no_grad()
+def features_of(
+    model: DANN_model, config: TrainConfig, source: torch.Tensor, target: torch.Tensor, batch_statistics: bool
+) -> dict[str, torch.Tensor]:
+    """Return what both classifiers see and the last features of the class classifier: (2 N, 768) and (2 N, 128).
+
+    Args:
+        model: in evaluation mode.
+        config: of the model.
+        source: uint8 images (N, 3, 28, 28).
+        target: as many.
+        batch_statistics: let BatchNorm take its statistics from batches of both domains, as in training.
     """
-    if arguments.checkpoint:
-        return [arguments.checkpoint]
-    root, patterns = WEIGHTS, ["p3_{}.safetensors"]
-    if arguments.preset:
-        root = workspace(arguments.preset, arguments.output).runs
-        patterns = [f"p3_{{}}_{mode}_seed{arguments.seed}/weights.safetensors" for mode in arguments.modes]
-    elif arguments.modes != ["dann"]:
-        raise UserError(
-            f"--modes {' '.join(arguments.modes)}: weights/ has dann only; name a --preset you have trained"
-        )
-    found: list[Path] = []
-    for pattern in patterns:
-        paths = sorted(root.glob(pattern.format(glob.escape(arguments.target) if arguments.target else "*")))
-        expected = [arguments.target] if arguments.target else REPORTED_TARGETS
-        for path in (root / pattern.format(target) for target in expected):
-            if path not in paths:
-                print(f"note: {path}: not there, so it is not drawn", file=sys.stderr)
-        found += paths
-    if not found:
-        raise UserError(f"{root}: holds nothing to draw; train first, or pass --preset or --checkpoint")
-    return found
+    device = next(model.parameters()).device
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            module.train(batch_statistics)
+    layers: dict[str, list[tuple[torch.Tensor, ...]]] = {"768": [], "128": []}
+    count = max(1, len(source) // BATCH_SIZE)
+    for x_s, x_t in zip(source.tensor_split(count), target.tensor_split(count), strict=True):
+        features = model.features(prepare(torch.cat([x_s, x_t]).to(device), config))
+        layers["768"].append(features.cpu().tensor_split(2))
+        layers["128"].append(model.class_classifier[:-1](features).cpu().tensor_split(2))
+    return {
+        name: torch.cat([part for parts in zip(*pairs, strict=True) for part in parts])
+        for name, pairs in layers.items()
+    }
 
 
-def load(data_root: Path, domain: str, seed: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return a domain's validation pictures in a random order, and their labels if it has them."""
-    labels = None
-    if has_labels(data_root, domain, "val"):
-        images, labels = load_digits(data_root, domain, "val")
-    else:
-        images = load_digit_images(data_root, domain, "val")
-    order = torch.randperm(len(images), generator=generator(seed, "tsne", domain))
-    return images[order], None if labels is None else labels[order]
+def domain_mixing(source: torch.Tensor, target: torch.Tensor) -> float:
+    """Return the fraction of a feature's nearest neighbors that are of the other domain (0: apart, 0.5: mixed).
+
+    Args:
+        source: features (N, D).
+        target: as many features (N, D), or mixed domains would not give 0.5.
+    """
+    features = torch.cat([source, target])
+    is_target = torch.arange(len(features)) >= len(source)
+    distances = torch.cdist(features, features).fill_diagonal_(torch.inf)
+    nearest = distances.topk(min(NEIGHBORS, len(features) - 1), largest=False).indices
+    return round((is_target[nearest] != is_target[:, None]).double().mean().item(), 4)
+
+
+def knn_accuracy(
+    source: torch.Tensor, source_labels: torch.Tensor, target: torch.Tensor, labels: torch.Tensor
+) -> float:
+    """Return how often a vote of the nearest source features (N, D) gives the label of a target feature (M, D)."""
+    nearest = torch.cdist(target, source).topk(min(NEIGHBORS, len(source)), largest=False).indices
+    return round((source_labels[nearest].mode(1).values == labels).double().mean().item(), 4)
 
 
 def embed(features: np.ndarray, seed: int) -> np.ndarray:
@@ -102,121 +120,155 @@ def embed(features: np.ndarray, seed: int) -> np.ndarray:
     Source: van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008; the start after Kobak and
     Berens, "The art of using t-SNE for single-cell transcriptomics", 2019.
     """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     seed %= 2**32  # the largest that scikit-learn takes
     reduced = PCA(min(50, *features.shape), random_state=seed).fit_transform(features)
     perplexity = min(30.0, (len(features) - 1) / 3)
     return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
 
 
-def draw(
-    plane: np.ndarray, digits: np.ndarray, is_target: np.ndarray, domains: list[str], title: str, by_digit: bool
-) -> Figure:
-    """Return the plot of both domains' points, with every digit of each written where most of its points are."""
+def measure(checkpoint: Path, data_root: Path, points: int, seed: int, device: torch.device) -> Embedding:
+    """Return the embedding of a checkpoint's features, and record how well the domains mix in them."""
+    model, config, header = load_model(checkpoint, device)
+    domains = (SOURCE, header["target"])
+    seed_everything(seed)
+    images, labels = [], []
+    for domain in domains:
+        x, y = load_labeled(data_root, domain, "val") or (load_digit_images(data_root, domain, "val"), None)
+        order = torch.randperm(len(x), generator=generator(seed, "tsne", domain))
+        images.append(x[order])
+        labels.append(None if y is None else y[order])
+    count = min(points, *map(len, images))
+    images = [x[:count] for x in images]
+    digits = [predict(model, x, config) if y is None else y[:count] for x, y in zip(images, labels, strict=True)]
+
+    record: dict[str, Any] = header | {"problem": "p3", "kind": "tsne", "weights": file_digest(checkpoint)}
+    record |= {"val_digest": digest(*images), "sampling_seed": seed, "num_images": count, "neighbors": NEIGHBORS}
+    for mode in ("train", "eval"):
+        features = features_of(model, config, images[0], images[1], mode == "train")
+        for layer, values in features.items():
+            record[f"domain_mixing_{layer}_{mode}"] = domain_mixing(values[:count], values[count:])
+    if None not in labels:
+        values = features["768"]
+        record["knn_accuracy"] = knn_accuracy(values[:count], digits[0], values[count:], digits[1])
+    write_record(run_folder(checkpoint), "tsne", record, device)
+
+    title = METHODS[header["method"]].title
+    title += "" if header["inputs"] == "full" else f", {header['inputs']} inputs"
+    title += " (digits as predicted)" if None in labels else ""
+    names = tuple(dataset_name(data_root, domain).split(" (")[0] for domain in domains)
+    log = checkpoint.with_name("stats.jsonl")
+    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    curve = [(entry["step"], entry["domain_accuracy"]) for entry in entries if "domain_accuracy" in entry]
+    plane = embed(features["768"].numpy(), seed)
+    return Embedding(title, names, plane, torch.cat(digits).numpy(), record["domain_mixing_768_eval"], curve)
+
+
+def plot(axis: Axes, embedding: Embedding, by_digit: bool, size: int) -> None:
+    """Plot the points of both domains by digit or by domain, and every digit of each where most of its points are."""
     from matplotlib import patheffects
 
-    figure, axes = new_figure(size=(7.0, 7.4))
-    axis = axes[0, 0]
     axis.set(xticks=[], yticks=[], aspect="equal")
-    axis.set_title(title, fontsize=11)
     axis.spines[:].set_visible(False)
-    handles = [_handle("s", colour, str(digit)) for digit, colour in enumerate(DIGIT_COLOURS)] if by_digit else []
-    for domain, (marker, (colour, outline), name) in enumerate(zip(MARKERS, LABEL_COLOURS, domains, strict=True)):
-        chosen = is_target == bool(domain)
-        colours = np.array(DIGIT_COLOURS)[digits[chosen]] if by_digit else PALETTE[domain]
-        axis.scatter(*plane[chosen].T, s=14, c=colours, marker=marker, alpha=0.75 if by_digit else 0.45, linewidths=0)
-        stroke = [patheffects.withStroke(linewidth=3.5, foreground=outline)]
-        for digit in np.unique(digits[chosen]):
-            text = axis.text(*densest(plane[chosen & (digits == digit)]), str(digit), color=colour, fontsize=19)
-            text.set(weight="bold", ha="center", va="center", zorder=10, path_effects=stroke)
-        handles += [_handle(marker, "#777777" if by_digit else PALETTE[domain], name)]
-        handles += [_handle("$3$", colour, f"digit of {name}", path_effects=stroke)]
-    style = {"loc": "outside lower center", "fontsize": 12, "handletextpad": 0.1, "columnspacing": 1.0}
-    for columns in range(7 if by_digit else 4, 0, -1):  # as wide as the names of the domains allow
-        legend = figure.legend(handles=handles, ncols=columns, **style)
-        if columns == 1 or legend.get_window_extent().width < figure.bbox.width:
-            break
-        legend.remove()
-    return figure
+    is_target = np.arange(len(embedding.plane)) >= len(embedding.plane) // 2
+    for domain, (color, outline) in enumerate(LABEL_COLORS):
+        points, digits = (values[is_target == bool(domain)] for values in (embedding.plane, embedding.digits))
+        colors: Any = np.array(DIGIT_COLORS)[digits] if by_digit else PALETTE[domain]
+        alpha = 0.75 if by_digit else 0.45
+        axis.scatter(points[:, 0], points[:, 1], 0.7 * size, colors, MARKERS[domain], alpha=alpha, linewidths=0)
+        stroke = [patheffects.withStroke(linewidth=size / 5, foreground=outline)]
+        for digit in np.unique(digits):
+            x, y = densest(points[digits == digit])
+            text = axis.text(x, y, str(digit), color=color, fontsize=size, path_effects=stroke)
+            text.set(weight="bold", ha="center", va="center", zorder=10)
 
 
 def densest(points: np.ndarray) -> np.ndarray:
-    """Return the point (2,) of ``points`` (N, 2) with the nearest neighbours: on a cluster, never between two."""
-    neighbours = NearestNeighbors(n_neighbors=min(len(points), 1 + 2 * NEIGHBOURS)).fit(points)
-    return points[neighbours.kneighbors(points)[0].mean(axis=1).argmin()]
+    """Return the point (2,) of ``points`` (N, 2) with the nearest neighbors: on a cluster, never between two."""
+    values = torch.from_numpy(points)
+    nearest = torch.cdist(values, values).topk(min(len(points), 1 + 2 * NEIGHBORS), largest=False).values
+    return points[int(nearest.mean(1).argmin())]
 
 
-def _handle(marker: str, colour: str, label: str, **style: Any) -> Line2D:
+def add_legend(figure: Figure, domains: Sequence[str], by_digit: bool, by_domain: bool) -> None:
+    """Add one legend below: digits by color, domains by marker (and by color, where the figure shows them so)."""
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], linestyle="none", marker=marker, color=colour, markersize=10, label=label, **style)
+    shown = [("s", color, str(digit)) for digit, color in enumerate(DIGIT_COLORS)] if by_digit else []
+    for number, domain in enumerate(domains):
+        color = PALETTE[number] if by_domain else "#777777"
+        shown.append((MARKERS[number], color, f"{domain} (digits {('black', 'white')[number]})"))
+    handles = [Line2D([], [], color=c, marker=m, label=label, linestyle="none", markersize=9) for m, c, label in shown]
+    for columns in (6, 4, 2, 1):  # as wide as the names of the domains allow
+        legend = figure.legend(handles=handles, ncols=columns, loc="outside lower center", handletextpad=0.1)
+        if legend.get_window_extent().width < figure.bbox.width or columns == 1:
+            return
+        legend.remove()
 
 
-def draw_model(
-    path: Path, model: DANN_model, config: TrainConfig, trained: dict[str, Any], arguments: argparse.Namespace
-) -> None:
-    """Draw both plots of one network, and record what its features are like."""
-    data_root, seed = arguments.data_root, arguments.seed
-    target, mode, preset = trained["target"], trained["mode"], trained["preset"]
-    seed_everything(seed)
-    (source, source_digits), (pictures, digits) = (load(data_root, domain, seed) for domain in (SOURCE, target))
-    count = min(arguments.points, len(source), len(pictures))
-    has_digits = digits is not None
-    digits = digits[:count] if has_digits else predict(model, pictures[:count], config).cpu()
-    source_features, target_features = (features_of(model, part[:count], config).cpu() for part in (source, pictures))
-    plane = embed(torch.cat([source_features, target_features]).numpy(), seed)
-    shown, is_target = torch.cat([source_digits[:count], digits]).numpy(), np.arange(2 * count) >= count
+def plot_one(embedding: Embedding, by_digit: bool) -> Figure:
+    """Return the figure of one network, by digit or by domain."""
+    figure, axes = new_figure(size=(7.0, 7.4))
+    plot(axes[0, 0], embedding, by_digit, size=19)
+    axes[0, 0].set_title(f"{' → '.join(embedding.domains)}, {embedding.title}")
+    add_legend(figure, embedding.domains, by_digit, by_domain=not by_digit)
+    return figure
 
-    names = [dataset_name(data_root, domain) for domain in (SOURCE, target)]
-    titles = [name.split(" (")[0] for name in names]
-    title = f"{titles[0]} → {titles[1]}, {STATES[mode]}"
-    if not has_digits:
-        title += f" (digits of {titles[1]} as predicted)"
-    space = workspace(preset, arguments.output)
-    recipe = f"{preset.upper()}_" if preset in ("original", *ON_THE_SCHEDULE_OF_CPU) else ""
-    name = f"{recipe}{mode.upper()}_{{}}_TSNE_{target.upper()}{of_training(trained)}.png"
-    drawn = {way: f"P3/{name.format(way)}" for way in ("class", "domain")}
-    for way, picture in drawn.items():
-        save_figure(draw(plane, shown, is_target, titles, title, by_digit=way == "class"), space.images / picture)
-    values = {
-        "source_data": names[0],
-        "target_data": names[1],
-        "preset": preset,
-        "mode": mode,
-        "seed": trained["seed"],
-        "weights": sha256(path)[:16],
-        "points_per_domain": count,
-        "neighbours": NEIGHBOURS,
-        "other_domain_share": other_domain_share(source_features, target_features, NEIGHBOURS),
-        "pictures": drawn,
-    }
-    if has_digits:
-        transfer = vote_accuracy(source_features, source_digits[:count], target_features, digits, NEIGHBOURS)
-        values["knn_transfer_accuracy"] = transfer
-    key = f"tsne/{target}/{mode}/{preset}{of_training(trained)}"
-    record(space.results, "p3", key, values, next(model.parameters()).device)
-    print(" and ".join(str(space.images / picture) for picture in drawn.values()))
+
+def plot_panels(embeddings: list[Embedding]) -> Figure:
+    """Return the figure that compares networks: a column each; by digit, by domain, and domain accuracy in training."""
+    figure, axes = new_figure(3, len(embeddings), (4.2 * len(embeddings), 12.0))
+    for (by_digit, by_domain, curve), embedding in zip(axes.T, embeddings, strict=True):
+        plot(by_digit, embedding, by_digit=True, size=13)
+        plot(by_domain, embedding, by_digit=False, size=13)
+        by_digit.set_title(embedding.title)
+        by_domain.set_xlabel(f"domain mixing {100 * embedding.mixing:.1f} % (mixed: 50 %)")
+        curve.plot([step for step, _ in embedding.domain_accuracy], [value for _, value in embedding.domain_accuracy])
+        curve.axhline(0.5, color="black", linewidth=0.8, linestyle="--")
+        curve.set(ylim=(0.4, 1.02), xlabel="step", ylabel="accuracy of the domain classifier")
+        curve.set_visible(bool(embedding.domain_accuracy))
+    figure.suptitle(" → ".join(embeddings[0].domains))
+    add_legend(figure, embeddings[0].domains, by_digit=True, by_domain=True)
+    return figure
 
 
 def main() -> None:
-    """Parse the command line and draw every network it names."""
+    """Parse the command line, plot and measure every checkpoint."""
     parser = make_parser(__doc__)
-    parser.add_argument("--target", help="draw this domain alone (unset: every one there is)")
-    parser.add_argument("--preset", choices=sorted(PRESETS), help="draw this preset's runs (unset: weights/)")
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=["dann"], help="which of the preset's runs")
-    parser.add_argument("--checkpoint", type=Path, help="draw this one instead")
-    parser.add_argument("--points", type=positive_int, default=2000, help="pictures of each domain")
+    parser.add_argument("--checkpoints", type=Path, nargs="+", help="weights (default: those of DANN in weights/)")
+    parser.add_argument("--points", type=positive_int, default=2000, help="images of each domain")
+    parser.add_argument("--images", type=Path, help="folder of the figures (default: images/P3, or that of the run)")
     add_common_arguments(parser)
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
     check_root(arguments.data_root)
-    if arguments.checkpoint and (arguments.target or arguments.preset or arguments.modes != ["dann"]):
-        raise UserError("--checkpoint: its file names target, preset and mode; leave these options out")
-    models = [(path, *load_model(path, device)) for path in find_weights(arguments)]
-    for path, model, config, trained in models:
-        if trained["target"] in digit_domains(arguments.data_root) or len(models) == 1:
-            draw_model(path, model, config, trained, arguments)
-        else:
-            print(f"note: {path}: not drawn, no {trained['target']} in {arguments.data_root}/digits", file=sys.stderr)
+    checkpoints: list[Path] = arguments.checkpoints or []
+    if not checkpoints:
+        for target in set(TARGETS).intersection(digit_domains(arguments.data_root)):
+            dann = shipped_weights(target, "dann")
+            checkpoints.append(dann if dann.exists() else shipped_weights(target))  # the title says whose they are
+    headers = [load_model(path, device)[2] for path in checkpoints]
+    compare = len(arguments.checkpoints or []) > 1
+    if compare and len({header["target"] for header in headers}) > 1:
+        raise UserError("--checkpoints: weights of several targets; name those of one target")
+    embeddings = [
+        measure(path, arguments.data_root, arguments.points, arguments.seed, device)
+        for path in progress_bar(checkpoints, desc="t-SNE", unit="network")
+    ]
+    figures = {}
+    for path, header, embedding in zip(checkpoints, headers, embeddings, strict=True):
+        folder, target = arguments.images or images_folder(path, "P3"), header["target"].upper()
+        method = header["method"].upper() if arguments.checkpoints else "DANN"
+        if not compare:
+            figures[folder / f"{method}_class_TSNE_{target}.png"] = plot_one(embedding, by_digit=True)
+            figures[folder / f"{method}_domain_TSNE_{target}.png"] = plot_one(embedding, by_digit=False)
+        elif not figures:
+            figures[folder / f"TSNE_{target}.png"] = plot_panels(embeddings)
+    for path, figure in figures.items():
+        save_figure(figure, path)
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":
