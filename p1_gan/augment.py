@@ -1,7 +1,8 @@
-"""Differentiable augmentation: the same random changes of real and fake pictures, with gradients through them.
+"""Differentiable augmentation: random changes of real and generated images alike, with gradients through them.
 
-Source: Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020, section 3.2.
-Pictures are float (N, 3, H, W) in [-1, 1]; every change is drawn anew for each of them.
+Source: Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020, section 3.2; applied with a
+probability as in Karras et al., "Training Generative Adversarial Networks with Limited Data" (ADA), 2020.
+Images are float (N, 3, H, W) in [-1, 1]; every change is drawn anew for each of them.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ import torch
 from torch.nn import functional as F
 
 
-def diff_augment(images: torch.Tensor, policy: Sequence[str]) -> torch.Tensor:
-    """Apply the named augmentations in order: ``color``, ``translation``, ``cutout``."""
+def diff_augment(images: torch.Tensor, policy: Sequence[str], probability: float = 1.0) -> torch.Tensor:
+    """Apply the augmentations of ``policy`` in order, each to an image with ``probability``."""
     for name in policy:
-        images = AUGMENTATIONS[name](images)
+        changed = AUGMENTATIONS[name](images)
+        if probability < 1:
+            chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < probability
+            changed = torch.where(chosen, changed, images)
+        images = changed
     return images
 
 
@@ -23,8 +28,8 @@ def color(images: torch.Tensor) -> torch.Tensor:
     """Change brightness (± 0.5), saturation (0 to 2 times) and contrast (0.5 to 1.5 times)."""
     brightness, saturation, contrast = torch.rand(3, len(images), 1, 1, 1, device=images.device)
     images = images + (brightness - 0.5)
-    grey = images.mean(dim=1, keepdim=True)
-    images = grey + (images - grey) * (2 * saturation)
+    gray = images.mean(dim=1, keepdim=True)
+    images = gray + (images - gray) * (2 * saturation)
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     return mean + (images - mean) * (contrast + 0.5)
 
@@ -42,7 +47,7 @@ def translation(images: torch.Tensor, ratio: float = 0.125) -> torch.Tensor:
 
 
 def cutout(images: torch.Tensor, ratio: float = 0.5) -> torch.Tensor:
-    """Set a square of ``ratio`` of each side, centred anywhere, to zero."""
+    """Set a square of ``ratio`` of each side, centered anywhere, to zero."""
     count, _, height, width = images.shape
     mask = torch.ones(count, 1, 1, 1, dtype=torch.bool, device=images.device)
     for dimension, size in ((2, height), (3, width)):

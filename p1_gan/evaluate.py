@@ -1,160 +1,178 @@
-"""Measure faces: FID and face rate as the task defines them, distances by another network, looks, memorised pictures.
+"""Measure generated faces: KID, Fréchet distance, FID, face rate, low-level statistics, memorization.
 
-    python p1_gan/evaluate.py faces                                           # a folder of pictures
-    python p1_gan/evaluate.py --checkpoint runs/cpu/p1_A_seed0/weights.safetensors --seed 1
-    python p1_gan/evaluate.py faces --inception-weights pt_inception-2015-12-05-6726825d.pth
-    python p1_gan/evaluate.py faces --memorisation                            # also the nearest training pictures
+    python p1_gan/evaluate.py --checkpoint runs/cpu/p1_B_seed0/weights.safetensors
+    python p1_gan/evaluate.py --method A --seed 1
+    python p1_gan/evaluate.py --checkpoint runs/cpu/p1_B_seed0/weights.safetensors --snapshots    # over training
+    python p1_gan/evaluate.py faces                                                               # a folder of images
 
-Without a folder it draws the pictures of inference.py itself; the report is made from these measurements. Distances of
-1000 pictures are biased up, so each stands beside its floor: the same figure for as many random training pictures.
+Records go to the run's folder (runs/shipped/ for weights/). *_baseline is the same measure of as many real training
+images; for face rate and statistics, of the validation images.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.cli import UserError, add_common_arguments, make_parser, positive_int, run_main
+from common.data import FACE_SIZE, digest, load_faces, load_folder
+from common.device import pick_device
+from common.files import file_digest
+from common.images import save_grid
+from common.metrics import baseline_images, check_enough, frechet_distance
+from common.records import Record, measured, run_folder
+from p1_gan.inference import add_weights_arguments, generate, load_generator, sample_latents, shipped_weights
+from p1_gan.metrics import (
+    cached,
+    distances,
+    efficientnet,
+    face_detector,
+    image_statistics,
+    inception,
+    memorization,
+    nearest,
+)
+
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cache import list_images, load_images
-from common.cli import add_common_arguments, make_parser, positive_int
-from common.dataset import FACE_SIZE, dataset_name
-from common.device import pick_device
-from common.errors import run_main
-from common.files import sha256
-from common.frechet import check_enough
-from common.paths import workspace
-from common.pictures import save_grid
-from common.results import read_results, record, record_largest
-from common.weights import images_seen, steps_done, which_training
-from p1_gan.appearance import appearance, detections
-from p1_gan.distances import RealFaces
-from p1_gan.faces import detector, find_faces, share_with_one
-from p1_gan.features import feature_network
-from p1_gan.fid import FILE_NAME, NotRunError, fid, load_inception
-from p1_gan.inference import draw_latents, generate
-from p1_gan.methods import add_weights_arguments, load_generator, weights_path
-
-MOST_REAL = 1000  # real pictures looked at for faces, which takes long
-SHOWN_NEIGHBOURS = 8
+FID_IMAGES = 1000  # as the course defines its FID and counts its faces
+SNAPSHOT_IMAGES = 1000
+SHOWN = 8  # nearest training images
 
 
-def evaluate(
-    images: torch.Tensor, arguments: argparse.Namespace, device: torch.device, neighbours: Path
-) -> dict[str, Any]:
-    """Return every figure of pictures uint8 (N, 3, 64, 64) that can be measured here."""
-    train, val = (
-        load_images(folder, list_images(folder), FACE_SIZE, "RGB") for folder in (arguments.train, arguments.val)
+class RealFaces:
+    """The real images that generated ones are compared with."""
+
+    def __init__(self, data_root: Path, device: torch.device) -> None:
+        self.train, self.val = load_faces(data_root, "train"), load_faces(data_root, "val")
+        check_enough(self.train, data_root / "face" / "train")
+        check_enough(self.val, data_root / "face" / "val")
+        self.device, self.cache = device, data_root / "face" / ".cache"
+
+    @property
+    def digests(self) -> Record:
+        """What names these images in records."""
+        return {"train_digest": digest(self.train), "val_digest": digest(self.val)}
+
+    def distances(self, images: torch.Tensor) -> dict[str, float]:
+        """Return distances of generated images to the validation images; none without EfficientNet-Lite0."""
+        extract = efficientnet(self.device)
+        return {} if extract is None else distances(extract(images), cached(extract, self.val, self.cache))
+
+    def measure(self, images: torch.Tensor) -> dict[str, float]:
+        """Return every measure of generated images that can be taken here, each with its baseline."""
+        baseline = baseline_images(self.train, len(images))
+        found: dict[str, tuple[float, float]] = {}
+        extract, extract_fid = efficientnet(self.device), inception(self.device)
+        if extract is not None:
+            real = cached(extract, self.val, self.cache)
+            pairs = distances(extract(images), real), distances(cached(extract, baseline, self.cache), real)
+            found |= {name: (value, pairs[1][name]) for name, value in pairs[0].items()}
+        if extract_fid is not None:
+            real = extract_fid(self.val)
+            fids = [frechet_distance(extract_fid(some[:FID_IMAGES]), real) for some in (images, baseline)]
+            found["fid"] = fids[0], fids[1]
+        here, of_val = image_statistics(images), image_statistics(self.val[:FID_IMAGES], self.cache)
+        found |= {name: (value, of_val[name]) for name, value in here.items() if name in of_val}
+        for name, (value, of_real) in found.items():
+            print(f"{name}: {value:.4g} (baseline {of_real:.4g})")
+        return {f"{name}{end}": pair[i] for name, pair in found.items() for i, end in enumerate(("", "_baseline"))}
+
+    def memorization(self, images: torch.Tensor, path: Path) -> dict[str, float]:
+        """Compare with the nearest training images, and show the closest pairs in ``path``."""
+        extract = efficientnet(self.device)
+        if extract is None:
+            return {}
+        features, train = extract(images), cached(extract, self.train, self.cache)
+        distance, index = nearest(features, train)
+        closest = distance.argsort()[:SHOWN]
+        save_grid(torch.cat([images[closest], self.train[index[closest]]]), path, columns=len(closest))
+        print(f"the closest pairs are in {path}")
+        return memorization(features, cached(extract, self.val, self.cache), train)
+
+
+def images_seen(config: Record) -> int:
+    """Return how many images weights have seen; ``initial_images`` is of weights that were continued."""
+    return config.get("step", config.get("steps", 0)) * config.get("batch_size", 0) + config.get("initial_images", 0)
+
+
+def identity(kind: str, weights: Path, config: Record, **columns: Any) -> Record:
+    """Return the columns of a record of ``kind`` that say which weights were measured, and how."""
+    names = ("method", "variant", "preset", "seed", "overrides", "steps", "batch_size", "dataset")
+    known = {name: config[name] for name in names if name in config}
+    weights_columns = {"images_seen": images_seen(config), "weights": file_digest(weights)}
+    return {"problem": "p1", "kind": kind} | known | weights_columns | columns
+
+
+def evaluate(weights: Path, model: torch.nn.Module, config: Record, real: RealFaces, num: int, seed: int) -> Record:
+    """Measure ``num`` images of a generator, unless its record is there; return the record."""
+    judges = {"efficientnet": efficientnet(real.device) is not None, "dlib": face_detector() is not None}
+    columns = {"sampling_seed": seed, "num_images": num} | judges | real.digests
+    folder = run_folder(weights)
+
+    def measure() -> dict[str, float]:
+        images = generate(model, sample_latents(num, seed))
+        return real.measure(images) | real.memorization(images, folder / "nearest" / f"seed{seed}.png")
+
+    return measured(
+        folder, f"evaluate_seed{seed}", identity("evaluate", weights, config, **columns), measure, real.device
     )
-    check_enough(train, arguments.train)
-    check_enough(val, arguments.val)
-    values: dict[str, Any] = {"val_images": len(val)}
-    try:
-        inception = load_inception(arguments.inception_weights, device)
-    except NotRunError as reason:
-        print(reason)
-    else:
-        values["fid"], values["fid_floor"] = fid(inception, images, val, train)
-        print(f"FID: {values['fid']:.2f} (floor: {values['fid_floor']:.2f})")
-    network = feature_network(device)
-    if network is not None:
-        real = RealFaces(train, val, network, arguments.val.parent / ".cache")
-        found, generated = real.compare(images)
-        values |= found
-        for name, key in (("Fréchet distance", "fd_lite0"), ("KID", "kid_lite0")):
-            print(f"{name} (EfficientNet-Lite0): {values[key]:.4g} (floor: {values[f'{key}_floor']:.4g})")
-        if arguments.memorisation:
-            found, distances, partners = real.nearest(generated)
-            values |= found
-            closest = distances.argsort()[:SHOWN_NEIGHBOURS]
-            save_grid(torch.cat([images[closest], train[partners[closest]]]), neighbours, columns=len(closest))
-            print(
-                f"nearest training picture, median distance: {found['nearest_train_median']:.3f} (held-out real "
-                f"pictures: {found['nearest_train_median_of_val']:.3f}); the nearest are shown in {neighbours}"
-            )
-    values |= look(images) | {f"{name}_of_val": value for name, value in look(val[:MOST_REAL]).items()}
-    if "face_rate" in values:
-        print(f"face rate: {100 * values['face_rate']:.1f} % (real: {100 * values['face_rate_of_val']:.1f} %)")
-    return values
 
 
-def look(images: torch.Tensor) -> dict[str, float]:
-    """Return what can be seen of pictures; where there is no face detector, without anything about faces."""
-    faces = find_faces(images, progress=True)
-    found = {} if faces is None else {"face_rate": share_with_one(faces)} | detections(faces)
-    return found | appearance(images)
+def evaluate_snapshots(weights: Path, config: Record, real: RealFaces, seed: int) -> Record:
+    """Measure distances over the course of a run, from the snapshots of its generator; return the record."""
+    snapshots = sorted((weights.parent / "snapshots").glob("*.safetensors"))
+    if not snapshots:
+        raise UserError(f"{weights.parent / 'snapshots'}: no snapshots; train.py writes them")
 
+    def measure() -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {"images_seen_at": []}
+        for path in snapshots:
+            model, at = load_generator(path, None, real.device)
+            found["images_seen_at"].append(images_seen(at))
+            for name, value in real.distances(generate(model, sample_latents(SNAPSHOT_IMAGES, seed))).items():
+                found.setdefault(name, []).append(value)
+            print(f"{path.name}: " + ", ".join(f"{name} {values[-1]:.4g}" for name, values in found.items()))
+        return found
 
-def is_measured(entry: Mapping[str, Any], origin: Mapping[str, Any], arguments: argparse.Namespace) -> bool:
-    """Tell whether ``entry`` holds all that this command would measure of pictures of the same ``origin``."""
-    wanted = {"fd_lite0"} | ({"face_rate"} if detector() else set())
-    wanted |= {"nearest_train_median"} if arguments.memorisation else set()
-    wanted |= {"fid_floor"} if arguments.inception_weights else set()
-    return not arguments.other_pictures and entry.items() >= origin.items() and entry.keys() >= wanted
+    columns = {"sampling_seed": seed, "num_images": SNAPSHOT_IMAGES} | real.digests
+    return measured(
+        weights.parent, f"progress_seed{seed}", identity("progress", weights, config, **columns), measure, real.device
+    )
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Return the command line, with the folders of real pictures filled in."""
+    """Return the command line."""
     parser = make_parser(__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", help="pictures to measure (unset: drawn from --checkpoint)")
+    parser.add_argument("folder", type=Path, nargs="?", help="images to measure (default: sampled from --checkpoint)")
     add_weights_arguments(parser)
-    parser.add_argument("--num", type=positive_int, default=1000, help="how many pictures to draw")
-    parser.add_argument(
-        "--val", type=Path, default=None, help="other real pictures to compare with, for the screen alone"
-    )
-    parser.add_argument("--train", type=Path, default=None, help="other training pictures, likewise")
-    parser.add_argument(
-        "--memorisation",
-        action="store_true",
-        help="also find the nearest training pictures; at first this takes about half a minute for 1000 of them",
-    )
-    parser.add_argument("--inception-weights", type=Path, default=None, help=f"pytorch-fid's {FILE_NAME}")
+    parser.add_argument("--num", type=positive_int, help="images to sample (default: 5000; preset sample: 1000)")
+    parser.add_argument("--snapshots", action="store_true", help="measure the snapshots of the run instead")
     add_common_arguments(parser)
-    arguments = parser.parse_args()
-    arguments.other_pictures = bool(arguments.val or arguments.train)
-    arguments.val = arguments.val or arguments.data_root / "face" / "val"
-    arguments.train = arguments.train or arguments.data_root / "face" / "train"
-    return arguments
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Parse the command line, draw or read pictures, measure, and record."""
+    """Parse the command line, sample or read images, measure."""
     arguments = parse_arguments()
     device = pick_device(arguments.device)
-    origin: dict[str, Any] = {"seed": arguments.seed, "dataset": dataset_name(arguments.train.parent.parent, "face")}
     if arguments.folder is not None:
-        space = workspace("cpu", arguments.output)
-        name = f"folder/{arguments.folder.resolve().name}"
-        images = load_images(arguments.folder, list_images(arguments.folder), FACE_SIZE, "RGB", cache=False)
+        images = load_folder(arguments.folder, FACE_SIZE, resize=True)
         check_enough(images, arguments.folder)
-        origin["images"] = len(images)
+        RealFaces(arguments.data_root, device).measure(images)
+        return
+    weights = arguments.checkpoint or shipped_weights(arguments.method)
+    model, config = load_generator(weights, arguments.method, device)
+    num = arguments.num or (1000 if config["preset"] == "sample" else 5000)
+    check_enough(range(num), "--num")
+    real = RealFaces(arguments.data_root, device)
+    if arguments.snapshots:
+        evaluate_snapshots(weights, config, real, arguments.seed)
     else:
-        check_enough(range(arguments.num), "--num")
-        model, config = load_generator(arguments.checkpoint, arguments.method, device)
-        space = workspace(config["preset"], arguments.output)
-        name = f"{config['method']}/{config['preset']}/weights{which_training(config)}/seed{arguments.seed}"
-        origin |= {key: config[key] for key in ("method", "preset", "batch_size")}
-        origin["steps"] = steps_done(config)
-        origin["pictures_seen"] = images_seen(config)
-        origin |= {"training_seed": config["seed"], "trained_on": config["dataset"]}
-        origin["weights"] = sha256(weights_path(arguments.checkpoint, arguments.method))[:16]
-        origin["images"] = arguments.num
-        if is_measured(read_results(space.results, "p1").get(f"evaluate/{name}", {}), origin, arguments):
-            print(f"measured before: evaluate/{name} in {space.results / 'p1.json'}")
-            return
-        images = generate(model, draw_latents(arguments.num, arguments.seed))
-    neighbours = space.runs / "p1_neighbours" / f"{name.replace('/', '_')}.png"
-    values = evaluate(images, arguments, device, neighbours)
-    if arguments.other_pictures:
-        print("not recorded: compared with other pictures than those of the data root")
-    elif arguments.folder is not None:
-        record(space.results, "p1", f"evaluate/{name}", origin | values, device)
-    else:
-        record_largest(space.results, "p1", f"evaluate/{name}", origin, values, device)
+        evaluate(weights, model, config, real, num, arguments.seed)
 
 
 if __name__ == "__main__":

@@ -1,59 +1,52 @@
-"""Draw the report's pictures of one generator: the first 32 faces, a sheet of 200, a walk between latents.
+"""Plot a generator: its first 32 faces, a sheet of 200, a walk between latents, and the course of its run.
 
-    python p1_gan/figures.py --checkpoint runs/cpu/p1_B_seed0/weights.safetensors
-    python p1_gan/figures.py grid --checkpoint runs/cpu/p1_A_seed0/weights.safetensors
+    python p1_gan/figures.py                                                          # of the shipped weights
+    python p1_gan/figures.py --checkpoint runs/cpu/p1_A_seed0/weights.safetensors
+    python p1_gan/figures.py distances --checkpoint runs/cpu/p1_{A,B}_seed0/weights.safetensors
 
-Grid and sheet show what inference.py draws first with the same seed: nothing is picked. Same seed, same bytes.
+Grid and sheet show what inference.py writes first with the same seed: nothing is selected. Same seed, same bytes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
-import torch
-from PIL import Image
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import add_common_arguments, make_parser
+from common.cli import UserError, add_common_arguments, make_parser, run_main
 from common.device import pick_device
-from common.errors import run_main
-from common.files import write_atomic
-from common.paths import workspace
-from common.pictures import make_grid, save_grid, to_picture
-from common.weights import of_training
-from p1_gan.inference import draw_latents, generate
-from p1_gan.methods import DEFAULT_METHOD, add_weights_arguments, load_generator
+from common.images import save_gif, save_grid
+from common.plots import new_figure, save_figure
+from common.records import images_folder
+from p1_gan.config import DEFAULT_METHOD, add_method_argument
+from p1_gan.inference import generate, load_generator, sample_latents, shipped_weights
 
-PARTS = ("grid", "sheet", "walk")
-GRID_PICTURES, SHEET_PICTURES = 32, 200
-# A GIF spends at most 12 bits on a pixel, so that four faces and 32 frames stay below 1 MB whatever they show.
-WALKS, STOPS, FRAMES_BETWEEN, FRAME_MILLISECONDS = 4, 4, 8, 120
+import torch
+
+GRID, SHEET = 32, 200  # images
+STOPS, FRAMES_BETWEEN, FRAME_MILLISECONDS = 8, 8, 120
+STRIPS, STRIP_SNAPSHOTS = 4, 13  # latents, and snapshots of a run at most
 
 
-def interpolate(first: torch.Tensor, second: torch.Tensor, share: float) -> torch.Tensor:
-    """Return the point at ``share`` of the way between two latents, along the great circle that joins them.
+def interpolate(first: torch.Tensor, second: torch.Tensor, fraction: float) -> torch.Tensor:
+    """Return the point at ``fraction`` of the way between two latents, along the great circle through them.
 
-    Between two of them a straight line runs closer to 0 than nearly any latent a generator was trained on.
-
-    Args:
-        first: (100, 1, 1).
-        second: (100, 1, 1), neither on the ray of ``first`` nor opposite to it.
-        share: 0 gives ``first``, 1 ``second``.
+    A straight line would run closer to 0 than nearly any latent that a generator was trained on.
 
     Source: Shoemake, "Animating rotation with quaternion curves", 1985; for latents White, "Sampling generative
     networks", 2016, section 2.1.
     """
     angle = torch.acos((first * second).sum() / (first.norm() * second.norm()))
-    return (torch.sin((1 - share) * angle) * first + torch.sin(share * angle) * second) / torch.sin(angle)
+    return (torch.sin((1 - fraction) * angle) * first + torch.sin(fraction * angle) * second) / torch.sin(angle)
 
 
 def walk_latents(seed: int) -> torch.Tensor:
-    """Return the latents of all frames, (frames, 4, 100, 1, 1): four closed walks over four stops each."""
-    stops = draw_latents(WALKS * STOPS, seed).unflatten(0, (STOPS, WALKS))
+    """Return the latents of a closed walk over eight stops, (frames, 100, 1, 1)."""
+    stops = sample_latents(STOPS, seed)
     frames = [
-        torch.stack([interpolate(*ends, step / FRAMES_BETWEEN) for ends in zip(here, there, strict=True)])
+        interpolate(here, there, step / FRAMES_BETWEEN)
         for here, there in zip(stops, stops.roll(-1, 0), strict=True)
         for step in range(FRAMES_BETWEEN)
     ]
@@ -61,44 +54,84 @@ def walk_latents(seed: int) -> torch.Tensor:
 
 
 def save_walk(model: torch.nn.Module, seed: int, path: Path) -> None:
-    """Write the walk as an endless GIF."""
-    latents = walk_latents(seed)
-    images = generate(model, latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
-    frames = [to_picture(make_grid(row, columns=WALKS)) for row in images]
-    first, *others = [frame.quantize(256, dither=Image.Dither.NONE) for frame in frames]
-    options = {"save_all": True, "append_images": others, "duration": FRAME_MILLISECONDS, "loop": 0}
-    write_atomic(path, lambda temporary: first.save(temporary, format="GIF", **options))
+    """Write the walk as an endless GIF of 128x128 pixels."""
+    images = generate(model, walk_latents(seed)).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    save_gif(list(images), path, [FRAME_MILLISECONDS] * len(images))
+
+
+def save_progress(run: Path, seed: int, path: Path) -> None:
+    """Plot what four latents became in the course of a run, the images seen so far under each column."""
+    paths = sorted((run / "snapshots").glob("*.safetensors"))
+    paths = paths[:: -(-len(paths) // STRIP_SNAPSHOTS) or 1]
+    figure, axes = new_figure(STRIPS, len(paths), (len(paths), STRIPS + 0.3))
+    for column, snapshot in enumerate(paths):
+        model, config = load_generator(snapshot, None, torch.device("cpu"))
+        for axis, image in zip(axes[:, column], generate(model, sample_latents(STRIPS, seed)), strict=True):
+            axis.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        axes[-1, column].set_xlabel(f"{config['step'] * config['batch_size'] / 1000:,.0f}k")
+    save_figure(figure, path)
+
+
+def save_distances(checkpoints: list[Path], seed: int, path: Path) -> None:
+    """Plot KID and Fréchet distance over images seen, one line per run, from what evaluate.py --snapshots measured."""
+    figure, axes = new_figure(1, 2, (10, 3.6))
+    for checkpoint in checkpoints:
+        try:
+            record = json.loads((checkpoint.parent / f"records/progress_seed{seed}.json").read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"{error.filename}: not measured; run evaluate.py --snapshots first") from error
+        axes[0, 0].plot(
+            record["images_seen_at"], [1000 * value for value in record["kid_lite0"]], label=record["method"]
+        )
+        axes[0, 1].plot(record["images_seen_at"], record["fd_lite0"], label=record["method"])
+    for axis, title in zip(axes[0], ("KID x 1000", "Fréchet distance"), strict=True):
+        axis.set(title=title, xlabel="images seen", yscale="log")
+        axis.legend()
+    save_figure(figure, path)
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Return the command line; no parts named means all of them."""
+    """Return the command line."""
     parser = make_parser(__doc__)
-    # argparse checks the default of a list against the choices, and then not its members.
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"some of {', '.join(PARTS)} (unset: all)")
-    add_weights_arguments(parser)
+    # argparse would check the default of a list against choices, and then not its members.
+    parser.add_argument("parts", nargs="*", metavar="part", help="some of grid, sheet, walk, progress, distances")
+    add_method_argument(parser, default=None)
+    parser.add_argument("--checkpoint", type=Path, nargs="+", help="weights of runs (default: those of --method)")
+    parser.add_argument("--images", type=Path, help="folder (default: next to the weights; images/P1 for shipped ones)")
     add_common_arguments(parser, data=False)
     arguments = parser.parse_args()
-    if unknown := set(arguments.parts) - set(PARTS):
-        parser.error(f"part {min(unknown)}: choose from {', '.join(PARTS)}")
-    arguments.parts = arguments.parts or PARTS
+    if unknown := set(arguments.parts) - {"grid", "sheet", "walk", "progress", "distances"}:
+        parser.error(f"part {min(unknown)}: choose from grid, sheet, walk, progress, distances")
+    arguments.checkpoint = arguments.checkpoint or [shipped_weights(arguments.method)]
     return arguments
 
 
 def main() -> None:
-    """Parse the command line and draw."""
+    """Parse the command line and plot."""
     arguments = parse_arguments()
-    model, config = load_generator(arguments.checkpoint, arguments.method, pick_device(arguments.device))
-    folder, seed = workspace(config["preset"], arguments.output).images / "P1", of_training(config)
-    name = f"GAN_{config['method']}"
-    images = generate(model, draw_latents(SHEET_PICTURES, arguments.seed))
-    if "grid" in arguments.parts:
-        save_grid(images[:GRID_PICTURES], folder / f"{name}_grid{seed}.png", columns=8)
-    if "sheet" in arguments.parts:
-        save_grid(images, folder / f"{name}_sheet{seed}.png", columns=20)
-    if "walk" in arguments.parts:
-        walk = "walk" if config["method"] == DEFAULT_METHOD else f"{name}_walk"
-        save_walk(model, arguments.seed, folder / f"{walk}{seed}.gif")
-    print(f"drew {', '.join(arguments.parts)} into {folder}")
+    for checkpoint in arguments.checkpoint:
+        folder = arguments.images or images_folder(checkpoint, "P1")
+        parts = arguments.parts or ["grid", "sheet", "walk"]
+        if not arguments.parts and (checkpoint.parent / "snapshots").is_dir():
+            parts = [*parts, "progress"]
+        model, config = load_generator(checkpoint, arguments.method, pick_device(arguments.device))
+        name = f"GAN_{config['method']}"
+        images = generate(model, sample_latents(SHEET, arguments.seed))
+        if "grid" in parts:
+            save_grid(images[:GRID], folder / f"{name}_grid.png", columns=8)
+        if "sheet" in parts:
+            save_grid(images, folder / f"{name}_sheet.png", columns=20)
+        if "walk" in parts:
+            walk = "walk" if config["method"] == DEFAULT_METHOD else f"{name}_walk"
+            save_walk(model, arguments.seed, folder / f"{walk}.gif")
+        if "progress" in parts:
+            save_progress(checkpoint.parent, arguments.seed, folder / f"{name}_progress.png")
+        print(f"plotted {', '.join(parts)} in {folder}")
+    if "distances" in arguments.parts:
+        folder = arguments.images or images_folder(arguments.checkpoint[0], "P1")
+        save_distances(arguments.checkpoint, arguments.seed, folder / "GAN_distances.png")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Generate faces: 1000 pictures by default, ``0000.png`` and so on, 64x64 RGB.
+"""Generate faces: 1000 images by default, ``0000.png`` and so on, 64x64 RGB.
 
 python p1_gan/inference.py out_dir
 python p1_gan/inference.py out_dir --method A --num 32
@@ -10,30 +10,53 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.cli import add_common_arguments, check_interval, make_parser, positive_int, run_main
+from common.device import autocast, pick_device, to_device
+from common.images import save_image, to_uint8
+from common.seed import generator
+from common.weights import WEIGHTS, load_into, load_weights
+from p1_gan.config import DEFAULT_METHOD, METHODS, add_method_argument, model_name
+from p1_gan.model import LATENT_SIZE, DCGAN_Generator
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import add_common_arguments, make_parser, positive_int
-from common.device import autocast, pick_device
-from common.errors import UserError, is_out_of_memory, run_main
-from common.files import prepare_empty_folder
-from common.pictures import save_image, to_uint8
-from common.seed import generator
-from p1_gan.methods import add_weights_arguments, load_generator
-from p1_gan.model import LATENT_SIZE
-
-FIRST_BATCH = 250
+BATCH_SIZE = 250
 
 
-def draw_latents(count: int, seed: int, truncation: float | None = None) -> torch.Tensor:
-    """Return standard normal latents (count, 100, 1, 1).
+def load_generator(
+    checkpoint: Path | None, method: str | None, device: torch.device
+) -> tuple[DCGAN_Generator, dict[str, Any]]:
+    """Return the generator of a weights file or checkpoint, ready to sample, and how it was trained.
 
     Args:
-        count: how many.
-        seed: they follow from it; the first n are the same for every count.
-        truncation: redraw every value further from 0 than this, which trades variety for typical faces (Brock
-            et al., "Large Scale GAN Training", 2019, section 3.1); None truncates nothing.
+        checkpoint: default: the weights that come with the repository.
+        method: whose they must be; default: any checkpoint's, DEFAULT_METHOD's of the repository.
+        device: where it will run.
+
+    Raises:
+        UserError: missing, damaged, or of another model.
+    """
+    path = checkpoint or shipped_weights(method)
+    state, config = load_weights(path, *map(model_name, [method] if method else METHODS))
+    state = {name.removeprefix("generator."): value for name, value in state.items() if name.startswith("generator.")}
+    model = METHODS[config["method"]].generator(config["channels"])
+    load_into(model, state, path)
+    return to_device(model, device).eval().requires_grad_(False), config
+
+
+def shipped_weights(method: str | None = None) -> Path:
+    """Return the file of weights that comes with the repository."""
+    return WEIGHTS / f"p1_gan_{method or DEFAULT_METHOD}.safetensors"
+
+
+def sample_latents(count: int, seed: int, truncation: float | None = None) -> torch.Tensor:
+    """Return standard normal latents (count, 100, 1, 1); the first n are the same for every count.
+
+    ``truncation`` resamples every value further from 0, which trades diversity for typical faces (Brock et al., "Large
+    Scale GAN Training", 2019, section 3.1).
     """
     stream = generator(seed, "latents")
     latents = []
@@ -46,51 +69,41 @@ def draw_latents(count: int, seed: int, truncation: float | None = None) -> torc
 
 
 @torch.no_grad()
-def generate(model: torch.nn.Module, latents: torch.Tensor, batch_size: int | None = None) -> torch.Tensor:
-    """Return the pictures of ``latents``, uint8 (N, 3, 64, 64) on the CPU.
-
-    Without ``batch_size`` it begins with 250 at a time and halves that whenever memory runs out.
-    """
+def generate(model: torch.nn.Module, latents: torch.Tensor, batch_size: int = BATCH_SIZE) -> torch.Tensor:
+    """Return the images of ``latents``, uint8 (N, 3, 64, 64) on the CPU."""
     device = next(model.parameters()).device
-    size, done, batches = batch_size or FIRST_BATCH, 0, []
-    while done < len(latents):
-        try:
-            with autocast(device):
-                batches.append(to_uint8(model(latents[done : done + size].to(device))).cpu())
-            done += size
-        except (MemoryError, RuntimeError) as error:
-            if batch_size is not None or size == 1 or not is_out_of_memory(error):
-                raise
-            size //= 2
-    return torch.cat(batches).contiguous()  # sums over it then have the order of those over pictures from files
+    images = []
+    for batch in latents.split(batch_size):
+        with autocast(device):
+            images.append(to_uint8(model(batch.to(device))).cpu())
+    return torch.cat(images).contiguous()
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Return the command line."""
-    parser = make_parser(__doc__)
-    parser.add_argument("out_dir", type=Path, help="new or empty folder for the pictures")
-    add_weights_arguments(parser)
-    parser.add_argument("--num", type=positive_int, default=1000, help="how many pictures")
-    parser.add_argument("--truncation", type=float, default=None, help="redraw latents beyond this, e.g. 1.5")
+def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --method and --checkpoint, which name the generator."""
+    add_method_argument(parser, default=None)
     parser.add_argument(
-        "--batch-size", type=positive_int, default=None, help="pictures at a time (unset: what memory allows)"
+        "--checkpoint", type=Path, help=f"weights of a run (default: those of --method in weights/, {DEFAULT_METHOD}'s)"
     )
-    add_common_arguments(parser, data=False, output=False)
-    return parser.parse_args()
 
 
 def main() -> None:
-    """Parse the command line, sample, and write the pictures."""
-    arguments = parse_arguments()
-    if arguments.truncation is not None and not arguments.truncation >= 0.1:
-        raise UserError(f"--truncation {arguments.truncation}: must be at least 0.1")
-    device = pick_device(arguments.device)
-    model, _ = load_generator(arguments.checkpoint, arguments.method, device)
-    prepare_empty_folder(arguments.out_dir)
-    images = generate(model, draw_latents(arguments.num, arguments.seed, arguments.truncation), arguments.batch_size)
-    for index, image in enumerate(images):
+    """Parse the command line, sample, and write the images."""
+    parser = make_parser(__doc__)
+    parser.add_argument("out_dir", type=Path, help="folder for the images")
+    add_weights_arguments(parser)
+    parser.add_argument("--num", type=positive_int, default=1000, help="number of images")
+    parser.add_argument("--truncation", type=float, help="resample latents further from 0 than this, e.g. 1.5")
+    parser.add_argument("--batch-size", type=positive_int, default=BATCH_SIZE, help="images at a time")
+    add_common_arguments(parser, data=False)
+    arguments = parser.parse_args()
+    if arguments.truncation is not None:
+        check_interval("--truncation", arguments.truncation, "[0.1, inf)")
+    model, _ = load_generator(arguments.checkpoint, arguments.method, pick_device(arguments.device))
+    latents = sample_latents(arguments.num, arguments.seed, arguments.truncation)
+    for index, image in enumerate(generate(model, latents, arguments.batch_size)):
         save_image(image, arguments.out_dir / f"{index:04d}.png")
-    print(f"{len(images)} pictures in {arguments.out_dir}")
+    print(f"{arguments.num} images in {arguments.out_dir}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The networks of both methods: DCGAN (A), and the same with a spectrally normalised discriminator (B).
+"""The networks: DCGAN (method A), with a spectrally normalized discriminator (B), with one without BatchNorm (C).
 
 Sources: Radford et al., "Unsupervised Representation Learning with Deep Convolutional GANs", 2016, figure 1 and
-section 3; Miyato et al., "Spectral Normalization for Generative Adversarial Networks", 2018, section 2.1.
+section 3; Miyato et al., "Spectral Normalization for Generative Adversarial Networks", 2018, section 2.1. Class names
+and layers of A and B are those that the course report prints.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from p1_gan.small_maps import run_layers
-
 LATENT_SIZE = 100
-CHANNELS = 64  # of the report's networks at 32x32, doubled with every halving of the size: 512 at 4x4
+CHANNELS = 64  # at 32x32, doubled with every halving of the size: 512 at 4x4
 
 
 def _generator_layers(widths: Sequence[int]) -> nn.Sequential:
@@ -30,19 +29,19 @@ def _generator_layers(widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers, nn.ConvTranspose2d(channels, 3, 4, 2, 1, bias=False), nn.Tanh())
 
 
-def _discriminator_layers(widths: Sequence[int]) -> nn.Sequential:
+def _discriminator_layers(widths: Sequence[int], batch_norm: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
     channels = 3
     for width in widths:
-        layers.append(nn.Conv2d(channels, width, 4, 2, 1, bias=False))
-        if channels != 3:
+        layers.append(nn.Conv2d(channels, width, 4, 2, 1, bias=not batch_norm))
+        if batch_norm and channels != 3:
             layers.append(nn.BatchNorm2d(width))
         layers.append(nn.LeakyReLU(0.2, inplace=True))
         channels = width
-    return nn.Sequential(*layers, nn.Conv2d(channels, 1, 4, 1, 0, bias=False), nn.Sigmoid())
+    return nn.Sequential(*layers, nn.Conv2d(channels, 1, 4, 1, 0, bias=not batch_norm), nn.Sigmoid())
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     """Draw convolutions from N(0, 0.02) (Radford et al., section 4), BatchNorm scales from N(1, 0.02) (their code)."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
@@ -51,7 +50,7 @@ def _initialise(module: nn.Module) -> None:
 
 
 class DCGAN_Generator(nn.Module):
-    """Method A's generator: five transposed convolutions from a latent to a picture.
+    """Five transposed convolutions from a latent to an image.
 
     Args:
         channels: width at 32x32, twice as many at 16x16 and so on.
@@ -60,50 +59,48 @@ class DCGAN_Generator(nn.Module):
     def __init__(self, channels: int = CHANNELS) -> None:
         super().__init__()
         self.main = _generator_layers([channels * factor for factor in (8, 4, 2, 1)])
-        self.apply(_initialise)
+        self.apply(_initialize)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """Map standard normal latents (N, 100, 1, 1) to pictures (N, 3, 64, 64) in [-1, 1]."""
-        return run_layers(self.main, latents)
+        """Map standard normal latents (N, 100, 1, 1) to images (N, 3, 64, 64) in [-1, 1]."""
+        return self.main(latents)
 
 
 class DCGAN_Discriminator(nn.Module):
-    """Method A's discriminator: five strided convolutions from a picture to the probability that it is real.
+    """Five strided convolutions from an image to the probability that it is real.
 
     Args:
         channels: width at 32x32, twice as many at 16x16 and so on.
+        batch_norm: as DCGAN has it between the convolutions, which then have no bias.
     """
 
-    def __init__(self, channels: int = CHANNELS) -> None:
+    def __init__(self, channels: int = CHANNELS, batch_norm: bool = True) -> None:
         super().__init__()
-        self.feature_extract = _discriminator_layers([channels * factor for factor in (1, 2, 4, 8)])
-        self.apply(_initialise)
+        self.feature_extract = _discriminator_layers([channels * factor for factor in (1, 2, 4, 8)], batch_norm)
+        self.apply(_initialize)
 
     def forward(self, images: torch.Tensor, logits: bool = False) -> torch.Tensor:
-        """Judge pictures (N, 3, 64, 64) in [-1, 1].
+        """Judge images (N, 3, 64, 64) in [-1, 1].
 
         Returns:
-            The probability that each is real, (N, 1, 1, 1); with ``logits`` what goes into the sigmoid, (N,),
-            from which losses are computed without overflow.
+            The probability that each is real, (N, 1, 1, 1); with ``logits`` the input of the sigmoid, (N,), from which
+            losses are computed without overflow.
         """
         if logits:
-            return run_layers(self.feature_extract[:-1], images).flatten()
-        return run_layers(self.feature_extract, images)
+            return self.feature_extract[:-1](images).flatten()
+        return self.feature_extract(images)
 
 
 class My_Generator(DCGAN_Generator):
-    """Method B's generator: the same layers as method A's."""
+    """Method B's generator: the layers of method A's."""
 
 
 class My_Discriminator(DCGAN_Discriminator):
     """Method B's discriminator: every convolution is divided by its largest singular value.
 
-    It uses the hook form of ``torch.nn.utils.spectral_norm``, which prints as the plain layers of the report. Those
-    layers include BatchNorm, which can scale up again what spectral norm holds down: the Lipschitz bound of Miyato et
-    al. (2018, section 2.1) is that of the convolutions, not of this whole network.
-
-    Args:
-        channels: as of :class:`DCGAN_Discriminator`.
+    The hook form of ``torch.nn.utils.spectral_norm`` prints as the plain layers of the course report. They include
+    BatchNorm, which can scale up again what spectral norm holds down: the Lipschitz bound of Miyato et al. is that of
+    the convolutions, not of the whole network.
     """
 
     def __init__(self, channels: int = CHANNELS) -> None:
@@ -116,17 +113,31 @@ class My_Discriminator(DCGAN_Discriminator):
                 self._norms.append((norm, layer))
 
     def forward(self, images: torch.Tensor, logits: bool = False) -> torch.Tensor:
-        """Judge pictures as :meth:`DCGAN_Discriminator.forward` does."""
-        self._normalise()
+        """Judge images as :meth:`DCGAN_Discriminator.forward` does."""
+        self._normalize()
         return super().forward(images, logits)
 
     @torch.compiler.disable
-    def _normalise(self) -> None:
-        """Run every layer's hook before the first layer.
+    def _normalize(self) -> None:
+        """Run every layer's hook before the first layer, outside of what torch.compile sees.
 
         The power iteration writes into buffers in every forward pass, also in a second one before the backward pass of
-        the first. What torch.compile keeps of them would be overwritten, so it stays out; all at once, since each
-        call it stays out of cuts the network in two.
+        the first, and would overwrite what torch.compile keeps of them.
         """
         for norm, layer in self._norms:
             norm(layer, ())
+
+
+class Unnormalized_Discriminator(DCGAN_Discriminator):
+    """Method C's discriminator: the convolutions alone, with biases, initialized after He et al. (2015).
+
+    A gradient penalty takes the place of normalization: it asks for the gradient of each image's own logit, which
+    BatchNorm would mix with those of the batch.
+    """
+
+    def __init__(self, channels: int = CHANNELS) -> None:
+        super().__init__(channels, batch_norm=False)
+        for layer in self.feature_extract:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, 0.2)
+                nn.init.zeros_(layer.bias)

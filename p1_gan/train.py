@@ -1,12 +1,12 @@
-"""Train a face generator: method A is DCGAN (Radford et al., 2016), method B the SN-GAN variant of the report.
+"""Train a face generator against a discriminator.
 
-    python p1_gan/train.py --method A                     # preset cpu
-    python p1_gan/train.py --method B --preset full       # a GPU
-    python p1_gan/train.py --method B --diff-augment --ema-decay 0   # two ingredients switched off
-    python p1_gan/train.py --method B --data-root mine --initial-weights p1_gan_B.safetensors --steps 2000
+    python p1_gan/train.py --method A                     # DCGAN; preset cpu
+    python p1_gan/train.py --method B --preset full       # the SN-GAN variant on a GPU
+    python p1_gan/train.py --method C --r2-gamma 0        # one setting changed
+    python p1_gan/train.py --method B --data-root mine --init-from p1_gan_B.safetensors --steps 2000
     torchrun --nproc_per_node 2 p1_gan/train.py --method B
 
-Stopped or killed, the same command goes on from the last checkpoint and ends with the same weights.
+Rerun the same command to resume; the result is bit-identical to that of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -14,180 +14,195 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
+from common.data import dataset_name, digest, load_faces
+from common.device import autocast, to_device
+from common.distributed import Distributed, init_distributed
+from common.ema import ExponentialMovingAverage
+from common.images import save_grid, to_uint8
+from common.seed import generator, seed_everything
+from common.training import TrainingRun
+from common.weights import load_into, load_weights, save_weights, shipped_path
+from p1_gan.augment import diff_augment
+from p1_gan.config import METHODS, PRESETS, TrainConfig, add_method_argument, make_config, model_name
+from p1_gan.dataset import FaceBatches
+from p1_gan.losses import discriminator_loss, generator_loss, gradient_penalty
+from p1_gan.model import LATENT_SIZE
+from p1_gan.small_maps import use_matrix_products
 
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.batches import Batches
-from common.cli import add_common_arguments, add_preset_arguments, add_run_arguments, make_parser, resolve_config
-from common.dataset import described
-from common.device import autocast, place
-from common.distributed import World, join_world
-from common.ema import ExponentialMovingAverage
-from common.errors import run_main
-from common.pictures import to_network
-from common.run import Job, Run
-from common.seed import seed_everything
-from common.weights import find_weights, load_initial, load_into
-from p1_gan.augment import diff_augment
-from p1_gan.dataset import load_train_faces, random_flip
-from p1_gan.losses import discriminator_loss, generator_loss
-from p1_gan.methods import METHODS, add_method_argument, kind_of, pair
-from p1_gan.model import LATENT_SIZE
-from p1_gan.presets import TrainConfig
-from p1_gan.watch import grid_steps, is_healthy, save_last_good, save_strip, watch
-
-PANELS = {
-    "losses": ["loss_d", "loss_g"],
-    "discriminator": ["d_real", "d_fake"],
-    "fixed latents": ["face_rate", "variety"],
-}
+PANELS = {"losses": ["loss_d", "loss_g"], "discriminator": ["d_real", "d_fake"]}
+SAMPLES = 32  # fixed latents, sampled again and again in the course of a run
 
 
-def train(
-    job: Job,
-    config: TrainConfig,
-    world: World,
-    faces: torch.Tensor,
-    initial: dict[str, torch.Tensor] | None = None,
-) -> Run:
-    """Train both networks on ``faces``, uint8 (N, 3, 64, 64), to the last step (Goodfellow et al., 2014, algorithm 1).
+def train(run: TrainingRun, config: TrainConfig, dist: Distributed, faces: torch.Tensor) -> None:
+    """Train generator G and discriminator D on ``faces``, uint8 (N, 3, 64, 64) (Goodfellow et al., 2014, algorithm 1).
 
-    ``initial`` are the weights to start from; None for random ones.
-
-    Returns:
-        The run, whose weights are those of the averaged generator and the discriminator.
+    The weights of the run are those of the averaged generator and of the discriminator.
     """
-    device, batch_size, seed = world.device, config.batch_size, job.config["seed"]
-    seed_everything(seed, deterministic=not config.compile)
-    method = METHODS[job.config["method"]]
+    device, method = dist.device, METHODS[run.config["method"]]
+    seed_everything(run.config["seed"], deterministic=not config.compile)
     g, d = method.generator(config.channels), method.discriminator(config.channels)
-    if initial is not None:
-        load_into(pair(g, d), initial, find_weights(config.initial_weights))
-    g, d = place(g, device), place(d, device)
+    if config.init_from:
+        path = shipped_path(config.init_from)
+        load_into(pair(g, d), load_weights(path, run.config["model"])[0], path)
+    if device.type == "cpu" and not config.compile:
+        use_matrix_products(g)
+        use_matrix_products(d)
+    g, d = to_device(g, device), to_device(d, device)
     ema = ExponentialMovingAverage(g, config.ema_decay)
     optimizer_g = make_optimizer(g.parameters(), config.generator_learning_rate, config)
     optimizer_d = make_optimizer(d.parameters(), config.discriminator_learning_rate, config)
-    batches = Batches(len(faces), batch_size, seed, "train", device)
-    g_network = world.wrap(torch.compile(g) if config.compile else g)
-    fast_d = torch.compile(d) if config.compile else d
-    d_network = world.wrap(fast_d)
+    is_penalized, is_relativistic = config.r1_gamma + config.r2_gamma > 0, config.loss == "relativistic"
+    fast_d = torch.compile(d) if config.compile and not is_penalized else d  # compiled, it has no second derivative
+    g_network, d_network = dist.ddp(torch.compile(g) if config.compile else g), dist.ddp(fast_d)
+    real_batch = FaceBatches(faces, config.batch_size, run.config["seed"], device)
 
-    def shown(images: torch.Tensor, step: int) -> torch.Tensor:
-        """Return what the discriminator sees of real or generated pictures."""
-        images = diff_augment(images, config.diff_augment)
-        level = noise_level(step, config)
-        # Not randn_like: in channels_last order its numbers are drawn one by one on a CPU, eight times slower.
-        return images + level * torch.randn(images.shape, device=device) if level else images
+    run.resume(
+        pair(ema.model, d), generator=g, discriminator=d, ema=ema, optimizer_g=optimizer_g, optimizer_d=optimizer_d
+    )
+    for step in run.steps(config.steps, config.batch_size):
+        set_learning_rate(optimizer_g, config.generator_learning_rate * lr_factor(step, config))
+        set_learning_rate(optimizer_d, config.discriminator_learning_rate * lr_factor(step, config))
 
-    state = {"generator": g, "discriminator": d, "ema": ema, "optimizer_g": optimizer_g, "optimizer_d": optimizer_d}
-    with Run(job, world, state, pair(ema.model, d).state_dict, PANELS) as run:
-        for step in run.steps(config.steps, batch_size):
-            factor = learning_rate_factor(step, config)
-            set_learning_rate(optimizer_g, config.generator_learning_rate * factor)
-            set_learning_rate(optimizer_d, config.discriminator_learning_rate * factor)
+        # A batch of real images x and of latents z ~ N(0, I)
+        real = to_device(dist.shard(real_batch(step)), device)
+        latents = dist.shard(torch.randn(config.batch_size, LATENT_SIZE, 1, 1, device=device))
 
-            real = place(world.part(random_flip(to_network(faces[batches(step)]))), device)
-            latents = world.part(torch.randn(batch_size, LATENT_SIZE, 1, 1, device=device))
+        # D(T(x)) and D(T(G(z))), T: random augmentation and noise
+        is_penalty_due = is_penalized and step % config.penalty_every == 0
+        with autocast(device, config.precision):
+            fake = g_network(latents)
+            real_input = augment(real, step, config).requires_grad_(is_penalty_due)
+            real_logits = d_network(real_input, logits=True).float()
+            fake_input = augment(fake.detach(), step, config).requires_grad_(is_penalty_due)
+            fake_logits = d_network(fake_input, logits=True).float()
 
-            with autocast(device, config.precision):
-                fake = g_network(latents)
-                real_logits = d_network(shown(real, step), logits=True).float()
-                fake_logits = d_network(shown(fake.detach(), step), logits=True).float()
-            loss_d = discriminator_loss(real_logits, fake_logits, config.loss, config.real_label)
-            optimizer_d.zero_grad()
-            loss_d.backward()
-            optimizer_d.step()
+        # Discriminator step: L_D, by default -log D(x) - log(1 - D(G(z)))
+        loss_d = discriminator_loss(real_logits, fake_logits, config.loss, config.real_label)
+        if is_penalty_due:
+            # + gamma_1 / 2 E ||dD(x)/dx||^2 + gamma_2 / 2 E ||dD(G(z))/dG(z)||^2, every k steps k times as heavy
+            penalty = config.r1_gamma * gradient_penalty(real_logits, real_input)
+            penalty = penalty + config.r2_gamma * gradient_penalty(fake_logits, fake_input)
+            loss_d = loss_d + config.penalty_every / 2 * penalty
+        optimizer_d.zero_grad()
+        loss_d.backward()
+        optimizer_d.step()
 
-            d.requires_grad_(False)
-            with autocast(device, config.precision):
-                # Not d_network: its wrapper would wait for gradients of D, which this pass has none of.
-                loss_g = generator_loss(fast_d(shown(fake, step), logits=True).float(), config.loss)
-            optimizer_g.zero_grad()
-            loss_g.backward()
-            optimizer_g.step()
-            d.requires_grad_(True)
-            ema.update(g)
+        # Generator step: L_G, by default -log D(G(z)), with the new D
+        d.requires_grad_(False)
+        with autocast(device, config.precision):
+            # Not d_network: its wrapper would wait for gradients of D, of which this pass has none.
+            new_real_logits = fast_d(real_input.detach(), logits=True).float() if is_relativistic else None
+            new_fake_logits = fast_d(augment(fake, step, config), logits=True).float()
+        loss_g = generator_loss(new_real_logits, new_fake_logits, config.loss)
+        optimizer_g.zero_grad()
+        loss_g.backward()
+        optimizer_g.step()
+        d.requires_grad_(True)
 
-            run.guard(loss_d, loss_g)
-            is_grid_due = step + 1 in grid_steps(config)
-            if (step + 1) % config.log_every == 0 or is_grid_due:
-                measured = watch(run, ema.model, config) if is_grid_due else {}
-                d_real, d_fake = real_logits.detach().sigmoid().mean(), fake_logits.detach().sigmoid().mean()
-                run.log(loss_d=loss_d, loss_g=loss_g, d_real=d_real, d_fake=d_fake, **measured)
-                if is_healthy(run, config) and is_grid_due:
-                    save_last_good(run)
-    return run
+        # Average of G's weights
+        ema.update(g)
+
+        run.check_finite(loss_d, loss_g)
+        if (step + 1) % config.log_every == 0:
+            d_real, d_fake = real_logits.detach().sigmoid().mean(), fake_logits.detach().sigmoid().mean()
+            run.log(loss_d=loss_d, loss_g=loss_g, d_real=d_real, d_fake=d_fake)
+        if (step + 1) % config.sample_every == 0 or step + 1 == config.steps:
+            save_snapshot(run, ema.model, config)
+
+
+def augment(images: torch.Tensor, step: int, config: TrainConfig) -> torch.Tensor:
+    """Return what the discriminator sees of ``images``: augmented, with noise that falls linearly to zero."""
+    images = diff_augment(images, config.diff_augment, config.augment_probability)
+    level = noise_level(step, config)
+    # Not randn_like: in channels_last order a CPU samples its numbers one by one, eight times slower.
+    return images + level * torch.randn(images.shape, device=images.device) if level else images
+
+
+def noise_level(step: int, config: TrainConfig) -> float:
+    """Return the standard deviation of the instance noise (Sønderby et al., 2017, section 3.2)."""
+    last = config.steps * config.instance_noise_fraction
+    return config.instance_noise * max(0.0, 1 - step / last) if last else 0.0
+
+
+def lr_factor(step: int, config: TrainConfig) -> float:
+    """Return the factor of both learning rates: 1, then linearly down to 0 at the end."""
+    last = config.steps * config.lr_decay_fraction
+    return min(1.0, (config.steps - step) / last) if last else 1.0
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Set the learning rate of every parameter of ``optimizer``."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
 
 
 def make_optimizer(
     parameters: Iterable[nn.Parameter], learning_rate: float, config: TrainConfig
 ) -> torch.optim.Optimizer:
     """Return Adam or AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019)."""
-    betas = (config.beta1, 0.999)
+    betas = (config.beta1, config.beta2)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(parameters, learning_rate, betas, weight_decay=config.weight_decay, fused=True)
     return torch.optim.Adam(parameters, learning_rate, betas, fused=True)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Let every parameter of ``optimizer`` move at ``learning_rate`` from the next step on."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+def pair(generator: nn.Module, discriminator: nn.Module) -> nn.ModuleDict:
+    """Return both networks as the one whose weights a file holds."""
+    return nn.ModuleDict({"generator": generator, "discriminator": discriminator})
 
 
-def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Return the share of the learning rates at ``step``: 1, then linearly down to 0 at the end."""
-    last = config.steps * config.decay_share
-    return min(1.0, (config.steps - step) / last) if last else 1.0
+@torch.no_grad()
+def save_snapshot(run: TrainingRun, model: nn.Module, config: TrainConfig) -> None:
+    """Write a grid of the fixed latents and the averaged generator of now, in half precision, into the run's folder."""
+    if not run.dist.is_main_process:
+        return
+    latents = torch.randn(SAMPLES, LATENT_SIZE, 1, 1, generator=generator(0, "fixed latents"))
+    with autocast(run.dist.device, config.precision):
+        images = to_uint8(model(latents.to(run.dist.device)))
+    done = run.step + 1
+    save_grid(images, run.folder / "grids" / f"{done:06d}.png", columns=8)
+    state = {f"generator.{name}": value for name, value in model.state_dict().items()}
+    save_weights(run.folder / "snapshots" / f"{done:06d}.safetensors", state, run.config | {"step": done}, half=True)
 
 
-def noise_level(step: int, config: TrainConfig) -> float:
-    """Return the standard deviation of the instance noise, falling linearly to zero.
+def open_run(
+    arguments: argparse.Namespace, dist: Distributed, config: TrainConfig, faces: torch.Tensor, name: str, **facts: str
+) -> TrainingRun:
+    """Return the run of ``arguments.method``, called ``name``; ``facts`` go into its configuration."""
+    dist.check_batch_size(config.batch_size, min_per_process=2)
+    data = {"dataset": dataset_name(arguments.data_root, "face"), "train_digest": digest(faces)}
+    method = {"model": model_name(arguments.method), "method": arguments.method}
+    return TrainingRun(arguments, dist, "p1", name, asdict(config) | method | data | facts)
 
-    Source: Sønderby et al., "Amortised MAP Inference for Image Super-resolution", 2017, section 3.2.
-    """
-    last = config.steps * config.instance_noise_share
-    return config.instance_noise * max(0.0, 1 - step / last) if last else 0.0
 
-
-def parse_arguments() -> argparse.Namespace:
-    """Return the command line; the help shows the presets of the method on it, of A until one is chosen."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    add_method_argument(first, default="A")
-    parser = make_parser(__doc__)
-    add_method_argument(parser, required=True)
-    add_common_arguments(parser)
-    add_run_arguments(parser)
-    add_preset_arguments(parser, METHODS[first.parse_known_args()[0].method].presets)
-    return parser.parse_args()
+def finish(run: TrainingRun, faces: torch.Tensor) -> None:
+    """Write weights, record and curves of a run that :func:`train` has ended."""
+    means = {key: round(run.mean_of_last_quarter(key), 6) for keys in PANELS.values() for key in keys if run.entries}
+    run.finish(PANELS, train_images=len(faces), **means)
 
 
 def main() -> None:
-    """Parse the command line, train, and write weights, curves and the record."""
-    arguments = parse_arguments()
-    method = arguments.method
-    config = resolve_config(arguments, METHODS[method].presets)
-    with join_world(arguments.device) as world:
-        world.check_batch(config.batch_size, least=2)
-        initial, which = load_initial(config.initial_weights, kind_of(method), {"channels": config.channels})
-        data = {"method": method, **described(arguments.data_root, "face"), **which}
-        name, key = f"p1_{method}", f"train/{method}/{arguments.preset}"
-        if config.initial_weights:  # beside the training that made them
-            name, key = f"{name}_continued", f"{key}/continued"
-        job = Job.of(arguments, config, "p1", kind_of(method), name, key, **data)
-        if job.is_finished(world):
-            return
-        faces = load_train_faces(arguments.data_root, world.device)
-        run = train(job, config, world, faces, initial)
-        if run.is_complete and world.is_writer:
-            late = {name: round(run.late_mean(name), 6) for name in ("loss_d", "loss_g", "d_real", "d_fake")}
-            final = {name: value for name, value in run.rows[-1].items() if name != "step"}
-            epochs = round(config.steps * config.batch_size / len(faces), 1)
-            save_strip(job, config)
-            job.finish(run, train_images=len(faces), epochs=epochs, late=late, final=final)
+    """Parse the command line and train."""
+    parser = make_parser(__doc__)
+    add_method_argument(parser)
+    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="schedule and size")
+    add_common_arguments(parser)
+    add_run_arguments(parser)
+    arguments, config = parse_config(parser, lambda chosen: make_config(chosen.method, chosen.preset))
+    with init_distributed(arguments.device) as dist:
+        faces = load_faces(arguments.data_root, "train")
+        run = open_run(arguments, dist, config, faces, f"p1_{arguments.method}")
+        if not run.is_finished():
+            train(run, config, dist, faces)
+            finish(run, faces)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,143 @@
+"""Every setting of P1: the options of train.py, the methods, and the presets.
+
+A method is what is trained and how; a preset is a schedule and a size. A new method is one entry of METHODS.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from common.cli import option
+from p1_gan.model import (
+    CHANNELS,
+    DCGAN_Discriminator,
+    DCGAN_Generator,
+    My_Discriminator,
+    My_Generator,
+    Unnormalized_Discriminator,
+)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One configuration; the defaults are DCGAN as Radford et al. (2016, section 4) train it."""
+
+    # Networks
+    channels: int = option(CHANNELS, "width of both networks at 32x32, doubled as the size halves", "[1, inf)")
+    init_from: str = option("", "initial weights of both networks: a file, or the name of one in weights/")
+
+    # Losses
+    loss: Literal["bce", "hinge", "relativistic"] = option("bce", "adversarial loss")
+    real_label: float = option(1.0, "target of bce for real images (below 1: one-sided label smoothing)", "(0, 1]")
+    r1_gamma: float = option(0.0, "weight of the gradient penalty on real images", "[0, inf)")
+    r2_gamma: float = option(0.0, "weight of the gradient penalty on generated images", "[0, inf)")
+    penalty_every: int = option(1, "steps between gradient penalties, each so many times as heavy", "[1, inf)")
+
+    # Optimizers
+    optimizer: Literal["adam", "adamw"] = option("adam", "optimizer of both networks")
+    generator_learning_rate: float = option(2e-4, "learning rate of the generator", "(0, inf)")
+    discriminator_learning_rate: float = option(2e-4, "learning rate of the discriminator", "(0, inf)")
+    beta1: float = option(0.5, "decay of the first moment in both optimizers", "[0, 1)")
+    beta2: float = option(0.999, "decay of the second moment in both optimizers", "[0, 1)")
+    weight_decay: float = option(0.0, "decoupled weight decay (adamw)", "[0, inf)")
+    ema_decay: float = option(0.0, "decay of the averaged generator that samples; 0: no average", "[0, 1)")
+
+    # Inputs of the discriminator
+    instance_noise: float = option(0.0, "standard deviation of noise on them at the start", "[0, inf)")
+    instance_noise_fraction: float = option(0.5, "fraction of the steps after which that noise is gone", "[0, 1]")
+    diff_augment: tuple[Literal["color", "translation", "cutout"], ...] = option((), "differentiable augmentations")
+    augment_probability: float = option(1.0, "probability of each of them", "[0, 1]")
+
+    # Schedule
+    steps: int = option(62_500, "optimizer steps of each network", "[1, inf)")
+    batch_size: int = option(32, "images per step, over all processes", "[2, inf)")
+    lr_decay_fraction: float = option(
+        0.0, "fraction of the steps, the last, with learning rates falling to 0", "[0, 1]"
+    )
+
+    # Machine and logs
+    precision: Literal["auto", "bf16", "fp32"] = option("auto", "bf16 where it is fast, or force one")
+    compile: bool = option(False, "torch.compile both networks")
+    log_every: int = option(50, "steps between entries of stats.jsonl", "[1, inf)")
+    sample_every: int = option(5000, "steps between sample grids and snapshots of the generator", "[1, inf)")
+
+
+@dataclass(frozen=True)
+class Method:
+    """Two networks and how they are trained.
+
+    Attributes:
+        title: for texts.
+        generator: class, built with the width.
+        discriminator: class, built with the width.
+        settings: fields of TrainConfig that differ from DCGAN's.
+    """
+
+    title: str
+    generator: type[DCGAN_Generator]
+    discriminator: type[DCGAN_Discriminator]
+    settings: Mapping[str, Any]
+
+
+METHODS = {
+    "A": Method("DCGAN", DCGAN_Generator, DCGAN_Discriminator, {}),
+    "B": Method(
+        "SN-GAN variant",
+        My_Generator,
+        My_Discriminator,
+        {
+            "optimizer": "adamw",
+            "generator_learning_rate": 2e-4,
+            "discriminator_learning_rate": 4e-4,  # TTUR (Heusel et al., 2017)
+            "weight_decay": 1e-4,
+            "real_label": 0.9,
+            "instance_noise": 0.1,
+            "diff_augment": ("translation",),
+            "lr_decay_fraction": 0.25,
+            "ema_decay": 0.999,
+        },
+    ),
+    "C": Method(
+        "RpGAN + R1 + R2",  # Huang et al., "The GAN is dead; long live the GAN!", 2024
+        DCGAN_Generator,
+        Unnormalized_Discriminator,
+        {
+            "loss": "relativistic",
+            "r1_gamma": 1.0,
+            "r2_gamma": 1.0,
+            "penalty_every": 4,
+            "beta1": 0.0,
+            "beta2": 0.99,
+            "lr_decay_fraction": 0.25,
+            "ema_decay": 0.999,
+        },
+    ),
+}
+DEFAULT_METHOD = "B"  # samples unless --method or --checkpoint say otherwise
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "sample": {"channels": 16, "steps": 1500, "batch_size": 16, "sample_every": 150, "log_every": 25},
+    "cpu": {"steps": 62_500, "batch_size": 32, "sample_every": 5000, "lr_decay_fraction": 0.25},
+    "full": {"steps": 40_000, "batch_size": 128, "sample_every": 4000, "lr_decay_fraction": 0.25},
+}
+
+
+def make_config(method: str, preset: str) -> TrainConfig:
+    """Return the configuration of a method on a schedule."""
+    config = replace(TrainConfig(), **{**METHODS[method].settings, **PRESETS[preset]})
+    # An average over a larger part of a short run would remember its start.
+    return replace(config, ema_decay=min(config.ema_decay, 1 - 15 / config.steps))
+
+
+def model_name(method: str) -> str:
+    """Return the name that weights of ``method`` bear."""
+    return f"p1_gan/{method}"
+
+
+def add_method_argument(parser: argparse.ArgumentParser, default: str | None = DEFAULT_METHOD) -> None:
+    """Add --method, whose help is the table of methods."""
+    titles = "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
+    parser.add_argument("--method", choices=METHODS, default=default, help=titles)
