@@ -1,35 +1,37 @@
 """The diffusion process: noise schedules, the forward process, and the training loss.
 
-Notation follows Ho et al., "Denoising Diffusion Probabilistic Models", 2020: x_t = sqrt(alphas_cumprod_t) x_0
-+ sqrt(1 - alphas_cumprod_t) epsilon, with t = 0..T-1 (the paper counts 1..T).
+Notation: x_t = alpha_t x_0 + sigma_t eps with t = 0..T-1, where alpha_t^2 is the alphas_cumprod_t of Ho et al.,
+"Denoising Diffusion Probabilistic Models", 2020 (who count t from 1 to T), and sigma_t^2 = 1 - alpha_t^2.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from p2_diffusion.model import NULL_LABEL
 
 import torch
 from torch import nn
 
-from p2_diffusion.model import NULL_LABEL
+CLEAN = -1  # the timestep of the clean image: alpha 1, sigma 0
+Network = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # (x_t, t, class_labels) -> output
 
-Network = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
+def linear_betas(num_timesteps: int) -> torch.Tensor:
+    """Return the linear schedule of Ho et al., section 4, rescaled to ``num_timesteps`` (float64).
 
-def linear_betas(timesteps: int) -> torch.Tensor:
-    """Return the linear schedule of Ho et al., section 4, stretched to ``timesteps`` (float64).
-
-    The paper's 1e-4..0.02 belong to T = 1000. Used as they are with T = 200 they leave alphas_cumprod_T =
-    0.13, so that x_T is far from noise and sampling starts off-distribution; hence the factor 1000 / T.
+    The paper's 1e-4..0.02 belong to T = 1000. Unscaled with T = 200 they leave alphas_cumprod_T = 0.13, so that x_T
+    is far from noise and sampling starts off-distribution; hence the factor 1000 / T.
     """
-    scale = 1000 / timesteps
-    return torch.linspace(scale * 1e-4, scale * 0.02, timesteps, dtype=torch.float64).clamp(max=0.999)
+    scale = 1000 / num_timesteps
+    return torch.linspace(scale * 1e-4, scale * 0.02, num_timesteps, dtype=torch.float64).clamp(max=0.999)
 
 
-def cosine_betas(timesteps: int, offset: float = 0.008) -> torch.Tensor:
+def cosine_betas(num_timesteps: int, offset: float = 0.008) -> torch.Tensor:
     """Return the cosine schedule (float64). Source: Nichol and Dhariwal, "Improved DDPM", 2021, eq. 17."""
-    steps = torch.arange(timesteps + 1, dtype=torch.float64) / timesteps
+    steps = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps
     alphas_cumprod = torch.cos((steps + offset) / (1 + offset) * math.pi / 2) ** 2
     return (1 - alphas_cumprod[1:] / alphas_cumprod[:-1]).clamp(max=0.999)
 
@@ -41,80 +43,93 @@ class Diffusion(nn.Module):
     """A noise schedule and what the network predicts under it.
 
     Args:
-        timesteps: T.
+        num_timesteps: T.
         schedule: ``linear`` or ``cosine``.
-        prediction: ``epsilon``, or ``v`` = sqrt(alphas_cumprod) epsilon - sqrt(1 - alphas_cumprod) x_0
-            (Salimans and Ho, "Progressive Distillation", 2022, section 4).
-        min_snr_gamma: weight min(SNR, gamma) / SNR on the epsilon loss and its equivalent for v (Hang et al.,
-            "Efficient Diffusion Training via Min-SNR Weighting", 2023, section 3.4); 0 weighs nothing.
+        prediction: ``epsilon``, or ``v`` = alpha eps - sigma x_0 (Salimans and Ho, "Progressive Distillation", 2022,
+            section 4).
+        min_snr_gamma: weight min(SNR, gamma) / SNR on the eps loss and its equivalent for v (Hang et al., "Efficient
+            Diffusion Training via Min-SNR Weighting", 2023, section 3.4); 0 for no weighting.
     """
 
-    signal: torch.Tensor
-    noise: torch.Tensor
-    weight: torch.Tensor
+    alpha: torch.Tensor
+    sigma: torch.Tensor
+    loss_weight: torch.Tensor
 
     def __init__(
-        self, timesteps: int = 200, schedule: str = "cosine", prediction: str = "v", min_snr_gamma: float = 5.0
+        self, num_timesteps: int = 200, schedule: str = "cosine", prediction: str = "v", min_snr_gamma: float = 5.0
     ) -> None:
         super().__init__()
-        betas = SCHEDULES[schedule](timesteps)
-        self.timesteps = timesteps
+        betas = SCHEDULES[schedule](num_timesteps)
+        self.num_timesteps = num_timesteps
         self.prediction = prediction
         self.min_snr_gamma = min_snr_gamma
-        # The schedule stays in float64 on the CPU (mps has none); the tables that batches read are float32.
+        # The schedule stays in float64 on the CPU (mps has none); the tables that batches index are float32.
         self.betas, self.alphas_cumprod = betas, (1 - betas).cumprod(0)
-        self.register_buffer("signal", self.alphas_cumprod.sqrt().float(), persistent=False)
-        self.register_buffer("noise", (1 - self.alphas_cumprod).sqrt().float(), persistent=False)
-        self.register_buffer("weight", self._min_snr_weight().float(), persistent=False)
+        alphas_cumprod = torch.cat([self.alphas_cumprod, torch.ones(1)])  # the last entry, index CLEAN
+        self.register_buffer("alpha", alphas_cumprod.sqrt().float(), persistent=False)
+        self.register_buffer("sigma", (1 - alphas_cumprod).sqrt().float(), persistent=False)
+        self.register_buffer("loss_weight", self._min_snr_weight().float(), persistent=False)
 
     def _min_snr_weight(self) -> torch.Tensor:
         if self.min_snr_gamma == 0:
-            return torch.ones(self.timesteps)
+            return torch.ones(self.num_timesteps)
         snr = self.alphas_cumprod / (1 - self.alphas_cumprod)
         clipped = snr.clamp(max=self.min_snr_gamma)
         return clipped / snr if self.prediction == "epsilon" else clipped / (snr + 1)
 
-    def coefficients(self, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (signal, noise) amplitudes of x_t, each float32 (N, 1, 1, 1)."""
-        return self.signal[t][:, None, None, None], self.noise[t][:, None, None, None]
+    def alpha_sigma(self, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return alpha_t and sigma_t of int64 ``t`` (N,), 0..T-1 or CLEAN, each float32 (N, 1, 1, 1)."""
+        return self.alpha[t][:, None, None, None], self.sigma[t][:, None, None, None]
 
-    def add_noise(self, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """Draw x_t given x_0 and standard normal ``noise``, all (N, C, H, W) (Ho et al., eq. 4)."""
-        signal_scale, noise_scale = self.coefficients(t)
-        return signal_scale * x0 + noise_scale * noise
+    def alpha_sigma_at(self, t: int) -> tuple[float, float]:
+        """Return alpha_t and sigma_t in float64; ``t`` is 0..T-1 or CLEAN."""
+        if t == CLEAN:
+            return 1.0, 0.0
+        alphas_cumprod = float(self.alphas_cumprod[t])
+        return alphas_cumprod**0.5, (1 - alphas_cumprod) ** 0.5
 
-    def target(self, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def q_sample(self, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Sample x_t given x_0 and standard normal ``eps``, all (N, C, H, W) (Ho et al., eq. 4)."""
+        alpha, sigma = self.alpha_sigma(t)
+        return alpha * x0 + sigma * eps
+
+    def target(self, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Return what the network should predict from x_t."""
         if self.prediction == "epsilon":
-            return noise
-        signal_scale, noise_scale = self.coefficients(t)
-        return signal_scale * noise - noise_scale * x0
+            return eps
+        alpha, sigma = self.alpha_sigma(t)
+        return alpha * eps - sigma * x0
 
-    def to_x0_and_epsilon(
+    def to_x0_and_eps(
         self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Turn the network's output at x_t into its estimates of x_0 and of the noise."""
-        signal_scale, noise_scale = self.coefficients(t)
+        """Turn the network's output at x_t into its predictions of x_0 and eps."""
+        alpha, sigma = self.alpha_sigma(t)
         if self.prediction == "epsilon":
-            return (x_t - noise_scale * output) / signal_scale, output
-        return signal_scale * x_t - noise_scale * output, noise_scale * x_t + signal_scale * output
+            return (x_t - sigma * output) / alpha, output
+        return alpha * x_t - sigma * output, sigma * x_t + alpha * output
 
-    def loss(
-        self, network: Network, x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, conditions: torch.Tensor
+    def losses(
+        self, network: Network, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, class_labels: torch.Tensor
     ) -> torch.Tensor:
-        """Return each sample's loss: mean squared error over its pixels, weighted; float32 (N,)."""
-        output = network(self.add_noise(x0, noise, t), t, conditions)
-        error = (output.float() - self.target(x0, noise, t)).square().flatten(1).mean(1)
-        return self.weight[t] * error
+        """Return each sample's weighted mean squared error over its pixels, float32 (N,) (Ho et al., eq. 14)."""
+        output = network(self.q_sample(x0, eps, t), t, class_labels)
+        error = (output.float() - self.target(x0, eps, t)).square().flatten(1).mean(1)
+        return self.loss_weight[t] * error
 
 
-def drop_labels(conditions: torch.Tensor, uniform: torch.Tensor, rate: float) -> torch.Tensor:
-    """Replace the condition by the null label where ``uniform`` < ``rate``, sample by sample.
+def build_diffusion(config: Mapping[str, Any]) -> Diffusion:
+    """Return the diffusion process of a configuration (the fields of a TrainConfig)."""
+    return Diffusion(config["timesteps"], config["schedule"], config["prediction"], config["min_snr_gamma"])
+
+
+def drop_labels(class_labels: torch.Tensor, uniform: torch.Tensor, rate: float) -> torch.Tensor:
+    """Replace the class label by the null label where ``uniform`` < ``rate`` (Ho and Salimans, 2022, algorithm 1).
 
     Args:
-        conditions: int64 (N,).
-        uniform: one number in [0, 1) a sample, (N,); dropping a whole batch at once would train steps
-            without any condition and steps without any null label.
-        rate: share of samples to drop.
+        class_labels: int64 (N,).
+        uniform: one number in [0, 1) per sample, (N,); dropping whole batches at once would train some steps without
+            any label and others without any null label.
+        rate: fraction of samples to drop.
     """
-    return torch.where(uniform < rate, NULL_LABEL, conditions)
+    return torch.where(uniform < rate, NULL_LABEL, class_labels)

@@ -1,4 +1,4 @@
-"""The U-Net of the report: predicts the noise in an image, given the time step and the digit.
+"""The U-Net of the report: predicts noise (or v) from a noisy image, its timestep and its class label.
 
 Sources: Ho et al., "Denoising Diffusion Probabilistic Models", 2020, appendix B (residual blocks, attention,
 embeddings); Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022, section 3.2 (the null label).
@@ -7,13 +7,17 @@ embeddings); Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022, sectio
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common import device as common_device
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-NULL_LABEL = 0  # row 0 of the condition embedding means "no condition"; digit d is row d + 1
+MODEL = "p2_diffusion/unet"
+NULL_LABEL = 0  # row 0 of the label embedding means "no label"; digit d is row d + 1
 
 
 class Swish(nn.Module):
@@ -32,7 +36,7 @@ class ModuleList(nn.ModuleList):
 
 
 class TimeEmbedding(nn.Module):
-    """Learned embedding of the time steps 0..T-1, starting as the sinusoids of Vaswani et al., 2017, section 3.5."""
+    """Learned embedding of the timesteps 0..T-1, initialized as the sinusoids of Vaswani et al., 2017, section 3.5."""
 
     def __init__(self, num_timesteps: int, channels: int, embedding_dim: int) -> None:
         super().__init__()
@@ -49,7 +53,7 @@ class TimeEmbedding(nn.Module):
 
 
 class ConditionalEmbedding(nn.Module):
-    """Embedding of the condition: row 0 is the null label (kept at zero), rows 1.. the classes."""
+    """Embedding of the class label: row 0 is the null label (kept at zero), rows 1.. the classes."""
 
     def __init__(self, num_labels: int, channels: int, embedding_dim: int) -> None:
         super().__init__()
@@ -60,13 +64,13 @@ class ConditionalEmbedding(nn.Module):
             nn.Linear(embedding_dim, embedding_dim),
         )
 
-    def forward(self, conditions: torch.Tensor) -> torch.Tensor:
+    def forward(self, class_labels: torch.Tensor) -> torch.Tensor:
         """Map int64 (N,) with values 0..num_labels to (N, embedding_dim)."""
-        return self.conditional_embedding(conditions)
+        return self.conditional_embedding(class_labels)
 
 
 class DownSample(nn.Module):
-    """Halve height and width: the sum of two strided convolutions with different fields of view."""
+    """Halve height and width: the sum of two strided convolutions of different kernel sizes."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -115,7 +119,7 @@ class AttentionBlock(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with the time and the condition added between them, then optional attention."""
+    """Two convolutions with the timestep and label embeddings added between them, then optional attention."""
 
     def __init__(
         self, in_channels: int, out_channels: int, embedding_dim: int, dropout: float, attention: bool, num_groups: int
@@ -136,10 +140,10 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
         self.attention = AttentionBlock(out_channels, num_groups) if attention else nn.Identity()
 
-    def forward(self, x: torch.Tensor, time: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, time: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """Map (N, in_channels, H, W) and two (N, embedding_dim) to (N, out_channels, H, W)."""
         h = self.block1(x)
-        h = h + (self.time_embedding_proj(time) + self.cond_proj(condition))[:, :, None, None]
+        h = h + (self.time_embedding_proj(time) + self.cond_proj(label))[:, :, None, None]
         return self.attention(self.block2(h) + self.shortcut(x))
 
 
@@ -148,14 +152,15 @@ class UNet(nn.Module):
 
     Args:
         num_timesteps: T, the number of rows of the time embedding.
-        num_labels: number of classes; the condition embedding has one row more.
+        num_labels: number of classes; the label embedding has one row more.
         channels: width of the first level, a multiple of 32.
-        channel_mults: width of each level as a multiple of ``channels``; each further level halves the side.
+        channel_mults: width of each level as a multiple of ``channels``; each further level halves the resolution.
         attention_levels: the levels whose down blocks attend, 0 being full resolution.
-        num_res_blocks: residual blocks a level on the way down (one more on the way up).
+        num_res_blocks: residual blocks per level on the way down (one more on the way up).
         dropout: dropout rate inside the residual blocks.
         num_groups: groups of every GroupNorm, a divisor of ``channels``. Where it equals the width of a level, every
-            channel is normalised alone, and that takes out again the time and the condition added to all its pixels.
+            channel is normalized alone, which removes the timestep and label embeddings again: they are constant over
+            its pixels.
     """
 
     def __init__(
@@ -204,49 +209,63 @@ class UNet(nn.Module):
                 self.upblocks.append(UpSample(width))
 
         self.tail = nn.Sequential(nn.GroupNorm(num_groups, width), Swish(), nn.Conv2d(width, 3, 3, padding=1))
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         """Start every residual branch and the output at zero (Ho et al., 2020, released code; appendix B)."""
-        for module in self.modules():
-            if isinstance(module, ResidualBlock):
-                nn.init.zeros_(module.block2[-1].weight)
-                nn.init.zeros_(module.block2[-1].bias)
-            if isinstance(module, AttentionBlock):
-                nn.init.zeros_(module.proj.weight)
-                nn.init.zeros_(module.proj.bias)
-        nn.init.zeros_(self.tail[-1].weight)
-        nn.init.zeros_(self.tail[-1].bias)
+        last = [module.block2[-1] for module in self.modules() if isinstance(module, ResidualBlock)]
+        last += [module.proj for module in self.modules() if isinstance(module, AttentionBlock)]
+        for layer in [*last, self.tail[-1]]:
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
 
-    def forward(self, x: torch.Tensor, timesteps: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, timesteps: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
         """Predict from the noisy image.
 
         Args:
             x: noisy images (N, 3, H, W), about [-1, 1] plus noise; H and W divisible by 2^(levels - 1).
             timesteps: int64 (N,), 0..T-1.
-            conditions: int64 (N,), 0 for no condition, digit + 1 otherwise.
+            class_labels: int64 (N,), 0 for no label, digit + 1 otherwise.
 
         Returns:
-            (N, 3, H, W): the predicted noise, or whatever target the model was trained for.
+            (N, 3, H, W): the predicted noise, or v.
         """
         time = self.time_embedding(timesteps)
-        condition = self.cond_embedding(conditions)
+        label = self.cond_embedding(class_labels)
         h = self.head(x)
         skips = [h]
         for block in self.downblocks:
-            h = block(h, time, condition)
+            h = block(h, time, label)
             skips.append(h)
         for block in self.middleblocks:
-            h = block(h, time, condition)
+            h = block(h, time, label)
         for block in self.upblocks:
             if isinstance(block, ResidualBlock):
                 h = torch.cat([h, skips.pop()], dim=1)
-            h = block(h, time, condition)
+            h = block(h, time, label)
         return self.tail(h)
 
 
 def sinusoids(num_timesteps: int, channels: int) -> torch.Tensor:
-    """Return the sinusoidal position code, float32 (num_timesteps, channels), sines first, then cosines."""
+    """Return the sinusoidal position embedding, float32 (num_timesteps, channels), sines first, then cosines."""
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(0, channels, 2) / channels)
     angles = torch.arange(num_timesteps)[:, None] * frequencies[None, :]
     return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def build_model(config: Mapping[str, Any]) -> UNet:
+    """Return the U-Net of a configuration (the fields of a TrainConfig)."""
+    return UNet(
+        num_timesteps=config["timesteps"],
+        channels=config["channels"],
+        channel_mults=config["channel_mults"],
+        attention_levels=config["attention_levels"],
+        num_res_blocks=config["num_res_blocks"],
+        dropout=config["dropout"],
+        num_groups=config["num_groups"],
+    )
+
+
+def to_device(thing: common_device.Movable, device: torch.device) -> common_device.Movable:
+    """Move the U-Net, or images for it, to ``device``; on CPUs its GroupNorm and attention are slow channels_last."""
+    return common_device.to_device(thing, device, channels_last=device.type == "cuda")

@@ -1,164 +1,116 @@
-"""Compare ways of sampling: accuracy, Fréchet distance and cost over sampler, steps, guidance and its interval.
+"""Compare samplers: accuracy and Fréchet distance over sampler, steps, guidance and its interval.
 
-    python p2_diffusion/sweep.py                                  # the shipped weights of preset cpu
-    python p2_diffusion/sweep.py --preset full --device cuda
-    python p2_diffusion/sweep.py --num-per-digit 10 --output mine # a quick look
+    python p2_diffusion/sweep.py                                  # the shipped small network and its students
+    python p2_diffusion/sweep.py --preset full --checkpoints weights/p2_unet_full.safetensors --device cuda
+    python p2_diffusion/sweep.py --num-per-digit 10               # a quick look
 
-Settings already measured with the same weights are skipped, so a stopped sweep goes on where it was. At the end it
-names the setting that the rule of :func:`choose` takes; it becomes the default when written into presets.py.
+A student is measured at its own steps only. Settings already measured with the same weights are skipped, so a stopped
+sweep resumes. At the end it plots quality over cost (for the shipped weights: of all that was measured on any of them)
+and names the setting that the rule of choose() takes; it becomes the default when written into config.py.
 """
 
 from __future__ import annotations
 
-import argparse
+import json
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import add_common_arguments, add_preset_arguments, make_parser, resolve_config
-from common.dataset import DIGIT_SIZE, dataset_name
+from common.cli import DEFAULT_PRESET, add_common_arguments, make_parser, parse_config, run_main
 from common.device import pick_device
-from common.errors import UserError, run_main
-from common.files import sha256
-from common.paths import workspace
+from common.files import file_digest
 from common.plots import PALETTE, new_figure, save_figure
-from common.report import percent
-from common.results import read_results, record, record_largest
-from common.seed import generator
-from common.weights import of_training, which_training
-from p2_diffusion.build import load_model, to_device
-from p2_diffusion.dataset import DOMAIN
-from p2_diffusion.diffusion import Diffusion
-from p2_diffusion.evaluate import JUDGE, Evaluator
-from p2_diffusion.inference import generate, shipped_weights
-from p2_diffusion.judge import load_judge
-from p2_diffusion.model import UNet
-from p2_diffusion.presets import SWEEP_PRESETS, SweepConfig, default_sampling
-from p2_diffusion.samplers import SAMPLERS, SamplerConfig, sample
+from common.records import Record, images_folder, run_folder
+from common.weights import WEIGHTS
+from p2_diffusion.config import SWEEP_PRESETS, SweepConfig, default_sampler
+from p2_diffusion.evaluate import CLASSIFIER, Evaluator
+from p2_diffusion.inference import load_model
+from p2_diffusion.samplers import SAMPLERS, SamplerConfig
 
-WITHIN_ACCURACY = 0.002  # a setting is good enough so far below the best accuracy,
-WITHIN_FRECHET = 1.1  # and so many times the smallest distance away
+ACCURACY_TOLERANCE = 0.002  # a setting is good enough this far below the best accuracy,
+FRECHET_TOLERANCE = 1.1  # and at this many times the smallest distance
 TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
-def settings(config: SweepConfig, default: SamplerConfig, timesteps: int) -> list[SamplerConfig]:
-    """Return every setting once, the cheapest first: the product of what ``config`` lists, and ``default``.
-
-    A network without guidance has no scale but 1, where the interval means nothing.
-    """
-    names = config.samplers or [name for name, sampler in SAMPLERS.items() if sampler.steps]
+def settings(config: SweepConfig, trained: Mapping[str, Any]) -> list[SamplerConfig]:
+    """Return every setting for a network once, the cheapest first; a student has but one."""
+    default = default_sampler(trained)
+    if "student_steps" in trained:
+        return [default]
     found = {default}
-    for name, steps, scale, interval in product(
-        names, config.steps, config.guidance_scales, map(parse_interval, config.guidance_intervals)
+    for (name, sampler), steps, scale, start in product(
+        SAMPLERS.items(), config.steps, config.guidance_scales, config.guidance_starts
     ):
-        guided = {} if scale == 1 else {"guidance_scale": scale, "guidance_interval": interval}
-        found.add(SamplerConfig(name, min(steps, timesteps), **guided))
-    if config.all_steps:
-        walkers = [name for name, sampler in SAMPLERS.items() if sampler.steps is None]
-        found |= {replace(default, sampler=name, steps=timesteps) for name in walkers}
-    if default.guidance_scale == 1:
+        if sampler.steps:
+            setting = SamplerConfig(name, min(steps, trained["timesteps"]))
+            found.add(setting if scale == 1 else replace(setting, guidance_scale=scale, guidance_interval=(start, 1.0)))
+        elif config.all_steps:
+            found.add(replace(default, sampler=name, steps=trained["timesteps"]))
+    if not trained["label_dropout"]:  # no guidance without the null label
         found = {setting for setting in found if setting.guidance_scale == 1}
-    return sorted(found, key=lambda setting: (setting.steps, setting.name))
+    return sorted(found, key=lambda setting: (setting.steps, repr(setting)))
 
 
-def parse_interval(text: str) -> tuple[float, float]:
-    """Return LOW-HIGH as two shares of T.
-
-    Raises:
-        UserError: anything else.
-    """
-    try:
-        low, high = map(float, text.split("-"))
-    except ValueError:
-        low, high = 1.0, 0.0
-    if not 0 <= low <= high <= 1:
-        raise UserError(f"--guidance-intervals {text}: must be two shares of T, like 0.2-0.8")
-    return low, high
-
-
-def choose(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def choose(records: Sequence[Record]) -> Record | None:
     """Return the setting to sample with, None where no setting is near the best in both measures.
 
-    It is the one with the fewest network passes within 0.2 points of the best accuracy and 10 % of the smallest
-    Fréchet distance; between equals, the one with the smaller distance.
+    It is the one with the fewest network evaluations within 0.2 points of the best accuracy and 10 % of the smallest
+    Fréchet distance; among equals, the one with the smaller distance.
     """
-    least = max(entry["accuracy"] for entry in entries) - WITHIN_ACCURACY - 1e-9  # shares of a few hundred pictures
-    most = min(entry["frechet"] for entry in entries) * WITHIN_FRECHET
-    near = [entry for entry in entries if entry["accuracy"] >= least and entry["frechet"] <= most]
-    return min(near, key=lambda entry: (entry["passes"], entry["frechet"]), default=None)
+    min_accuracy = max(record["accuracy"] for record in records) - ACCURACY_TOLERANCE - 1e-9  # rounding of fractions
+    max_frechet = min(record["frechet"] for record in records) * FRECHET_TOLERANCE
+    near = [record for record in records if record["accuracy"] >= min_accuracy and record["frechet"] <= max_frechet]
+    return min(near, key=lambda record: (record["nfe"], record["frechet"]), default=None)
 
 
-@contextmanager
-def count_passes(model: UNet) -> Iterator[list[int]]:
-    """Yield a list that receives how many pictures each call of ``model`` maps; guidance maps each twice."""
-    sizes: list[int] = []
-    hook = model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    try:
-        yield sizes
-    finally:
-        hook.remove()
+def describe(record: Record) -> str:
+    """Return network, sampler, steps and guidance of a record in words."""
+    start, guidance = record["guidance_interval"][0], f"w = {record['guidance_scale']:g}"
+    guidance = "no guidance" if record["guidance_scale"] == 1 else guidance + f" for t >= {start:g} T" * (start > 0)
+    student = " student" * (record["method"] == "student")
+    return f"{record['preset']}{student}, {record['sampler']}, {record['sampling_steps']} steps, {guidance}"
 
 
-def batch_effect(model: UNet, diffusion: Diffusion, config: SamplerConfig, seed: int) -> dict[str, float]:
-    """Return how pictures drawn one by one differ from the same pictures drawn in one batch.
+def sweep_records(checkpoint: Path) -> list[Record]:
+    """Return what was measured with these weights, the records of the most images only."""
+    paths = sorted((run_folder(checkpoint) / "records").glob("sweep_*.json"))
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    records = [record for record in records if record["weights"] == file_digest(checkpoint)]
+    most = max((record["num_images"] for record in records), default=0)
+    return [record for record in records if record["num_images"] == most]
 
-    Differences of the values in [-1, 1]: GroupNorm keeps its statistics within a picture, so only the rounding
-    of differently shaped sums should be left. ``another_noise`` is the same mean between two columns of the
-    batch, to compare with.
+
+def plot(records: Sequence[Record], path: Path) -> None:
+    """Plot accuracy and Fréchet distance over the network evaluations per image.
+
+    One line per network and sampler (all students of a network are one): at each number of steps the guidance with the
+    smallest distance. Colors are samplers, markers networks.
     """
-    device = next(model.parameters()).device
-    conditions = torch.arange(1, 11, device=device)
-    noise = torch.randn(10, 3, DIGIT_SIZE, DIGIT_SIZE, generator=generator(seed, "batch effect"))
-    noise = to_device(noise, device)
-    config = replace(config, sampler="ddim")
-    together = sample(model, diffusion, conditions, noise, config)
-    alone = torch.cat(
-        [sample(model, diffusion, conditions[k : k + 1], noise[k : k + 1], config) for k in range(len(noise))]
-    )
-    difference = (together - alone).abs()
-    return {
-        "mean_difference": difference.mean().item(),
-        "largest_difference": difference.max().item(),
-        "another_noise": (together - together.roll(1, 0)).abs().mean().item(),
-    }
-
-
-def guidance_title(entry: Mapping[str, Any]) -> str:
-    """Return scale and interval of one measured setting in words."""
-    low, high = entry["guidance_interval"]
-    if entry["guidance_scale"] == 1:
-        return "no guidance"
-    return f"w = {entry['guidance_scale']:g}" + ("" if (low, high) == (0, 1) else f", {low:g} T to {high:g} T")
-
-
-def plot(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw accuracy and Fréchet distance over the network passes a picture: colours samplers, marks guidance."""
+    lines: dict[tuple[str, str], dict[int, Record]] = {}
+    for record in records:
+        sampler = "student" if record["method"] == "student" else record["sampler"]
+        best = lines.setdefault((record["preset"], sampler), {})
+        steps = record["sampling_steps"]
+        if steps not in best or record["frechet"] < best[steps]["frechet"]:
+            best[steps] = record
+    colors = dict(zip(sorted({sampler for _, sampler in lines}), PALETTE, strict=False))
+    markers = dict(zip(sorted({preset for preset, _ in lines}), "os^Dv", strict=False))
     figure, axes = new_figure(1, 2, (12.0, 4.4))
-    samplers = sorted({entry["sampler"] for entry in entries})
-    guidances = sorted({guidance_title(entry) for entry in entries})
-    colours, marks = dict(zip(samplers, PALETTE, strict=False)), dict(zip(guidances, "os^Dv<>pP*", strict=False))
-    for name, guidance in product(samplers, guidances):
-        line = [entry for entry in entries if (entry["sampler"], guidance_title(entry)) == (name, guidance)]
-        if not line:
-            continue
-        line.sort(key=lambda entry: entry["passes"])
-        passes = [entry["passes"] for entry in line]
-        style = {"marker": marks.get(guidance), "color": colours.get(name), "linewidth": 0.8}
-        axes[0, 0].plot(passes, [100 * entry["accuracy"] for entry in line], **style)
-        axes[0, 1].plot(
-            passes, [entry["frechet"] for entry in line], **style, label=f"{SAMPLERS[name].title}, {guidance}"
-        )
-    axes[0, 1].axhline(entries[0]["frechet_floor"], color="0.5", linestyle="--", label="real pictures")
-    axes[0, 0].set(xlabel="network passes a picture (log)", ylabel="digits recognised, %", xscale="log")
-    axes[0, 1].set(xlabel="network passes a picture (log)", ylabel="Fréchet distance (log)", xscale="log", yscale="log")
+    for (preset, sampler), best in sorted(lines.items()):
+        line = sorted(best.values(), key=lambda record: record["nfe"])
+        title = "distilled student (DDIM)" if sampler == "student" else SAMPLERS[sampler].title
+        style = {"color": colors.get(sampler), "marker": markers.get(preset), "label": f"{title}, {preset}"}
+        nfe = [record["nfe"] for record in line]
+        axes[0, 0].plot(nfe, [100 * record["accuracy"] for record in line], **style)
+        axes[0, 1].plot(nfe, [record["frechet"] for record in line], **style)
+    axes[0, 1].axhline(records[0]["frechet_baseline"], color="0.5", linestyle="--", label="real images")
+    label = "network evaluations per image (NFE, log)"
+    axes[0, 0].set(xlabel=label, ylabel="recognized digits, %", xscale="log")
+    axes[0, 1].set(xlabel=label, ylabel="Fréchet distance (log)", xscale="log", yscale="log")
     for axis in (axes[0, 0].xaxis, axes[0, 1].xaxis, axes[0, 1].yaxis):
         low, high = axis.get_view_interval()
         axis.set_ticks([tick for tick in TICKS if low <= tick <= high])
@@ -168,76 +120,44 @@ def plot(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
     save_figure(figure, path)
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Return the command line."""
-    parser = make_parser(__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=None, help="weights (unset: those shipped for the preset)")
-    parser.add_argument("--judge", type=Path, default=JUDGE, help="weights of the judge")
-    add_common_arguments(parser)
-    add_preset_arguments(parser, SWEEP_PRESETS)
-    return parser.parse_args()
-
-
 def main() -> None:
-    """Parse the command line, measure what is missing, draw the plot, and name the best setting."""
-    arguments = parse_arguments()
-    config = resolve_config(arguments, SWEEP_PRESETS)
-    device = pick_device(arguments.device)
-    checkpoint = arguments.checkpoint or shipped_weights(arguments.preset)
-    model, diffusion, trained = load_model(checkpoint, device)
-    preset, space = trained["preset"], workspace(trained["preset"], arguments.output)
-    default = default_sampling(trained)
-    wanted = settings(config, default, diffusion.timesteps)
-    evaluator = Evaluator(load_judge(arguments.judge, device), arguments.data_root)
-
-    digits = torch.arange(10).repeat_interleave(config.num_per_digit)
-    common = {
-        "weights": sha256(checkpoint)[:16],
-        "judge": sha256(arguments.judge)[:16],
-        "images": len(digits),
-        "seed": arguments.seed,
-        "batch_size": config.batch_size,
-        "dataset": dataset_name(arguments.data_root, DOMAIN),
-    }
-    floor = evaluator.floor(len(digits))  # not compared: its last digits depend on the machine
-    effect = batch_effect(model, diffusion, default, arguments.seed)
-    which = f"{preset}/seed{which_training(trained)}"
-    record(space.results, "p2", f"batch/{which}", {"weights": common["weights"], **effect}, device)
-    entries = []
-    for setting in wanted:
-        key = f"sweep/{which}/{setting.name}"
-        entry = read_results(space.results, "p2").get(key, {})
-        if any(entry.get(name) != value for name, value in common.items()):
-            started = time.perf_counter()
-            with count_passes(model) as sizes:
-                images = generate(model, diffusion, digits.tolist(), setting, arguments.seed, config.batch_size)
-            entry = {
-                "sampler": setting.sampler,
-                "steps": setting.steps,
-                "guidance_scale": setting.guidance_scale,
-                "guidance_interval": list(setting.guidance_interval),
-                "passes": sum(sizes) / len(images),
-                "seconds": round(time.perf_counter() - started, 2),
-                "frechet_floor": floor,
-                **evaluator.measure(images, digits),
-            }
-            record_largest(space.results, "p2", key, common, entry, device)
-            entry = common | entry
-        print(
-            f"{key}: {percent(entry['accuracy'])}, Fréchet {entry['frechet']:.2f} "
-            f"(real: {entry['frechet_floor']:.2f}), {entry['passes']:g} passes, {entry['seconds']:.1f} s",
-            flush=True,
-        )
-        entries.append(entry)
-    path = space.images / "P2" / f"sampler_sweep_{preset}{of_training(trained)}.png"
-    plot(entries, path)
-    print(f"wrote {path}")
-    chosen = choose(entries)
-    print(
-        f"the rule takes {chosen['sampler']}, {chosen['steps']} steps, {guidance_title(chosen)}"
-        if chosen
-        else "no setting is near the best accuracy and the smallest distance"
+    """Parse the command line, measure what is missing, plot, and name the best setting."""
+    shipped = sorted(WEIGHTS.glob("p2_unet_*.safetensors"))
+    parser = make_parser(__doc__)
+    parser.add_argument("--preset", choices=SWEEP_PRESETS, default=DEFAULT_PRESET, help="which settings")
+    parser.add_argument(
+        "--checkpoints",
+        type=Path,
+        nargs="+",
+        default=[path for path in shipped if path.stem.startswith("p2_unet_cpu")],
+        help="weights of networks and of students",
     )
+    parser.add_argument("--classifier", type=Path, default=CLASSIFIER, help="weights of the evaluation classifier")
+    parser.add_argument("--images", type=Path, help="folder for the plot (default: images/P2, or that of the run)")
+    add_common_arguments(parser)
+    arguments, config = parse_config(parser, lambda arguments: SWEEP_PRESETS[arguments.preset])
+    device = pick_device(arguments.device)
+    networks = [(checkpoint, load_model(checkpoint, device)[2]) for checkpoint in arguments.checkpoints]
+    evaluator = Evaluator(arguments.classifier, arguments.data_root, device)
+    records = []
+    for checkpoint, trained in networks:
+        for setting in settings(config, trained):
+            record = evaluator.measure_sampler("sweep", checkpoint, setting, config.num_per_digit, arguments.seed)
+            print(
+                f"{describe(record)}: {record['accuracy']:.1%}, Fréchet {record['frechet']:.2f} "
+                f"(real: {record['frechet_baseline']:.2f}), NFE {record['nfe']:g}",
+                flush=True,
+            )
+            records.append(record)
+    chosen = choose(records)
+    print(f"the rule takes {describe(chosen)}" if chosen else "no setting is near the best in both measures")
+
+    plotted = dict.fromkeys(path.resolve() for path in arguments.checkpoints)
+    if any(path.parent == WEIGHTS for path in plotted):
+        plotted |= dict.fromkeys(shipped)
+    path = (arguments.images or images_folder(arguments.checkpoints[0], "P2")) / "quality_over_nfe.png"
+    plot([record for checkpoint in plotted for record in sweep_records(checkpoint)], path)
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -1,181 +1,177 @@
-"""Train the class-conditional diffusion model on MNIST-M (Ho et al., 2020, algorithm 1, with guidance labels).
+"""Train the class-conditional diffusion model on MNIST-M (Ho et al., 2020, algorithm 1, with label dropout).
 
     python p2_diffusion/train.py                       # preset cpu: two cores
     python p2_diffusion/train.py --preset full         # the network of the original report, for a GPU
     torchrun --nproc_per_node 2 p2_diffusion/train.py  # several processes share every batch
 
-Stopped or killed, the same command goes on from the last checkpoint and ends with the same weights.
+Stopped or killed, the same command resumes from the last checkpoint and ends with the same weights.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.batches import Batches
-from common.cli import add_common_arguments, add_preset_arguments, add_run_arguments, make_parser, resolve_config
-from common.dataset import DIGIT_SIZE, described
+from common.cli import (
+    DEFAULT_PRESET,
+    UserError,
+    add_common_arguments,
+    add_run_arguments,
+    make_parser,
+    parse_config,
+    run_main,
+)
+from common.data import DIGIT_SIZE, EpochSampler, dataset_name, digest
 from common.device import autocast
-from common.distributed import World, join_world
+from common.distributed import Distributed, init_distributed
 from common.ema import ExponentialMovingAverage
-from common.errors import run_main
-from common.pictures import save_grid, to_network, to_uint8
-from common.run import Job, Run
+from common.files import file_digest
+from common.images import normalize, save_grid, to_uint8
 from common.seed import generator, seed_everything
-from common.weights import find_weights, load_initial, load_into
-from p2_diffusion.build import KIND, build_diffusion, build_model, to_device
+from common.training import TrainingRun
+from common.weights import State, load_into, load_weights, shipped_path
+from p2_diffusion.config import PRESETS, DistillConfig, TrainConfig, default_sampler
 from p2_diffusion.dataset import DOMAIN, load_mnistm
-from p2_diffusion.diffusion import Diffusion, drop_labels
-from p2_diffusion.model import UNet
-from p2_diffusion.presets import PRESETS, TrainConfig, default_sampling
+from p2_diffusion.diffusion import Diffusion, Network, build_diffusion, drop_labels
+from p2_diffusion.model import MODEL, build_model, to_device
 from p2_diffusion.samplers import sample
 
-NOISE_LEVELS = 4  # the loss is logged for this many equal parts of the time steps
-PANELS = {"loss": ["loss"], "loss by noise level": [f"loss_level_{k}" for k in range(NOISE_LEVELS)]}
+import torch
+
+LOSS_LEVELS = 4  # the loss is logged for this many equal ranges of timesteps, 0 with the least noise
+PANELS = {"loss": ["loss"], "loss by noise level": [f"loss_level_{k}" for k in range(LOSS_LEVELS)]}
 
 
 def train(
-    job: Job,
+    run: TrainingRun,
     config: TrainConfig,
-    world: World,
+    dist: Distributed,
     images: torch.Tensor,
     labels: torch.Tensor,
-    initial: dict[str, torch.Tensor] | None = None,
-) -> Run:
-    """Train on ``images``, uint8 (N, 3, 28, 28), and ``labels`` (N,), from ``initial`` or random weights.
+    initial: State | None = None,
+) -> None:
+    """Train from random or ``initial`` weights; the run's weights are the averaged ones.
 
-    Returns:
-        The run, whose weights are the averaged ones.
+    Args:
+        run: not resumed yet.
+        config: of the run.
+        dist: the processes that train.
+        images: uint8 (N, 3, 28, 28).
+        labels: int64 (N,).
+        initial: state of the model.
     """
-    device, seed = world.device, job.config["seed"]
+    device, seed = dist.device, run.config["seed"]
     seed_everything(seed, deterministic=not config.compile)
-    model = build_model(job.config)
+    model = build_model(run.config)
     if initial is not None:
-        load_into(model, initial, find_weights(config.initial_weights))
+        load_into(model, initial, Path(config.init_from))
     model = to_device(model, device)
-    diffusion = build_diffusion(job.config).to(device)
+    diffusion = build_diffusion(run.config).to(device)
     ema = ExponentialMovingAverage(model, config.ema_decay)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True
     )
-    meter = LossMeter(config.timesteps, device)
-    batches = Batches(len(images), config.batch_size, seed, "train", device)
-    network = world.wrap(torch.compile(model) if config.compile else model)
+    batches = EpochSampler(len(images), config.batch_size, seed, "train", device)
+    network = dist.ddp(torch.compile(model) if config.compile else model)  # type: ignore[arg-type]
 
-    state = {"model": model, "ema": ema, "optimizer": optimizer, "meter": meter}
-    with Run(job, world, state, ema.model.state_dict, PANELS) as run:
-        for step in run.steps(config.steps, config.batch_size):
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * learning_rate_factor(step, config)
+    run.resume(ema.model, model=model, ema=ema, optimizer=optimizer)
+    for step in run.steps(config.steps, config.batch_size):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * lr_factor(step, config)
 
-            batch = world.part(batches(step))
-            x0 = to_device(to_network(images[batch]), device)
-            t = torch.randint(config.timesteps, (len(batch),), device=device)
-            noise = torch.randn_like(x0)
-            conditions = drop_labels(labels[batch] + 1, torch.rand(len(batch), device=device), config.label_dropout)
+        # x_0 ~ q(x_0), t ~ Uniform(0..T-1), eps ~ N(0, I)
+        batch = dist.shard(batches(step))
+        x0 = to_device(normalize(images[batch]), device)
+        t = torch.randint(config.timesteps, (len(batch),), device=device)
+        eps = torch.randn_like(x0)
+        # y: the class label, or the null label for a fraction of the samples
+        uniform = torch.rand(len(batch), device=device)
+        class_labels = drop_labels(labels[batch] + 1, uniform, config.label_dropout)
 
-            with autocast(device, config.precision):
-                losses = diffusion.loss(network, x0, noise, t, conditions)
-            loss = losses.mean()
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-            optimizer.step()
-            ema.update(model)
+        # weight_t || target - network(alpha_t x_0 + sigma_t eps, t, y) ||^2
+        with autocast(device, config.precision):
+            losses = diffusion.losses(network, x0, eps, t, class_labels)
+        loss = losses.mean()
 
-            run.guard(loss)
-            meter.add(losses.detach(), t)
-            if (step + 1) % config.log_every == 0:
-                run.log(loss=loss, **meter.read())
-            if (step + 1) % config.sample_every == 0 and world.is_writer:
-                path = run.folder / f"samples_{step + 1:06d}.png"
-                save_sample_grid(ema.model, diffusion, job.config, path, device)
-    return run
+        # gradient step, then the moving average of the weights
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimizer.step()
+        ema.update(model)
+
+        run.check_finite(loss)
+        if (step + 1) % config.log_every == 0:
+            levels = t * LOSS_LEVELS // config.timesteps
+            by_level = {f"loss_level_{k}": losses[levels == k] for k in range(LOSS_LEVELS)}
+            run.log(loss=loss, **{key: values.mean() for key, values in by_level.items() if len(values)})
+        if (step + 1) % config.sample_every == 0 and dist.is_main_process:
+            path = run.folder / f"samples_{step + 1:06d}.png"
+            save_sample_grid(ema.model, diffusion, run.config, path, device)
 
 
-def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Return the share of the peak learning rate: linear warm-up, then linear decay to a hundredth."""
+def load_initial(config: TrainConfig) -> tuple[State | None, str]:
+    """Return the weights ``config.init_from`` and their digest; None and "" where it names none.
+
+    Raises:
+        UserError: missing, damaged, or of another diffusion process.
+    """
+    if not config.init_from:
+        return None, ""
+    path = shipped_path(config.init_from)
+    state, trained = load_weights(path, MODEL)
+    for key in ("timesteps", "schedule", "prediction", "num_groups"):
+        if trained[key] != getattr(config, key):
+            raise UserError(f"{path}: trained with {key} {trained[key]}, asked for {getattr(config, key)}")
+    return state, file_digest(path)
+
+
+def lr_factor(step: int, config: TrainConfig | DistillConfig) -> float:
+    """Return the fraction of the peak learning rate: linear warm-up, then linear decay to a hundredth."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     return 1 - 0.99 * progress
 
 
-class LossMeter:
-    """Mean loss of each part of the noise levels since the last row of the log, kept on the device."""
-
-    def __init__(self, timesteps: int, device: torch.device) -> None:
-        self.timesteps = timesteps
-        self.sums = torch.zeros(2, NOISE_LEVELS, device=device)
-
-    def add(self, losses: torch.Tensor, t: torch.Tensor) -> None:
-        """Count one loss a sample, (N,), at time steps ``t`` (N,)."""
-        level = t * NOISE_LEVELS // self.timesteps
-        self.sums.index_add_(1, level, torch.stack([losses, torch.ones_like(losses)]))
-
-    def read(self) -> dict[str, float]:
-        """Return loss_level_0 (least noise) and so on, and start anew."""
-        totals, counts = self.sums.tolist()
-        self.sums.zero_()
-        return {f"loss_level_{k}": totals[k] / counts[k] for k in range(NOISE_LEVELS) if counts[k]}
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return what a checkpoint must hold."""
-        return {"sums": self.sums}
-
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Put back what :meth:`state_dict` returned."""
-        self.sums.copy_(state["sums"])
-
-
 def save_sample_grid(
-    model: UNet, diffusion: Diffusion, trained: Mapping[str, Any], path: Path, device: torch.device
+    model: Network, diffusion: Diffusion, trained: Mapping[str, Any], path: Path, device: torch.device
 ) -> None:
-    """Draw each digit (rows) from the same eight noises (columns), without touching the training's randomness."""
+    """Sample each digit (rows) from the same eight noises (columns), without touching the run's random state."""
     noise = torch.randn(8, 3, DIGIT_SIZE, DIGIT_SIZE, generator=generator(0, "sample grid")).repeat(10, 1, 1, 1)
-    conditions = torch.arange(1, 11, device=device).repeat_interleave(8)
+    class_labels = torch.arange(1, 11, device=device).repeat_interleave(8)
     with autocast(device, trained["precision"]):
-        images = sample(model, diffusion, conditions, to_device(noise, device), default_sampling(trained))
+        images = sample(model, diffusion, class_labels, to_device(noise, device), default_sampler(trained))
     save_grid(to_uint8(images), path, columns=8)
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Parse the command line, train, and write weights, record and curves."""
     parser = make_parser(__doc__)
+    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="schedule and size")
     add_common_arguments(parser)
     add_run_arguments(parser)
-    add_preset_arguments(parser, PRESETS)
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Parse the command line, train, and write weights, curves and the record."""
-    arguments = parse_arguments()
-    config = resolve_config(arguments, PRESETS)
-    with join_world(arguments.device) as world:
-        world.check_batch(config.batch_size)
-        process = {name: getattr(config, name) for name in ("timesteps", "schedule", "prediction", "num_groups")}
-        initial, which = load_initial(config.initial_weights, KIND, process)
-        data = described(arguments.data_root, DOMAIN) | which
-        job = Job.of(arguments, config, "p2", KIND, "p2", f"train/{arguments.preset}", **data)
-        if job.is_finished(world):
+    arguments, config = parse_config(parser, lambda arguments: PRESETS[arguments.preset])
+    with init_distributed(arguments.device) as dist:
+        dist.check_batch_size(config.batch_size)
+        images, labels = load_mnistm(arguments.data_root, "train", dist.device)
+        settings = asdict(config) | {"model": MODEL, "method": "ddpm"}
+        settings |= {"dataset": dataset_name(arguments.data_root, DOMAIN), "train_digest": digest(images, labels)}
+        initial, settings["init_digest"] = load_initial(config)
+        run = TrainingRun(arguments, dist, "p2", "p2", settings)
+        if run.is_finished():
             return
-        images, labels = load_mnistm(arguments.data_root, "train", world.device)
-        run = train(job, config, world, images, labels, initial)
-        if run.is_complete and world.is_writer:
-            job.finish(
-                run,
-                train_images=len(images),
-                epochs=round(config.steps * config.batch_size / len(images), 1),
-                parameters=sum(tensor.numel() for tensor in run.weights().values()),
-                late_loss=round(run.late_mean("loss"), 6) if run.rows else None,
-            )
+        train(run, config, dist, images, labels, initial)
+        run.finish(
+            PANELS,
+            train_images=len(images),
+            epochs=round(config.steps * config.batch_size / len(images), 1),
+            final_loss=round(run.mean_of_last_quarter("loss"), 6) if run.entries else None,
+        )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,188 @@
+"""Train the evaluation classifier: it learns from real MNIST-M digits only, and measures generated ones.
+
+    python p2_diffusion/classifier.py                  # preset cpu
+    python p2_diffusion/classifier.py --preset full    # longer, for a GPU
+
+Stopped or killed, the same command resumes from the last checkpoint and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
+from common.data import EpochSampler, dataset_name, digest
+from common.device import autocast, to_device
+from common.distributed import Distributed, init_distributed
+from common.images import normalize
+from common.metrics import accuracy, per_class_accuracy
+from common.seed import seed_everything
+from common.training import TrainingRun
+from common.weights import load_into, load_weights
+from p2_diffusion.config import CLASSIFIER_PRESETS, ClassifierConfig
+from p2_diffusion.dataset import DOMAIN, load_mnistm
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+MODEL = "p2_diffusion/classifier"
+NUM_FEATURES = 128
+PANELS = {"loss": ["loss"]}
+
+
+class DigitClassifier(nn.Module):
+    """A small convolutional network; its penultimate layer is the feature space of the Fréchet distance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def block(in_channels: int, out_channels: int, stride: int) -> list[nn.Module]:
+            convolution = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+            return [convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+
+        self.features = nn.Sequential(
+            *block(3, 32, 1),  # 28x28
+            *block(32, 64, 2),  # 14x14
+            *block(64, 64, 1),
+            *block(64, 96, 2),  # 7x7
+            *block(96, 96, 1),
+            nn.MaxPool2d(2),  # 3x3
+            nn.Flatten(),
+            nn.Dropout(0.3),
+            nn.Linear(96 * 3 * 3, NUM_FEATURES),
+            nn.ReLU(inplace=True),
+        )
+        self.head = nn.Linear(NUM_FEATURES, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images (N, 3, 28, 28) in [-1, 1] to logits (N, 10)."""
+        return self.head(self.features(x))
+
+
+def load_classifier(path: Path, device: torch.device) -> DigitClassifier:
+    """Return the classifier of a weights file in evaluation mode.
+
+    Raises:
+        UserError: missing, damaged, or of another model.
+    """
+    state, _ = load_weights(path, MODEL)
+    classifier = DigitClassifier()
+    load_into(classifier, state, path)
+    return to_device(classifier, device).eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def classify(
+    classifier: DigitClassifier, images: torch.Tensor, batch_size: int = 1000
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the predicted digit of each image and its features.
+
+    Args:
+        classifier: in evaluation mode.
+        images: uint8 (N, 3, 28, 28) on any device.
+        batch_size: images per batch; the result does not depend on it.
+
+    Returns:
+        Digits int64 (N,) and features float32 (N, 128), both on the CPU.
+    """
+    device = next(classifier.parameters()).device
+    batches = (to_device(normalize(batch), device) for batch in images.split(batch_size))
+    features = torch.cat([classifier.features(batch) for batch in batches])
+    return classifier.head(features).argmax(1).cpu(), features.cpu()
+
+
+def train(
+    run: TrainingRun, config: ClassifierConfig, dist: Distributed, images: torch.Tensor, labels: torch.Tensor
+) -> DigitClassifier:
+    """Train on ``images``, uint8 (N, 3, 28, 28), and ``labels``, int64 (N,)."""
+    device, seed = dist.device, run.config["seed"]
+    steps = max(1, config.epochs * len(images) // config.batch_size)
+    seed_everything(seed)
+    model = to_device(DigitClassifier(), device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    # One cycle: Smith and Topin, "Super-Convergence", 2018.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=steps)
+    batches = EpochSampler(len(images), config.batch_size, seed, "judge", device)  # the name decides the order
+    network = dist.ddp(model)
+
+    run.resume(model, model=model, optimizer=optimizer, schedule=schedule)
+    for step in run.steps(steps, config.batch_size):
+        batch = dist.shard(batches(step))
+        x = random_affine(normalize(images[batch]), config.shift, config.rotation, config.zoom)
+
+        # cross-entropy of the logits
+        with autocast(device, config.precision):
+            loss = F.cross_entropy(network(to_device(x, device)).float(), labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+        run.check_finite(loss)
+        if (step + 1) % config.log_every == 0:
+            run.log(loss=loss)
+    return model
+
+
+def random_affine(images: torch.Tensor, shift: float, rotation: float, zoom: float) -> torch.Tensor:
+    """Shift, rotate and scale each image by its own random amounts; edges are reflected.
+
+    Args:
+        images: float (N, C, H, W).
+        shift: largest shift in pixels, each way.
+        rotation: largest angle in degrees, each way.
+        zoom: largest relative change of size, each way.
+
+    Returns:
+        The same shape.
+    """
+    unit = torch.rand(4, len(images), device=images.device) * 2 - 1
+    angle, scale = unit[0] * math.radians(rotation), 1 + unit[1] * zoom
+    translation = unit[2:] * shift * 2 / images.shape[-1]
+    matrix = torch.stack(
+        [
+            torch.stack([angle.cos() * scale, -angle.sin() * scale, translation[0]], dim=1),
+            torch.stack([angle.sin() * scale, angle.cos() * scale, translation[1]], dim=1),
+        ],
+        dim=1,
+    )
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def main() -> None:
+    """Parse the command line, train, measure on val.csv, and write weights, record and curves."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--preset", choices=CLASSIFIER_PRESETS, default=DEFAULT_PRESET, help="schedule")
+    add_common_arguments(parser)
+    add_run_arguments(parser)
+    arguments, config = parse_config(parser, lambda arguments: CLASSIFIER_PRESETS[arguments.preset])
+    with init_distributed(arguments.device) as dist:
+        dist.check_batch_size(config.batch_size, min_per_process=2)
+        images, labels = load_mnistm(arguments.data_root, "train", dist.device)
+        val_images, val_labels = load_mnistm(arguments.data_root, "val")
+        settings = asdict(config) | {"model": MODEL, "method": "classifier"}
+        settings |= {"dataset": dataset_name(arguments.data_root, DOMAIN), "train_digest": digest(images, labels)}
+        run = TrainingRun(arguments, dist, "p2", "p2_classifier", settings)
+        if run.is_finished():
+            return
+        model = train(run, config, dist, images, labels)
+        predicted, _ = classify(model.eval(), val_images)
+        run.finish(
+            PANELS,
+            kind="classifier",
+            train_images=len(images),
+            val_images=len(val_images),
+            val_digest=digest(val_images, val_labels),
+            accuracy=accuracy(predicted, val_labels),
+            per_class_accuracy=per_class_accuracy(predicted, val_labels),
+        )
+
+
+if __name__ == "__main__":
+    run_main(main)

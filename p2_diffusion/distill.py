@@ -1,0 +1,182 @@
+"""Distill a diffusion model into a student that samples in a few steps, without guidance.
+
+    python p2_diffusion/distill.py                      # four steps, from the shipped network of preset cpu
+    python p2_diffusion/distill.py --preset full        # from the network of the original report
+    python p2_diffusion/distill.py --teacher runs/cpu/p2_student4_seed0/weights.safetensors --student-steps 2 \\
+        --sub-steps 2 --guidance-scale 1                # a student of the student
+
+One DDIM step of the student is to end where several guided DDIM steps of the teacher end: Salimans and Ho,
+"Progressive Distillation for Fast Sampling of Diffusion Models", 2022, algorithm 2, with the teacher's guidance as in
+Meng et al., "On Distillation of Guided Diffusion Models", 2023. Stopped or killed, the same command resumes from the
+last checkpoint and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
+from common.data import EpochSampler, dataset_name, digest
+from common.device import autocast
+from common.distributed import Distributed, init_distributed
+from common.ema import ExponentialMovingAverage
+from common.files import file_digest
+from common.images import normalize
+from common.seed import seed_everything
+from common.training import TrainingRun
+from common.weights import shipped_path
+from p2_diffusion.config import DISTILL_PRESETS, DistillConfig
+from p2_diffusion.dataset import DOMAIN, load_mnistm
+from p2_diffusion.diffusion import CLEAN, Diffusion, Network
+from p2_diffusion.inference import load_model
+from p2_diffusion.model import MODEL, NULL_LABEL, UNet, build_model, to_device
+from p2_diffusion.samplers import sampling_timesteps
+from p2_diffusion.train import lr_factor, save_sample_grid
+
+import torch
+
+PANELS = {"loss": ["loss"]}
+# What a student has from its teacher.
+TEACHERS_FIELDS = "channels channel_mults attention_levels num_res_blocks num_groups timesteps schedule prediction"
+
+
+class Teacher:
+    """A trained network and where its guided DDIM steps lead."""
+
+    def __init__(self, network: Network, diffusion: Diffusion, config: DistillConfig) -> None:
+        self.network, self.diffusion, self.config = network, diffusion, config
+
+    def predict_x0(self, z: torch.Tensor, t: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
+        """Return the prediction of x_0, guided where t is large enough; both passes share one batch."""
+        scale = self.config.guidance_scale
+        guided = (t >= self.config.guidance_start * self.diffusion.num_timesteps) & (scale != 1)
+        null = torch.full_like(class_labels[guided], NULL_LABEL)
+        output = self.network(
+            torch.cat([z, z[guided]]), torch.cat([t, t[guided]]), torch.cat([class_labels, null])
+        ).float()
+        output, unconditional = output[: len(z)], output[len(z) :]
+        output[guided] = unconditional + scale * (output[guided] - unconditional)
+        return self.diffusion.to_x0_and_eps(output, z, t)[0].clamp(-1, 1)
+
+    @torch.no_grad()
+    def target(
+        self, z: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, class_labels: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the x_0 with which one DDIM step from ``z`` at ``t`` ends where the teacher's steps end.
+
+        Args:
+            z: noisy images (N, C, H, W).
+            t: their timesteps, int64 (N,).
+            t_next: where the step ends, int64 (N,), maybe CLEAN.
+            class_labels: int64 (N,).
+        """
+        z_u, u = z, t
+        for k in range(1, self.config.sub_steps + 1):
+            u_next = t + ((t_next - t) * (k / self.config.sub_steps)).round().long()
+            (alpha, sigma), (alpha_next, sigma_next) = self.diffusion.alpha_sigma(u), self.diffusion.alpha_sigma(u_next)
+            # DDIM: z_u' = alpha_u' x_0 + sigma_u' eps
+            x0 = self.predict_x0(z_u, u, class_labels)
+            eps = (z_u - alpha * x0) / sigma
+            z_u, u = alpha_next * x0 + sigma_next * eps, u_next
+        # Solve z_u = alpha_next x_0 + sigma_next (z - alpha x_0) / sigma for x_0 (Salimans and Ho, appendix G).
+        (alpha, sigma), (alpha_next, sigma_next) = self.diffusion.alpha_sigma(t), self.diffusion.alpha_sigma(t_next)
+        ratio = sigma_next / sigma
+        return (z_u - ratio * z) / (alpha_next - ratio * alpha)
+
+
+def distill(
+    run: TrainingRun,
+    config: DistillConfig,
+    dist: Distributed,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    network: UNet,
+    diffusion: Diffusion,
+) -> None:
+    """Distill ``network`` on ``images``, uint8 (N, 3, 28, 28), and ``labels``, int64 (N,).
+
+    The run's weights are the averaged ones of the student.
+    """
+    device, seed = dist.device, run.config["seed"]
+    teacher = Teacher(network, diffusion, config)
+    student = build_model(run.config)
+    student.load_state_dict(network.state_dict())
+    student = to_device(student, device)
+    seed_everything(seed)
+    ema = ExponentialMovingAverage(student, config.ema_decay)
+    optimizer = torch.optim.AdamW(
+        student.parameters(), lr=config.learning_rate, weight_decay=0.0, betas=(0.9, 0.99), fused=True
+    )
+    batches = EpochSampler(len(images), config.batch_size, seed, "distill", device)
+    ddp_student = dist.ddp(student)
+    visited = sampling_timesteps(diffusion.num_timesteps, config.student_steps, "trailing")
+    timesteps = torch.tensor([*visited, CLEAN], device=device)
+
+    run.resume(ema.model, student=student, ema=ema, optimizer=optimizer)
+    for step in run.steps(config.steps, config.batch_size):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * lr_factor(step, config)
+
+        # x_0 ~ q(x_0), eps ~ N(0, I); every timestep of the student as often as every other
+        batch = dist.shard(batches(step))
+        x0, class_labels = to_device(normalize(images[batch]), device), labels[batch] + 1
+        i = (torch.arange(len(batch), device=device) + step) % config.student_steps
+        t, t_next = timesteps[i], timesteps[i + 1]
+        z = diffusion.q_sample(x0, torch.randn_like(x0), t)
+
+        # v of the teacher's target: eps = (z - alpha x_0) / sigma, v = alpha eps - sigma x_0
+        with autocast(device, config.precision):
+            target_x0 = teacher.target(z, t, t_next, class_labels)
+        alpha, sigma = diffusion.alpha_sigma(t)
+        target_v = (alpha * z - target_x0) / sigma
+
+        # || v of the student - v of the teacher ||^2
+        with autocast(device, config.precision):
+            output = ddp_student(z, t, class_labels)
+        student_x0, student_eps = diffusion.to_x0_and_eps(output.float(), z, t)
+        loss = (alpha * student_eps - sigma * student_x0 - target_v).square().mean()
+
+        # gradient step, then the moving average of the weights
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(student.parameters(), config.clip_norm)
+        optimizer.step()
+        ema.update(student)
+
+        run.check_finite(loss)
+        if (step + 1) % config.log_every == 0:
+            run.log(loss=loss)
+        if (step + 1) % config.sample_every == 0 and dist.is_main_process:
+            path = run.folder / f"samples_{step + 1:06d}.png"
+            save_sample_grid(ema.model, diffusion, run.config, path, device)
+
+
+def main() -> None:
+    """Parse the command line, distill, and write weights, record and curves."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--preset", choices=DISTILL_PRESETS, default=DEFAULT_PRESET, help="schedule and teacher")
+    add_common_arguments(parser)
+    add_run_arguments(parser)
+    arguments, config = parse_config(parser, lambda arguments: DISTILL_PRESETS[arguments.preset])
+    with init_distributed(arguments.device) as dist:
+        dist.check_batch_size(config.batch_size)
+        path = shipped_path(config.teacher)
+        network, diffusion, trained = load_model(path, dist.device)
+        images, labels = load_mnistm(arguments.data_root, "train", dist.device)
+        settings = asdict(config) | {"model": MODEL, "method": "student", "teacher_digest": file_digest(path)}
+        settings |= {"dataset": dataset_name(arguments.data_root, DOMAIN), "train_digest": digest(images, labels)}
+        settings |= {name: trained[name] for name in TEACHERS_FIELDS.split()}
+        settings |= {"min_snr_gamma": 0.0, "dropout": 0.0, "label_dropout": 0.0}
+        run = TrainingRun(arguments, dist, "p2", f"p2_student{config.student_steps}", settings)
+        if run.is_finished():
+            return
+        distill(run, config, dist, images, labels, network, diffusion)
+        final_loss = round(run.mean_of_last_quarter("loss"), 6) if run.entries else None
+        run.finish(PANELS, train_images=len(images), final_loss=final_loss)
+
+
+if __name__ == "__main__":
+    run_main(main)
