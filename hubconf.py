@@ -1,11 +1,11 @@
 """Pretrained models for ``torch.hub.load``; each comes in evaluation mode on the CPU.
 
-    generator = torch.hub.load("OWNER/REPO", "face_generator")
-    faces = generator(torch.randn(16, 100, 1, 1))             # (16, 3, 64, 64) in [-1, 1]
-    sample = torch.hub.load("OWNER/REPO", "digit_sampler")
-    digits = sample([0, 1, 2], seed=0)                        # uint8 (3, 3, 28, 28)
-    classifier = torch.hub.load("OWNER/REPO", "digit_classifier", target="svhn")
-    classes = classifier(images)                              # uint8 (N, 3, 28, 28) -> int64 (N,)
+generator = torch.hub.load("OWNER/REPO", "face_generator")
+faces = generator(torch.randn(16, 100, 1, 1))             # (16, 3, 64, 64) in [-1, 1]
+sample = torch.hub.load("OWNER/REPO", "digit_sampler")
+digits = sample([0, 1, 2], seed=0)                        # uint8 (3, 3, 28, 28)
+classifier = torch.hub.load("OWNER/REPO", "digit_classifier", target="svhn")
+classes = classifier(images)                              # uint8 (N, 3, 28, 28) -> int64 (N,)
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-dependencies = ["torch", "numpy", "PIL", "safetensors", "tqdm"]
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 import torch
 
+dependencies = ["torch", "numpy", "PIL", "safetensors", "tqdm"]
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 CPU = torch.device("cpu")
 
 
@@ -32,15 +31,16 @@ def face_generator(method: str = "B") -> torch.nn.Module:
 
 def digit_sampler(model: str = "") -> Callable[..., torch.Tensor]:
     """Return P2's sampler, called with (digits, seed=...): a list of class labels 0-9 -> uint8 (N, 3, 28, 28)."""
-    from p2_diffusion.inference import DEFAULT_MODEL, default_sampling, generate, load_model, shipped_weights
+    from p2_diffusion.inference import DEFAULT_MODEL, default_sampler, generate, load_model, shipped_weights
 
     network, diffusion, config = load_model(shipped_weights(model or DEFAULT_MODEL), CPU)
-    return functools.partial(generate, network, diffusion, config=default_sampling(config))
+    return functools.partial(generate, network, diffusion, config=default_sampler(config))
 
 
 def digit_classifier(target: str = "svhn") -> Callable[[torch.Tensor], torch.Tensor]:
     """Return P3's adapted classifier: uint8 images (N, 3, 28, 28) -> digits int64 (N,)."""
-    from p3_dann.inference import load_model, predict, shipped_weights
+    from p3_dann.evaluate import predict
+    from p3_dann.model import load_model, shipped_weights
 
     network, config, _ = load_model(shipped_weights(target), CPU)
     return functools.partial(predict, network, config=config)

@@ -211,7 +211,9 @@ class TrainingRun:
     def log(self, **values: float | torch.Tensor) -> None:
         """Append one entry to the log, numbers rounded to 6 significant digits, and show it in the progress bar."""
         self._stop_if_not_finite()
-        plain = {key: float(value.detach() if isinstance(value, torch.Tensor) else value) for key, value in values.items()}
+        plain = {
+            key: float(value.detach() if isinstance(value, torch.Tensor) else value) for key, value in values.items()
+        }
         numbers = {key: float(f"{value:.6g}") for key, value in plain.items()}
         self.entries.append({"step": self.step, **numbers})
         if not self.dist.is_main_process:
