@@ -34,11 +34,16 @@ DOMAINS = {"mnistm": "MNIST-M", "svhn": "SVHN", "usps": "USPS"}  # folder -> tit
 DIGIT_SIZE = 28
 FACE_SIZE = 64
 Rows = list[tuple[str, str]]  # image name and label, which may be empty
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def read_csv(path: Path) -> Rows:
+def read_csv(path: Path, paths: bool = False) -> Rows:
     """Read the columns ``image_name`` and, if there is one, ``label``; blank lines are skipped.
+
+    Args:
+        path: the file.
+        paths: names may hold folders; else they are plain file names.
 
     Raises:
         UserError: names the file and what is wrong with it.
@@ -59,7 +64,7 @@ def read_csv(path: Path) -> Rows:
         raise UserError(f"{path}: lists no image")
     found: dict[str, str] = {}
     for name, *rest in rows:
-        if Path(name).name != name or name in ("", ".."):
+        if not paths and (Path(name).name != name or name in ("", "..")):
             raise UserError(f"{path}: {name[:80]!r} is not a plain file name")
         if name in found:
             raise UserError(f"{path}: {name} is listed twice; keep one line")
