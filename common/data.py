@@ -94,7 +94,8 @@ def list_images(folder: Path) -> list[str]:
     files = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
     others = [name for name in files if not is_image(name)]
     if others:
-        print(f"note: {folder}: not images, left out: {len(others)} ({', '.join(others[:3])}, ...)", file=sys.stderr)
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        print(f"note: {folder}: not images, left out: {len(others)} ({shown})", file=sys.stderr)
     if len(others) == len(files):
         raise UserError(f"{folder}: no images; folders inside it are not searched")
     return [name for name in files if is_image(name)]
@@ -127,8 +128,8 @@ def load_images(
         for name in names:
             try:
                 status = (folder / name).stat()
-            except OSError as error:
-                raise UserError(f"{folder / name}: no such image") from error
+            except (OSError, ValueError) as error:  # a name that no file can have
+                raise UserError(f"{folder / name[:200]}: no such image") from error
             # The time of change, unlike that of modification, cannot be set back.
             state.update(f"{name}\0{status.st_size}\0{status.st_ctime_ns}\n".encode())
         fingerprint = state.hexdigest()
