@@ -18,10 +18,12 @@ def usable_cores(cgroup: Path = CGROUP) -> int:
     """Return how many cores this process may use, by affinity and by the CPU quota of its container (cgroups)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:  # version 2: "quota period", or "max period"
-        quota, period = (cgroup / "cpu.max").read_text().split()
+        quota, period = (cgroup / "cpu.max").read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         try:  # version 1: no limit is -1
-            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            quota, period = (
+                (cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text(encoding="utf-8") for name in ("quota", "period")
+            )
         except OSError:
             return cores
     if quota == "max" or int(quota) <= 0:

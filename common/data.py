@@ -34,11 +34,16 @@ DOMAINS = {"mnistm": "MNIST-M", "svhn": "SVHN", "usps": "USPS"}  # folder -> tit
 DIGIT_SIZE = 28
 FACE_SIZE = 64
 Rows = list[tuple[str, str]]  # image name and label, which may be empty
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def read_csv(path: Path) -> Rows:
+def read_csv(path: Path, paths: bool = False) -> Rows:
     """Read the columns ``image_name`` and, if there is one, ``label``; blank lines are skipped.
+
+    Args:
+        path: the file.
+        paths: names may hold folders; else they are plain file names.
 
     Raises:
         UserError: names the file and what is wrong with it.
@@ -59,7 +64,7 @@ def read_csv(path: Path) -> Rows:
         raise UserError(f"{path}: lists no image")
     found: dict[str, str] = {}
     for name, *rest in rows:
-        if Path(name).name != name or name in ("", ".."):
+        if not paths and (Path(name).name != name or name in ("", "..")):
             raise UserError(f"{path}: {name[:80]!r} is not a plain file name")
         if name in found:
             raise UserError(f"{path}: {name} is listed twice; keep one line")
@@ -89,7 +94,8 @@ def list_images(folder: Path) -> list[str]:
     files = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
     others = [name for name in files if not is_image(name)]
     if others:
-        print(f"note: {folder}: not images, left out: {len(others)} ({', '.join(others[:3])}, ...)", file=sys.stderr)
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        print(f"note: {folder}: not images, left out: {len(others)} ({shown})", file=sys.stderr)
     if len(others) == len(files):
         raise UserError(f"{folder}: no images; folders inside it are not searched")
     return [name for name in files if is_image(name)]
@@ -122,8 +128,8 @@ def load_images(
         for name in names:
             try:
                 status = (folder / name).stat()
-            except OSError as error:
-                raise UserError(f"{folder / name}: no such image") from error
+            except (OSError, ValueError) as error:  # a name that no file can have
+                raise UserError(f"{folder / name[:200]}: no such image") from error
             # The time of change, unlike that of modification, cannot be set back.
             state.update(f"{name}\0{status.st_size}\0{status.st_ctime_ns}\n".encode())
         fingerprint = state.hexdigest()

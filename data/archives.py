@@ -6,24 +6,25 @@ import os
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from common.cli import UserError
 
-# What Python's readers raise on damaged bytes.
-UNREADABLE = (
-    *(OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, NotImplementedError),
-    *(zlib.error, tarfile.TarError, zipfile.BadZipFile),
-)
 Content = Path | bytes  # a file of a folder, or what an archive holds
 Wanted = Callable[[str], bool]
+Entry = tuple[str, Callable[[], Content]]
 LeaveOut = Callable[[str, object], None]
 
 
+def everything(name: str) -> bool:
+    """Want every file."""
+    return True
+
+
 def iterate_files(
-    path: Path, wanted: Wanted = lambda name: True, left_out: list[str] | None = None
+    path: Path, wanted: Wanted = everything, left_out: list[str] | None = None
 ) -> Iterator[tuple[str, Content]]:
     """Yield name and content of the files in a folder of any depth, a .zip, or a .tar of any compression.
 
@@ -48,13 +49,13 @@ def iterate_files(
     for name, read in _entries(path, wanted, leave_out):
         try:
             content = read()
-        except UNREADABLE as error:
+        except Exception as error:  # what readers raise on damaged bytes is not documented
             leave_out(name, error)
         else:
             yield name, content
 
 
-def list_files(path: Path, wanted: Wanted = lambda name: True) -> list[str]:
+def list_files(path: Path, wanted: Wanted = everything) -> list[str]:
     """Return the names that :func:`iterate_files` would yield, could all be read."""
     return [name for name, _ in _entries(path, wanted, lambda name, reason: None)]
 
@@ -64,54 +65,52 @@ def read_bytes(content: Content) -> bytes:
     return content if isinstance(content, bytes) else content.read_bytes()
 
 
-def _entries(path: Path, wanted: Wanted, leave_out: LeaveOut) -> Iterator[tuple[str, Callable[[], Content]]]:
+def _entries(path: Path, wanted: Wanted, leave_out: LeaveOut) -> Iterator[Entry]:
     if not path.exists():  # nor does a link to itself
         raise UserError(f"{path}: no such file or folder")
     try:
-        entries = _folder(path, leave_out) if path.is_dir() else _zip(path) if zipfile.is_zipfile(path) else _tar(path)
-        for name, read in entries:
+        for name, read in _folder(path, leave_out) if path.is_dir() else _archive(path):
             name = name.removeprefix("./")
             hidden = any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
-            if not hidden and not name.endswith("/") and wanted(name):
+            if not hidden and wanted(name):
                 yield name, read
-    except UNREADABLE as error:
+    except UserError:
+        raise
+    except Exception as error:
         raise UserError(f"{path}: not a whole .zip or .tar archive ({error}); copy or download it again") from error
 
 
-def _folder(path: Path, leave_out: LeaveOut) -> Iterator[tuple[str, Callable[[], Content]]]:
-    def name_of(file: str | Path) -> str:
-        return Path(file).relative_to(path).as_posix()
+def _folder(path: Path, leave_out: LeaveOut) -> Iterator[Entry]:
+    def not_entered(error: OSError) -> None:
+        leave_out(os.path.relpath(error.filename, path), error.strerror)
 
-    visited, names = set(), []
-    for folder, inner, files in os.walk(
-        path, followlinks=True, onerror=lambda error: leave_out(name_of(error.filename), error.strerror)
-    ):
+    visited, files = set(), []
+    for folder, inner, names in os.walk(path, followlinks=True, onerror=not_entered):
         real = os.path.realpath(folder)
         if real in visited:  # a link back to a folder above
             inner.clear()
             continue
         visited.add(real)
-        names += [name_of(Path(folder, file)) for file in files]
-    for name in sorted(names):
-        yield name, lambda file=path / name: _checked(file)  # type: ignore[misc]
+        files += [Path(folder, name) for name in names]
+    for name, file in sorted((file.relative_to(path).as_posix(), file) for file in files):
+        yield name, partial(_plain, file)
 
 
-def _checked(file: Path) -> Path:
-    """Return a file that can be opened; opening a pipe would wait for ever."""
+def _plain(file: Path) -> Path:
+    """Return ``file`` if it can be opened; opening a pipe would wait for ever."""
     if not stat.S_ISREG(os.stat(file).st_mode):
         raise OSError("not a plain file")
     return file
 
 
-def _zip(path: Path) -> Iterator[tuple[str, Callable[[], Content]]]:
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if not stat.S_ISLNK(member.external_attr >> 16):
-                yield member.filename, lambda member=member: archive.read(member)  # type: ignore[misc]
-
-
-def _tar(path: Path) -> Iterator[tuple[str, Callable[[], Content]]]:
-    with tarfile.open(path) as archive:
-        for member in archive:
-            if member.isreg() or member.islnk():
-                yield member.name, lambda member=member: archive.extractfile(member).read()  # type: ignore
+def _archive(path: Path) -> Iterator[Entry]:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if not info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16):
+                    yield info.filename, partial(archive.read, info)
+    else:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.isreg() or member.islnk():
+                    yield member.name, lambda member=member: tar.extractfile(member).read()  # type: ignore

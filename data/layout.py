@@ -142,7 +142,7 @@ def save_png(image: Image.Image, path: Path) -> None:
     image.save(path, "PNG", compress_level=1)
 
 
-def write_csvs(folder: Path, labels: Sequence[object], splits: Sequence[np.ndarray]) -> None:
+def write_csvs(folder: Path, labels: Sequence[object] | np.ndarray, splits: Sequence[np.ndarray]) -> None:
     """Write train.csv, val.csv and test.csv for images 0..N-1 of ``folder/data``."""
     for split, numbers in zip(SPLITS, splits, strict=True):
         lines = [f"{image_name(number)},{labels[number]}\n" for number in numbers]

@@ -43,7 +43,7 @@ def blend(digits: np.ndarray, photographs: list[np.ndarray], rng: np.random.Gene
     """
     count, height, width = digits.shape
     patches = np.empty((count, height, width, 3), dtype=np.uint8)
-    chosen = rng.integers(len(photographs), size=count)
+    chosen = rng.integers(len(photographs), size=(count,))
     where = rng.random((count, 2))
     for number, (index, (y, x)) in enumerate(zip(chosen, where, strict=True)):
         photograph = photographs[index]
@@ -61,24 +61,18 @@ def read_mnistm(path: Path) -> tuple[np.ndarray, np.ndarray]:
     ``NNNNNNNN.png label`` per image.
 
     Returns:
-        uint8 (N, 32, 32, 3) and labels 0..9 (N,), train before test.
+        uint8 (N, 32, 32, 3) and labels (N,), train before test.
     """
-    label_of, pixels = {}, {}
+    label_of: dict[tuple[str, ...], int] = {}
     for name, content in iterate_files(path, lambda name: name.endswith("_labels.txt")):
         split = PurePosixPath(name).name.removesuffix("_labels.txt")
-        for number, line in enumerate(read_bytes(content).decode("ascii", "replace").splitlines(), start=1):
-            match line.split():
-                case [image, label] if label in set("0123456789"):
-                    label_of[split, image] = int(label)
-                case [_, *_]:
-                    raise UserError(f"{path}: {name}: line {number} is not a file name and a digit; download it again")
-    for name, content in iterate_files(path, lambda name: PurePosixPath(name).parts[-2:] in label_of):
-        image = np.asarray(read_image(content, f"{path}: {name}"))
-        if image.shape != (32, 32, 3):
-            raise UserError(f"{path}: {name}: not a 32x32 image; download it again")
-        pixels[PurePosixPath(name).parts[-2:]] = image
-    if not pixels or len(pixels) != len(label_of):
-        raise UserError(f"{path}: {len(pixels)} images for {len(label_of)} labels; download it again")
-    # "train" before "test", as every other set.
+        lines = (line.split() for line in read_bytes(content).decode().splitlines())
+        label_of |= {(split, image): int(label) for image, label in filter(None, lines)}
+    pixels = {
+        PurePosixPath(name).parts[-2:]: np.asarray(read_image(content, name))
+        for name, content in iterate_files(path, lambda name: PurePosixPath(name).parts[-2:] in label_of)
+    }
+    if len(pixels) != len(label_of):
+        raise ValueError(f"{len(pixels)} images for {len(label_of)} labels")
     order = sorted(pixels, key=lambda key: (not key[0].endswith("train"), key))
     return np.stack([pixels[key] for key in order]), np.array([label_of[key] for key in order])

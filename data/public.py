@@ -1,207 +1,284 @@
-"""The public route: MNIST, BSDS500, SVHN, USPS and CelebA or LFW, from a folder of downloads."""
+"""The public sets: MNIST, BSDS500, SVHN, USPS and CelebA or LFW, from a folder of downloads that fills itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import gzip
+import http.client
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from common.cli import UserError
+from common.decode import is_image
+from data.archives import list_files
+from data.custom import Source, make_faces
+from data.layout import contiguous_splits, shuffled_splits, write_csvs, write_digits
+from data.mnistm import blend, read_mnistm, read_photographs
 
 import numpy as np
 
-from common.errors import UserError
-from common.seed import derive_seed
-from data.archives import is_picture, list_files
-from data.download import download, missing_message
-from data.faces import CELEBA_CROP, LFW_CROP, person_of_folder, read_identities, write_faces
-from data.layout import building, split_contiguous, split_shuffled, write_digits, write_source, write_splits
-from data.mnistm import blend, read_archive, read_photographs
-from data.raw import read_idx, read_svhn, read_usps
-
 SVHN_OFFICIAL = (73257, 26032)
 USPS_OFFICIAL = (7291, 2007)
-
 # As many faces as the original report's data set has, 38,464 for training and 2,025 to compare with.
 ORIGINAL_FACES = 40489
+CELEBA_CROP = 178  # of 178x218
+LFW_CROP = 144  # of 250x250
 
-# What the sets' files and folders are called, and the folders of downloads they lie in: as their authors, torchvision,
-# scikit-learn and Kaggle lay them out. A name that ends with a slash is a folder's, any other one a file's.
-_MNIST_FOLDERS = ("mnist", "MNIST/raw", "MNIST", ".")
-_MNISTM_FOLDERS = (".", "mnistm", "mnist_m", "MNIST-M")
-_BSDS_FOLDERS, _BSDS = (".", "bsds500", "BSDS500"), ("BSR_bsds500.tgz", "BSDS500-images.tgz", "BSDS500/", "BSR/")
-_SVHN_FOLDERS = ("svhn", "SVHN", ".")
-_USPS_FOLDERS = ("usps", "USPS", ".")
-_CELEBA_FOLDERS = tuple(f"{top}{inner}" for top in ("celeba", "CelebA", ".") for inner in ("", "/Img", "/Anno"))
-_CELEBA = ("img_align_celeba.zip", "img_align_celeba/")
-_LFW_FOLDERS = (".", "lfw", "lfw-py", "lfw_home")
-# How each edition is aligned, and what its files are called without their endings; the first one found is taken.
+# How each edition of LFW is aligned, and what its files are called without their endings; the first one found is taken.
 _LFW = {
     "deep-funneled": ("lfw-deepfunneled", "lfw_deepfunneled"),
     "funneled": ("lfw-funneled", "lfw_funneled"),
     "original": ("lfw",),
 }
+_CELEBA = ("img_align_celeba.zip", "img_align_celeba/")
+_BSDS500 = ("BSR_bsds500.tgz", "BSDS500-images.tgz", "BSDS500/", "BSR/")
+_BERKELEY = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
+# LFW's own home is gone; scikit-learn keeps this copy alive (sklearn.datasets.fetch_lfw_people).
+_LFW_URL = "https://ndownloader.figshare.com/files/5976015"
+_PAGES = {
+    "MNIST": "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "SVHN": "http://ufldl.stanford.edu/housenumbers/",
+    "USPS": "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass.html#usps",
+    "BSDS500": _BERKELEY,
+    "CelebA": "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+    "LFW": f"{_LFW_URL} (lfw-funneled.tgz)",
+}
+Digits = tuple[np.ndarray, np.ndarray, str]  # uint8 (N, H, W) or (N, H, W, 3), labels (N,), what the set is called
 
 
-@dataclass(frozen=True)
-class Downloads:
-    """A folder of downloads that fills itself where it may."""
+class Downloads(NamedTuple):
+    """A folder of downloads, as the sets' authors, torchvision, scikit-learn or Kaggle lay them out."""
 
     raw: Path
     may_download: bool = True
 
-    def find(self, folders: tuple[str, ...], *names: str) -> Path | None:
-        """Return the first of ``names`` that lies in one of ``folders`` of it, or None; ``NAME/`` is a folder's."""
-        paths = ((self.raw / folder / name, name.endswith("/")) for name in names for folder in folders)
+    def find(self, dataset: str, *names: str) -> Path | None:
+        """Return the first of ``names`` there is, or None; ``NAME/`` is a folder's.
+
+        Looked for in the folder itself, in its folders that begin with the set's name, and in the folders of these.
+        """
+        own = [path for path in sorted(self.raw.glob("*/")) if path.name.lower().startswith(dataset.lower())]
+        folders = [self.raw, *own, *(folder for path in own for folder in sorted(path.glob("*/")))]
+        paths = ((folder / name, name.endswith("/")) for name in names for folder in folders)
         return next((path for path, is_folder in paths if (path.is_dir() if is_folder else path.is_file())), None)
 
-    def need(self, dataset: str, folders: tuple[str, ...], *names: str) -> Path:
+    def need(self, dataset: str, *names: str) -> Path:
         """Return what :meth:`find` finds, downloading ``dataset`` where it finds nothing.
 
         Raises:
             UserError: names the missing file and where it can be had.
         """
-        path = self.find(folders, *names)
+        path, missing, remark = self.find(dataset, *names), self.raw / names[0], ""
+        if path is None and self.may_download:
+            print(f"{missing}: not there, downloading {dataset}")
+            try:
+                _download(dataset, self.raw)
+            except (OSError, RuntimeError, ValueError, ImportError, http.client.HTTPException) as error:
+                remark = f", and downloading it failed ({error})"
+            path = self.find(dataset, *names)
         if path is None:
-            missing = self.raw / folders[0] / names[0]
-            if not self.may_download:
-                raise UserError(missing_message(missing, dataset))
-            download(self.raw, dataset, missing)
-            path = self.find(folders, *names)
-            if path is None:
-                raise UserError(missing_message(missing, dataset, ", and the download did not hold it"))
+            place = f"get it from {_PAGES[dataset]} and put it there, or pass another --raw"
+            raise UserError(f"{missing}: no such file{remark}; {place}")
         return path
 
 
+def _download(dataset: str, raw: Path) -> None:
+    """Fill ``raw`` with what torchvision downloads; through another folder, so that a cut connection leaves no file."""
+    from torchvision import datasets
+    from torchvision.datasets.utils import download_url
+
+    socket.setdefaulttimeout(30)
+    raw.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=raw) as temporary:
+        match dataset:
+            case "MNIST" | "CelebA":  # CelebA lies on Google Drive: torchvision says so where gdown is missing
+                getattr(datasets, dataset)(temporary, download=True)
+            case "SVHN":
+                for split in ("train", "test"):
+                    datasets.SVHN(f"{temporary}/svhn", split=split, download=True)
+            case "USPS":
+                for train in (True, False):
+                    datasets.USPS(f"{temporary}/usps", train=train, download=True)
+            case "BSDS500":
+                download_url(f"{_BERKELEY}BSR/BSR_bsds500.tgz", temporary, "BSR_bsds500.tgz")
+            case "LFW":
+                download_url(_LFW_URL, temporary, "lfw-funneled.tgz")
+        for file in filter(Path.is_file, Path(temporary).rglob("*")):
+            target = raw / file.relative_to(temporary)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                file.rename(target)
+
+
 def make_public(
-    data_root: Path,
+    part: str,
+    folder: Path,
     downloads: Downloads,
-    parts: Sequence[str],
-    seed: int,
+    rng: np.random.Generator,
     faces: str = "auto",
     face_count: int = ORIGINAL_FACES,
     workers: int | None = None,
-) -> None:
-    """Make ``parts`` of ``data_root`` from public files, each part whole or not at all.
+) -> str:
+    """Make ``part`` in ``folder`` from public files, and return what the data are called.
 
     Args:
-        data_root: receives the layout of common/dataset.py.
+        part: face, mnistm, svhn or usps.
+        folder: empty.
         downloads: where the public files lie.
-        parts: some of face, mnistm, svhn, usps.
-        seed: splits and the backgrounds of MNIST-M follow from it.
+        rng: splits, the choice of faces and the backgrounds of MNIST-M follow from it.
         faces: ``lfw``, ``celeba`` or ``auto`` (what is there, CelebA first).
         face_count: how many faces to take at most.
-        workers: threads (None: one a core); they change no byte.
+        workers: threads (None: one per core); they change no byte.
 
     Raises:
-        UserError: names every part that could not be made, once all the others are: a file is missing and cannot be
-            downloaded, or is damaged.
+        UserError: a file is missing and cannot be downloaded, or is damaged.
     """
-    problems = []
-    for part in parts:
-        rng = np.random.default_rng(derive_seed(seed, part))
-        try:
-            with building(data_root, part) as folder:
-                if part == "face":
-                    name = _face(folder, downloads, faces, face_count, rng, workers)
-                else:
-                    pixels, labels, name = _DIGITS[part](downloads, rng)
-                    write_digits(folder, pixels, part, workers)
-                    # SVHN's files do not say which digits come from one photograph, but keep them together.
-                    count = len(labels)
-                    write_splits(
-                        folder, labels, split_contiguous(count) if part == "svhn" else split_shuffled(count, rng)
-                    )
-                write_source(folder, name)
-        except UserError as error:
-            problems.append(f"{part} is missing: {error}")
-        else:
-            print(f"{part}: {name}")
-    if problems:
-        raise UserError("; ".join(problems))
+    if part == "face":
+        return _faces(folder, downloads, rng, faces, face_count, workers)
+    pixels, labels, name = {"mnistm": _mnistm, "svhn": _svhn, "usps": _usps}[part](downloads, rng)
+    write_digits(folder, pixels, workers)
+    # SVHN's files do not say which digits come from one photograph, but keep them together.
+    count = len(labels)
+    write_csvs(folder, labels, contiguous_splits(count) if part == "svhn" else shuffled_splits(count, rng))
+    return name
 
 
-def read_mnist(downloads: Downloads) -> tuple[np.ndarray, np.ndarray]:
-    """Return MNIST, train before test, in its own order: uint8 (N, 28, 28) and labels (N,)."""
-    images, labels = [], []
-    for split in ("train", "t10k"):
-        for kind, arrays in (("images-idx3", images), ("labels-idx1", labels)):
-            name = f"{split}-{kind}-ubyte"
-            unpacked = (name, name.replace("-idx", ".idx"))
-            arrays.append(read_idx(downloads.need("MNIST", _MNIST_FOLDERS, f"{name}.gz", *unpacked)))
-        if images[-1].ndim != 3 or labels[-1].shape != images[-1].shape[:1]:
-            raise UserError(
-                f"{downloads.raw}: MNIST's {split} images and labels do not belong together; get both again"
-            )
-    return np.concatenate(images), np.concatenate(labels)
-
-
-def set_name(name: str, counts: Sequence[int], official: Sequence[int]) -> str:
-    """Return what to call files with so many digits in train and test: only the official ones are the whole set."""
-    if tuple(counts) == tuple(official):
-        return name
-    return f"{name} ({sum(counts):,} of {sum(official):,} digits)"
-
-
-# What makes a digit domain: returns uint8 (N, H, W) or (N, H, W, 3), labels (N,) and what to call the set.
-Digits = tuple[np.ndarray, np.ndarray, str]
-
-
-def _mnistm(downloads: Downloads, rng: np.random.Generator) -> Digits:
-    ready_made = downloads.find(_MNISTM_FOLDERS, "mnist_m.tar.gz", "mnist_m_train/")
-    if ready_made:
-        return *read_archive(ready_made.parent if ready_made.is_dir() else ready_made), "MNIST-M (public archive)"
-    pickled = downloads.find(_MNISTM_FOLDERS, "keras_mnistm.pkl.gz", "keras_mnistm.pkl")
-    if pickled:
-        print(f"{pickled}: not read, a pickle may run any program; mnist_m.tar.gz is, else MNIST-M is built here")
-    digits, labels = read_mnist(downloads)
-    photographs = read_photographs(downloads.need("BSDS500", _BSDS_FOLDERS, *_BSDS))
-    return blend(digits, photographs, rng), labels, "MNIST-M (MNIST over BSDS500 crops, Ganin et al. recipe)"
-
-
-def _svhn(downloads: Downloads, _rng: np.random.Generator) -> Digits:
-    names = ("train_32x32.mat", "test_32x32.mat")
-    return _joined("SVHN", [read_svhn(downloads.need("SVHN", _SVHN_FOLDERS, name)) for name in names], SVHN_OFFICIAL)
-
-
-def _usps(downloads: Downloads, _rng: np.random.Generator) -> Digits:
-    names = [(f"{name}.bz2", name) for name in ("usps", "usps.t")]
-    hdf5 = downloads.find(_USPS_FOLDERS, "usps.h5")
-    if hdf5:
-        print(f"{hdf5}: not read; usps.bz2 and usps.t.bz2 are")
-    return _joined("USPS", [read_usps(downloads.need("USPS", _USPS_FOLDERS, *own)) for own in names], USPS_OFFICIAL)
-
-
-def _joined(name: str, halves: Sequence[tuple[np.ndarray, np.ndarray]], official: Sequence[int]) -> Digits:
-    pixels, labels = (np.concatenate(arrays) for arrays in zip(*halves, strict=True))
-    return pixels, labels, set_name(name, [len(half[1]) for half in halves], official)
-
-
-_DIGITS = {"mnistm": _mnistm, "svhn": _svhn, "usps": _usps}
-
-
-def _face(
-    folder: Path, downloads: Downloads, faces: str, count: int, rng: np.random.Generator, workers: int | None
+def _faces(
+    folder: Path, downloads: Downloads, rng: np.random.Generator, faces: str, count: int, workers: int | None
 ) -> str:
+    if count < 2:
+        raise UserError(f"--face-count {count}: at least 2 are needed, one for train and one for val")
+    person_of: Callable[[str], str] = _person_of_folder
     lfw = _find_lfw(downloads)
-    if faces == "auto":
-        faces = "lfw" if lfw and not downloads.find(_CELEBA_FOLDERS, *_CELEBA) else "celeba"
-    if faces == "lfw":
-        source, alignment = lfw or (downloads.need("LFW", _LFW_FOLDERS, "lfw-funneled.tgz"), "funneled")
-        write_faces(folder, source, LFW_CROP, person_of_folder, count, rng, workers)
-        return f"LFW ({alignment}, centre crop {LFW_CROP})"
-    source = downloads.need("CelebA", _CELEBA_FOLDERS, *_CELEBA)
-    identities = downloads.find(_CELEBA_FOLDERS, "identity_CelebA.txt")
-    if identities is None:
-        print(f"{source}: identity_CelebA.txt lacks, so one person may be in train and in val")
-    person_of = read_identities(identities) if identities else str
-    write_faces(folder, source, CELEBA_CROP, person_of, count, rng, workers)
-    return f"CelebA (aligned, centre crop {CELEBA_CROP})"
+    if faces == "lfw" or (faces == "auto" and lfw and not downloads.find("CelebA", *_CELEBA)):
+        path, alignment = lfw or (downloads.need("LFW", "lfw-funneled.tgz"), "funneled")
+        crop, name = LFW_CROP, f"LFW ({alignment}, center crop {LFW_CROP})"
+    else:
+        path = downloads.need("CelebA", *_CELEBA)
+        crop, name = CELEBA_CROP, f"CelebA (aligned, center crop {CELEBA_CROP})"
+        person_of = _read_identities(downloads.find("CelebA", "identity_CelebA.txt"))
+    names = sorted(list_files(path, is_image))
+    if len(names) > count:
+        names = [names[index] for index in np.sort(rng.choice(len(names), count, replace=False))]
+    make_faces(folder, Source(path, crop, workers=workers), rng, person_of, names)
+    return name
 
 
 def _find_lfw(downloads: Downloads) -> tuple[Path, str] | None:
     for alignment, stems in _LFW.items():
         names = (f"{stem}{ending}" for stem in stems for ending in (".tgz", ".tar.gz", ".tar", ".zip", "/"))
-        path = downloads.find(_LFW_FOLDERS, *names)
+        path = downloads.find("LFW", *names)
         # A folder "lfw" may merely be where other files are kept.
-        if path and (path.is_file() or list_files(path, is_picture)):
+        if path and (path.is_file() or list_files(path, is_image)):
             return path, alignment
     return None
+
+
+def _person_of_folder(name: str) -> str:
+    """Return the person of an LFW image: the folder it lies in, or itself where it lies in none."""
+    return PurePosixPath(name).parent.name or name
+
+
+def _read_identities(path: Path | None) -> Callable[[str], str]:
+    """Return the person of a CelebA image by ``identity_CelebA.txt`` (lines ``000001.jpg 2880``)."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path else ""
+    people = {row[0]: row[1] for row in map(str.split, text.splitlines()) if len(row) == 2}
+    if not people:
+        print("note: CelebA without identity_CelebA.txt: one person may be in train and in val")
+    return lambda name: people.get(PurePosixPath(name).name, name)
+
+
+def _mnistm(downloads: Downloads, rng: np.random.Generator) -> Digits:
+    ready_made = downloads.find("mnist", "mnist_m.tar.gz", "mnist_m_train/")
+    if ready_made:
+        path = ready_made.parent if ready_made.is_dir() else ready_made
+        return *_parsed(path, read_mnistm), "MNIST-M (public archive)"
+    images: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    for split in ("train", "t10k"):
+        for kind, arrays in (("images-idx3", images), ("labels-idx1", labels)):
+            name = f"{split}-{kind}-ubyte"
+            path = downloads.need("MNIST", f"{name}.gz", name, name.replace("-idx", ".idx"))
+            arrays.append(_parsed(path, read_idx))
+        if images[-1].ndim != 3 or labels[-1].shape != images[-1].shape[:1]:
+            raise UserError(
+                f"{downloads.raw}: MNIST's {split} images and labels do not belong together; get both again"
+            )
+    photographs = read_photographs(downloads.need("BSDS500", *_BSDS500))
+    name = "MNIST-M (MNIST over BSDS500 crops, Ganin et al. recipe)"
+    return blend(np.concatenate(images), photographs, rng), np.concatenate(labels), name
+
+
+def _svhn(downloads: Downloads, _rng: np.random.Generator) -> Digits:
+    names = ("train_32x32.mat", "test_32x32.mat")
+    return _joined("SVHN", [_parsed(downloads.need("SVHN", name), read_svhn) for name in names], SVHN_OFFICIAL)
+
+
+def _usps(downloads: Downloads, _rng: np.random.Generator) -> Digits:
+    if hdf5 := downloads.find("USPS", "usps.h5"):
+        print(f"{hdf5}: not read; usps.bz2 and usps.t.bz2 are")
+    halves = [_parsed(downloads.need("USPS", f"{name}.bz2", name), read_usps) for name in ("usps", "usps.t")]
+    return _joined("USPS", halves, USPS_OFFICIAL)
+
+
+def _joined(name: str, halves: Sequence[tuple[np.ndarray, np.ndarray]], official: Sequence[int]) -> Digits:
+    """Join train and test; only files with the official counts are called the whole set."""
+    pixels, labels = (np.concatenate(arrays) for arrays in zip(*halves, strict=True))
+    if [len(half[1]) for half in halves] != list(official):
+        name = f"{name} ({len(labels):,} of {sum(official):,} digits)"
+    return pixels, labels, name
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Read MNIST's IDX format (plain or .gz): big-endian header of magic number and sizes, then uint8 values."""
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    if data[:3] != b"\0\0\x08":
+        raise ValueError("not an IDX file of unsigned bytes")
+    shape = np.frombuffer(data, ">i4", data[3], offset=4)
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
+
+
+def read_usps(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read one half of USPS in the LIBSVM text form (plain or .bz2): ``label+1 1:v 2:v ...``, 256 values in [-1, 1].
+
+    Returns:
+        uint8 (N, 16, 16) and labels (N,).
+    """
+    from sklearn.datasets import load_svmlight_file
+
+    values, labels = load_svmlight_file(str(path), n_features=256, zero_based=False)
+    pixels = np.rint((values.toarray().clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+    return pixels.reshape(-1, 16, 16), labels.astype(np.int64) - 1
+
+
+def read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read SVHN's cropped digits: ``X`` uint8 (32, 32, 3, N), ``y`` (N, 1) where 10 means 0.
+
+    Returns:
+        uint8 (N, 32, 32, 3) and labels (N,).
+    """
+    from scipy.io import loadmat  # comes with scikit-learn
+
+    try:
+        with ProcessPoolExecutor(1) as process:  # damaged bytes can crash SciPy's reader
+            arrays = process.submit(loadmat, path, variable_names=("X", "y")).result()
+    except OSError:  # no shared memory for processes
+        arrays = loadmat(path, variable_names=("X", "y"))
+    pixels, labels = arrays["X"], arrays["y"].reshape(-1).astype(np.int64)
+    if pixels.dtype != np.uint8 or pixels.shape != (32, 32, 3, len(labels)):
+        raise ValueError(f"X is {pixels.dtype} {pixels.shape}, expected uint8 (32, 32, 3, {len(labels)})")
+    return np.ascontiguousarray(pixels.transpose(3, 0, 1, 2)), np.where(labels == 10, 0, labels)
+
+
+def _parsed(path: Path, read: Callable[[Path], Any]) -> Any:
+    """Return ``read(path)``, labels checked; raise a UserError naming the file where it is damaged."""
+    try:
+        parsed = read(path)
+        if isinstance(parsed, tuple) and not (len(parsed[1]) and set(np.unique(parsed[1])) <= set(range(10))):
+            raise ValueError("no digits labeled 0 to 9")
+    except Exception as error:  # what readers raise on damaged bytes is not documented
+        raise UserError(f"{path}: not readable ({error or type(error).__name__}); download it again") from error
+    return parsed

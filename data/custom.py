@@ -1,0 +1,199 @@
+"""Images of any size, mode and format become faces or a digit domain; what cannot be read is counted and named."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from common.cli import UserError, progress_bar
+from common.data import DIGIT_SIZE, FACE_SIZE, check_label, read_csv, thread_map
+from common.decode import center_square, read_image
+from common.files import write_text
+from data.archives import Content, Wanted, iterate_files, list_files
+from data.layout import PARTS, SPLITS, first_of, image_name, save_png, shuffled_splits, write_csvs
+
+import numpy as np
+
+_VAL_FACES = 2025  # as many as the original report compares with; a fifth of a small set
+
+
+class Source(NamedTuple):
+    """Somebody's images, and how they become small squares.
+
+    ``path``: a folder of any depth, a .zip or a .tar. ``crop`` and ``stretched_from``: see common.decode.center_square.
+    ``workers``: threads (None: one per core); they change no byte.
+    """
+
+    path: Path
+    crop: int | None = None
+    stretched_from: tuple[int, int] | None = None
+    workers: int | None = None
+
+
+def make_faces(
+    folder: Path,
+    source: Source,
+    rng: np.random.Generator,
+    person_of: Callable[[str], str] = str,
+    names: Iterable[str] | None = None,
+) -> None:
+    """Write the images of ``source`` as 64x64 faces into ``folder``/{train,val}, nobody being in both.
+
+    Args:
+        folder: empty.
+        source: the images.
+        rng: chooses the split.
+        person_of: tells whom the image of a name shows.
+        names: which images to take (None: all).
+
+    Raises:
+        UserError: fewer than two images that can be read.
+    """
+    wanted = set(names).__contains__ if names is not None else lambda name: True
+    images = _convert(source, folder, FACE_SIZE, 2, wanted)
+    splits = split_faces(images, rng, person_of)
+    for split, members in zip(("train", "val"), splits, strict=True):
+        _place(images, members, folder / split)
+    shutil.rmtree(folder / "all")
+    print(f"face: {len(splits[0]):,} images for train, {len(splits[1]):,} for val")
+
+
+def make_digits(
+    folder: Path, source: Source, rng: np.random.Generator, labels: Path | None = None, label_folders: bool = False
+) -> None:
+    """Write the images of ``source`` as a digit domain; labels may be unknown, for all or for some.
+
+    ``originals.csv`` tells which image of the source each one was.
+
+    Args:
+        folder: empty.
+        source: the images.
+        rng: chooses the split.
+        labels: CSV ``image_name,label``, the name being a path within the source, or a file's name if only one has it.
+        label_folders: an image in a folder called 0 to 9 has that label, as with torchvision's ImageFolder.
+
+    Raises:
+        UserError: fewer than three images that can be read, or labels that cannot be meant.
+    """
+    rows = read_csv(labels, paths=True) if labels else []  # before the conversion, which may take minutes
+    # A list of labels in the source's own folder is no image, and none is expected in it.
+    own = Path(os.path.relpath(os.path.realpath(labels), os.path.realpath(source.path))).as_posix() if labels else ""
+    images = _convert(source, folder, DIGIT_SIZE, 3, lambda name: name != own)
+    names = sorted(images)
+    label_of: dict[str, int] = {}
+    if labels:
+        label_of = _match_labels(labels, rows, names)
+    if label_folders:
+        parents = {name: PurePosixPath(name).parent.name for name in names}
+        label_of = {name: int(parent) for name, parent in parents.items() if parent in tuple("0123456789")}
+        if not label_of:
+            raise UserError(f"{source.path}: no image lies in a folder called 0 to 9; leave out --label-folders")
+    _place(images, names, folder / "data")
+    shutil.rmtree(folder / "all")
+    splits = shuffled_splits(len(names), rng)
+    write_csvs(folder, [label_of.get(name, "") for name in names], splits)
+    quoted = (name.replace('"', '""') for name in names)
+    lines = [f'{image_name(number)},"{name}"\n' for number, name in enumerate(quoted)]
+    write_text(folder / "originals.csv", "image_name,original\n" + "".join(lines))
+    counts = ", ".join(f"{len(numbers):,} for {split}" for split, numbers in zip(SPLITS, splits, strict=True))
+    print(f"images: {counts}; {len(label_of):,} with a label")
+
+
+def check_domain(name: str) -> str:
+    """Return ``name``; raise a UserError unless it can be a folder and is not that of another part."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UserError(f"{name!r}: not a name for a domain; use letters, digits, dots, hyphens and underscores")
+    if name.lower() in PARTS:
+        raise UserError(f"{name}: the name of another part, which yours would pass for; choose another name")
+    return name
+
+
+def split_faces(
+    names: Iterable[str], rng: np.random.Generator, person_of: Callable[[str], str] = str
+) -> tuple[list[str], list[str]]:
+    """Return the names for train and val, neither empty, so that nobody is in both.
+
+    Val gets 2,025 images, or a fifth where the set is small: people in random order, each who fits, else the one
+    with the fewest. Where all are one person, images take the place of people.
+    """
+    names = sorted(names)
+    people: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        people[person_of(name)].append(name)
+    if len(people) == 1:
+        people = {name: [name] for name in names}
+    order = [people[person] for person in np.array(sorted(people), dtype=object)[rng.permutation(len(people))]]
+    missing = max(1, min(_VAL_FACES, len(names) // 5))
+    val: list[str] = []
+    for own in order:
+        if len(val) + len(own) <= missing:
+            val += own
+    val = sorted(val or sorted(order, key=len)[0])
+    return sorted(set(names).difference(val)), val
+
+
+def _convert(source: Source, folder: Path, size: int, fewest: int, wanted: Wanted) -> dict[str, Path]:
+    """Write every image as a small square into ``folder``/all; return where the image of each name lies."""
+    (folder / "all").mkdir()
+    left_out: list[str] = []
+
+    def convert(numbered: tuple[int, tuple[str, Content]]) -> tuple[str, Path] | None:
+        number, (name, content) = numbered
+        try:
+            image = read_image(content, name, None if source.crop else size)
+            image = center_square(image, size, source.crop, source.stretched_from)
+        except UserError as error:
+            left_out.append(str(error))
+        except ValueError as error:
+            left_out.append(f"{name}: {error}")
+        else:
+            save_png(image, folder / "all" / image_name(number))
+            return name, folder / "all" / image_name(number)
+        return None
+
+    files = enumerate(iterate_files(source.path, wanted, left_out))
+    total = len(list_files(source.path, wanted))
+    converted = progress_bar(thread_map(convert, files, source.workers), total=total, desc="converting", unit="img")
+    images = dict(filter(None, converted))
+    left_out.sort()
+    if len(images) < fewest:
+        reasons = f"; left out: {first_of(left_out)}" if left_out else ""
+        raise UserError(f"{source.path}: {len(images)} images that can be read, {fewest} are needed{reasons}")
+    if left_out:
+        write_text(folder / "left_out.txt", "".join(f"{line}\n" for line in left_out))
+        print(f"left out: {len(left_out):,} (listed in left_out.txt):\n  " + first_of(left_out, "\n  "))
+    return images
+
+
+def _place(images: dict[str, Path], names: Sequence[str], folder: Path) -> None:
+    folder.mkdir()
+    for number, name in enumerate(names):
+        images[name].rename(folder / image_name(number))
+
+
+def _match_labels(path: Path, rows: Sequence[tuple[str, str]], names: Sequence[str]) -> dict[str, int]:
+    """Return the label of every image that has one; rows that name no image are printed."""
+    by_file_name = defaultdict(list)
+    for name in names:
+        by_file_name[PurePosixPath(name).name].append(name)
+    known, unmatched = set(names), []
+    labels: dict[str, int] = {}
+    for row, label in rows:
+        called = row.replace("\\", "/").removeprefix("./")
+        found = [called] if called in known else by_file_name.get(called, [])
+        if len(found) > 1:
+            raise UserError(f"{path}: {row} may be {found[0]} or {found[1]}; write the path in this list")
+        if not found:
+            unmatched.append(row)
+        elif label and labels.setdefault(found[0], check_label(path, row, label)) != int(label):
+            raise UserError(f"{path}: {row}: has another label on an earlier line; keep one")
+    if not labels:
+        raise UserError(f"{path}: labels none of the {len(names):,} images; the first is called {names[0]}")
+    if unmatched:
+        print(f"{path}: {len(unmatched):,} rows name no image that was read: {first_of(unmatched)}")
+    return labels
