@@ -11,7 +11,6 @@ images; for face rate and statistics, of the validation images.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -144,20 +143,15 @@ def evaluate_snapshots(weights: Path, config: Record, real: RealFaces, seed: int
     )
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Parse the command line, sample or read images, measure."""
     parser = make_parser(__doc__)
     parser.add_argument("folder", type=Path, nargs="?", help="images to measure (default: sampled from --checkpoint)")
     add_weights_arguments(parser)
     parser.add_argument("--num", type=positive_int, help="images to sample (default: 5000; preset sample: 1000)")
-    parser.add_argument("--snapshots", action="store_true", help="measure the snapshots of the run instead")
+    parser.add_argument("--snapshots", action="store_true", help="also measure the snapshots of the run")
     add_common_arguments(parser)
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Parse the command line, sample or read images, measure."""
-    arguments = parse_arguments()
+    arguments = parser.parse_args()
     device = pick_device(arguments.device)
     if arguments.folder is not None:
         images = load_folder(arguments.folder, FACE_SIZE, resize=True)
@@ -169,10 +163,9 @@ def main() -> None:
     num = arguments.num or (1000 if config["preset"] == "sample" else 5000)
     check_enough(range(num), "--num")
     real = RealFaces(arguments.data_root, device)
+    evaluate(weights, model, config, real, num, arguments.seed)
     if arguments.snapshots:
         evaluate_snapshots(weights, config, real, arguments.seed)
-    else:
-        evaluate(weights, model, config, real, num, arguments.seed)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def parse_arguments() -> argparse.Namespace:
     add_method_argument(parser, default=None)
     parser.add_argument("--checkpoint", type=Path, nargs="+", help="weights of runs (default: those of --method)")
     parser.add_argument("--images", type=Path, help="folder (default: next to the weights; images/P1 for shipped ones)")
-    add_common_arguments(parser, data=False)
+    add_common_arguments(parser)
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - {"grid", "sheet", "walk", "progress", "distances"}:
         parser.error(f"part {min(unknown)}: choose from grid, sheet, walk, progress, distances")

@@ -137,7 +137,8 @@ class Unnormalized_Discriminator(DCGAN_Discriminator):
 
     def __init__(self, channels: int = CHANNELS) -> None:
         super().__init__(channels, batch_norm=False)
-        for layer in self.feature_extract:
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, 0.2)
-                nn.init.zeros_(layer.bias)
+        for name, parameter in self.named_parameters():
+            if name.endswith("weight"):
+                nn.init.kaiming_normal_(parameter, 0.2)
+            else:
+                nn.init.zeros_(parameter)

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
@@ -31,7 +32,7 @@ from p1_gan.augment import diff_augment
 from p1_gan.config import METHODS, PRESETS, TrainConfig, add_method_argument, make_config, model_name
 from p1_gan.dataset import FaceBatches
 from p1_gan.losses import discriminator_loss, generator_loss, gradient_penalty
-from p1_gan.model import LATENT_SIZE
+from p1_gan.model import LATENT_SIZE, DCGAN_Discriminator, DCGAN_Generator
 from p1_gan.small_maps import use_matrix_products
 
 import torch
@@ -60,8 +61,13 @@ def train(run: TrainingRun, config: TrainConfig, dist: Distributed, faces: torch
     optimizer_g = make_optimizer(g.parameters(), config.generator_learning_rate, config)
     optimizer_d = make_optimizer(d.parameters(), config.discriminator_learning_rate, config)
     is_penalized, is_relativistic = config.r1_gamma + config.r2_gamma > 0, config.loss == "relativistic"
-    fast_d = torch.compile(d) if config.compile and not is_penalized else d  # compiled, it has no second derivative
-    g_network, d_network = dist.ddp(torch.compile(g) if config.compile else g), dist.ddp(fast_d)
+    fast_g, fast_d = g, d
+    if config.compile:
+        fast_g = cast(DCGAN_Generator, torch.compile(g))
+        fast_d = (
+            d if is_penalized else cast(DCGAN_Discriminator, torch.compile(d))
+        )  # it would have no second derivative
+    g_network, d_network = dist.ddp(fast_g), dist.ddp(fast_d)
     real_batch = FaceBatches(faces, config.batch_size, run.config["seed"], device)
 
     run.resume(

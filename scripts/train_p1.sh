@@ -8,10 +8,14 @@
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
+snapshots=(--snapshots) all=()
+[[ $preset != sample ]] || snapshots=()
 for method in A B C; do
     weights="$runs/p1_${method}_seed$seed/weights.safetensors"
+    all+=("$weights")
     run p1_gan/train.py --method $method --preset "$preset" --seed "$seed" "${shared[@]}" "${extra[@]}"
-    run p1_gan/evaluate.py --checkpoint "$weights" "${shared[@]}"
+    run p1_gan/evaluate.py --checkpoint "$weights" "${snapshots[@]}" "${shared[@]}"
     run p1_gan/figures.py --checkpoint "$weights" "${shared[@]}"
 done
+[[ $preset == sample ]] || run p1_gan/figures.py distances --checkpoint "${all[@]}" "${shared[@]}"
 run scripts/collect.py "$runs"

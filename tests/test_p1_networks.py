@@ -1,0 +1,201 @@
+"""P1's networks, augmentation, losses, penalties and schedules against what is printed, and against closed forms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from p1_gan import small_maps
+from p1_gan.ablation import VARIANTS, variant_config
+from p1_gan.augment import AUGMENTATIONS, diff_augment, translation
+from p1_gan.config import METHODS, PRESETS, TrainConfig, make_config
+from p1_gan.losses import discriminator_loss, generator_loss, gradient_penalty
+from p1_gan.model import (
+    DCGAN_Discriminator,
+    DCGAN_Generator,
+    My_Discriminator,
+    My_Generator,
+    Unnormalized_Discriminator,
+)
+from p1_gan.train import lr_factor, noise_level
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+PRINTED = Path(__file__).parent / "printed"
+
+
+@pytest.mark.parametrize("network", [DCGAN_Generator, My_Generator, DCGAN_Discriminator, My_Discriminator])
+def test_prints_and_counts_as_in_the_course_report(network: type[torch.nn.Module]) -> None:
+    model = network()
+    # Newer versions of torch print one argument more for BatchNorm.
+    assert str(model).replace("affine=True, bias=True", "affine=True") == (
+        PRINTED / f"{network.__name__}.txt"
+    ).read_text().rstrip("\n")
+    total = 3_576_704 if "Generator" in network.__name__ else 2_765_568
+    assert sum(parameter.numel() for parameter in model.parameters()) == total
+
+
+def test_methods_share_one_generator() -> None:
+    shapes = [{k: v.shape for k, v in m.generator().state_dict().items()} for m in METHODS.values()]
+    assert all(some == shapes[0] for some in shapes)
+
+
+def test_spectral_norm_bounds_every_layer() -> None:
+    torch.manual_seed(0)
+    discriminator = My_Discriminator(channels=8)
+    for _ in range(30):  # one power iteration per forward pass
+        discriminator(torch.randn(4, 3, 64, 64))
+    for layer in discriminator.feature_extract:
+        if isinstance(layer, torch.nn.Conv2d):
+            assert torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2).item() == pytest.approx(1.0, abs=0.1)
+
+
+def test_without_batch_norm_each_image_has_a_logit_of_its_own() -> None:
+    torch.manual_seed(0)
+    discriminator, images = Unnormalized_Discriminator(channels=8), torch.randn(4, 3, 64, 64)
+    logits = discriminator(images, logits=True)
+    torch.testing.assert_close(discriminator(images[:1], logits=True), logits[:1])
+    assert logits.abs().mean() < 10  # initialized to neither vanish nor explode
+    assert discriminator(images).shape == (4, 1, 1, 1)
+    torch.testing.assert_close(discriminator(images).flatten(), logits.sigmoid())
+
+
+@pytest.mark.parametrize(("stride", "padding", "side"), [(2, 1, 8), (2, 1, 6), (1, 0, 4)])
+def test_small_maps_have_the_values_and_the_first_and_second_gradients_of_torch(
+    stride: int, padding: int, side: int
+) -> None:
+    torch.manual_seed(0)
+    images, weight, bias = torch.randn(3, 5, side, side), torch.randn(7, 5, 4, 4), torch.randn(7)
+    maps = F.conv2d(images, weight, None, stride, padding)
+
+    def gradients(result: torch.Tensor, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        first = torch.autograd.grad(result.square().sum(), inputs, create_graph=True)
+        return [result, *first, *torch.autograd.grad(first[0].square().sum(), inputs)]
+
+    inputs = [tensor.double().requires_grad_() for tensor in (images, weight, bias)]
+    expected, found = F.conv2d(*inputs, stride, padding), small_maps.convolve(*inputs, stride, padding)
+    torch.testing.assert_close(gradients(found, inputs[:2]), gradients(expected, inputs[:2]))
+    inputs = [tensor.double().requires_grad_() for tensor in (torch.randn_like(maps), weight)]
+    expected = F.conv_transpose2d(*inputs, None, stride, padding)
+    found = small_maps.convolve_transposed(*inputs, stride, padding)
+    torch.testing.assert_close(gradients(found, inputs), gradients(expected, inputs))
+
+
+@pytest.mark.parametrize(
+    ("network", "inputs"),
+    [(My_Generator, (16, 100, 1, 1)), (My_Discriminator, (16, 3, 64, 64)), (DCGAN_Discriminator, (16, 3, 64, 64))],
+)
+def test_gradients_with_small_maps_are_as_near_to_float32_as_those_without(
+    network: type[torch.nn.Module], inputs: tuple[int, ...]
+) -> None:
+    gradients = []
+    for is_swapped, is_bfloat16 in ((True, True), (False, True), (False, False)):
+        torch.manual_seed(0)
+        model = network(channels=8)
+        names = list(model.state_dict())
+        if is_swapped:
+            small_maps.use_matrix_products(model)
+            assert list(model.state_dict()) == names
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_bfloat16):
+            output = model(torch.randn(inputs))
+        (output * torch.randn(output.shape)).float().sum().backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    swapped, without, exact = gradients
+    assert not torch.equal(swapped, without)  # rounded elsewhere: the matrix products were used
+    assert (swapped - exact).norm() < 1.2 * (without - exact).norm()
+
+
+def test_losses_equal_their_definitions() -> None:
+    real, fake = torch.tensor([0.3, -1.2]), torch.tensor([0.8, 2.0])
+    p, q = real.sigmoid(), fake.sigmoid()
+    smoothed = -(0.9 * p.log() + 0.1 * (1 - p).log()).mean() - (1 - q).log().mean()
+    assert discriminator_loss(real, fake, "bce", 0.9) == pytest.approx(smoothed.item(), rel=1e-5)
+    assert generator_loss(None, fake, "bce") == pytest.approx(-q.log().mean().item(), rel=1e-5)
+    assert discriminator_loss(real, fake, "hinge") == pytest.approx((0.7 + 2.2) / 2 + (1.8 + 3.0) / 2)
+    assert generator_loss(None, fake, "hinge") == pytest.approx(-1.4)
+    # Paired: how likely each real image is judged more real than the generated one beside it.
+    wins = (real - fake).sigmoid()
+    assert discriminator_loss(real, fake, "relativistic") == pytest.approx(-wins.log().mean().item(), rel=1e-5)
+    assert generator_loss(real, fake, "relativistic") == pytest.approx(-(1 - wins).log().mean().item(), rel=1e-5)
+
+
+def test_gradient_penalty_has_its_closed_form_and_trains_the_discriminator() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(5, 3, 8, 8, requires_grad=True)
+    weight = torch.randn(3 * 8 * 8, requires_grad=True)
+    penalty = gradient_penalty((images.flatten(1) @ weight).square() / 2, images)  # dD/dx = (x w) w
+    products = images.detach().flatten(1) @ weight.detach()
+    squared_norm = weight.detach().square().sum()
+    assert penalty.item() == pytest.approx((products.square().mean() * squared_norm).item(), rel=1e-4)
+    penalty.backward()
+    expected = 2 * (products[:, None] * images.detach().flatten(1)).mean(0) * squared_norm
+    expected = expected + 2 * products.square().mean() * weight.detach()
+    torch.testing.assert_close(weight.grad, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_gradient_penalty_pulls_the_slope_of_a_discriminator_down() -> None:
+    torch.manual_seed(0)
+    discriminator, images = Unnormalized_Discriminator(channels=4), torch.randn(8, 3, 64, 64, requires_grad=True)
+    optimizer, penalties = torch.optim.Adam(discriminator.parameters(), 1e-3), []
+    for _ in range(10):
+        penalty = gradient_penalty(discriminator(images, logits=True), images)
+        optimizer.zero_grad()
+        penalty.backward()
+        optimizer.step()
+        penalties.append(penalty.item())
+    assert penalties[-1] < 0.5 * penalties[0]
+
+
+@pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
+def test_augmentation_changes_images_with_its_probability_and_passes_gradients(name: str) -> None:
+    torch.manual_seed(0)
+    images = (torch.rand(64, 3, 64, 64) * 2 - 1).requires_grad_()
+    changed = diff_augment(images, (name,))
+    assert changed.shape == images.shape and not torch.equal(changed, images)
+    changed.square().sum().backward()
+    assert images.grad is not None and images.grad.abs().sum() > 0
+    rare = diff_augment(images, (name,), 0.25)
+    assert 4 <= (rare != images).flatten(1).any(1).sum() <= 32
+    assert torch.equal(diff_augment(images, (name,), 0.0), images)
+
+
+def test_translation_moves_whole_images() -> None:
+    torch.manual_seed(0)
+    image = torch.rand(1, 1, 16, 16) + 1.0
+    moved = translation(image.repeat(64, 1, 1, 1))
+    padded = F.pad(image[0], (2, 2, 2, 2))
+    windows = [padded[:, y : y + 16, x : x + 16] for y in range(5) for x in range(5)]
+    assert all(any(torch.equal(one, window) for window in windows) for one in moved)
+    assert len({one.numpy().tobytes() for one in moved}) > 10
+
+
+def test_schedules_are_linear() -> None:
+    config = TrainConfig(steps=100, lr_decay_fraction=0.25, instance_noise=0.1, instance_noise_fraction=0.5)
+    assert [lr_factor(step, config) for step in (0, 75, 90, 100)] == pytest.approx([1, 1, 0.4, 0])
+    assert lr_factor(100, replace(config, lr_decay_fraction=0.0)) == 1
+    assert [noise_level(step, config) for step in (0, 25, 50, 100)] == pytest.approx([0.1, 0.05, 0, 0])
+    assert noise_level(0, TrainConfig()) == 0
+
+
+def test_a_preset_is_a_schedule_and_a_method_the_rest() -> None:
+    assert make_config("A", "sample") == replace(TrainConfig(), **PRESETS["sample"])
+    for name, method in METHODS.items():
+        for preset, schedule in PRESETS.items():
+            config = make_config(name, preset)
+            wanted = {**method.settings, **schedule}
+            assert all(getattr(config, key) == value for key, value in wanted.items() if key != "ema_decay")
+            assert config.ema_decay <= wanted.get("ema_decay", 0.0)
+            assert config.ema_decay <= 1 - 15 / config.steps  # a short run needs a shorter memory
+
+
+def test_ablation_changes_one_ingredient_at_a_time() -> None:
+    for name, (method, changes) in VARIANTS.items():
+        config, base = variant_config(name, "cpu", budget=320), variant_config(method, "cpu", budget=320)
+        assert config.steps * config.batch_size == 320
+        different = {key for key, value in vars(base).items() if getattr(config, key) != value}
+        assert different == {key for key, value in changes.items() if getattr(base, key) != value}, name
+        assert len(different) <= 2 or name == "no-spectral-norm"
+    # With B's settings and A's networks, spectral norm is all that is missing.
+    assert variant_config("no-spectral-norm", "cpu", 320) == variant_config("B", "cpu", 320)
