@@ -54,7 +54,8 @@ def read_records(folder: Path) -> list[Record]:
                 f"w = {record['guidance_scale']:g}{within}" if record["guidance_scale"] != 1 else "none"
             )
             record["sampler"] = SAMPLERS.get(record["sampler"], record["sampler"])
-        record |= {f"class_{digit}": value for digit, value in enumerate(record.get("per_class_accuracy", ()))}
+        digits = enumerate(record.get("per_class_accuracy", ()))
+        record |= {f"class_{digit}": value for digit, value in digits if value is not None}
         if record["kind"] == "classifier":  # what it makes of real images is the baseline of generated ones
             record |= {f"{key}_baseline": record[key] for key in ("accuracy", "worst_class_accuracy")}
     files = ({"shipped": path.stem, "megabytes": path.stat().st_size / 1e6} for path in WEIGHTS.glob("*.safetensors"))
@@ -62,13 +63,19 @@ def read_records(folder: Path) -> list[Record]:
 
 
 def select(records: Records, filters: Spec) -> list[Record]:
-    """Return the records whose columns have these values (a list: one of them; "": no such column).
+    """Return the records whose columns have these values (a list: one of them; "": no such column; "*": any value).
 
     Files of weights/ count only where they are asked for or their run itself was not measured.
     """
     wanted = {key: value if isinstance(value, list) else [value] for key, value in (DEFAULTS | dict(filters)).items()}
     allowed = {key: {str(value) for value in values} for key, values in wanted.items()}
-    found = [record for record in records if all(str(record.get(key, "")) in allowed[key] for key in allowed)]
+    found = [
+        record
+        for record in records
+        if all(
+            str(record.get(key, "")) in values or ("*" in values and key in record) for key, values in allowed.items()
+        )
+    ]
     return [record for record in found if "shipped" not in record] or found
 
 
