@@ -4,8 +4,8 @@
     python scripts/collect.py runs/cpu/p1_B_seed0 runs/shipped
     python scripts/collect.py runs/sample --results runs/sample/results
 
-A line replaces the one with the same identity; lines of runs that are not here stay. Left out, and named: try-outs (options
-that differ from the preset, outside an ablation), records of weights that are no longer there, and preset sample.
+A line replaces the one with the same identity; lines of runs that are not here stay. Left out, and named: try-outs
+(options that differ from the preset, outside an ablation), records of weights that are gone, and preset sample.
 """
 
 from __future__ import annotations
@@ -22,19 +22,15 @@ from common.records import Record
 from common.weights import WEIGHTS
 
 FILES = {"p1": "p1.jsonl", "p2": "p2.jsonl", "p3": "p3.jsonl", "benchmark": "benchmarks.jsonl"}  # by problem
-RUN = ("problem", "method", "student_steps", "teacher", "inputs", "target", "variant", "preset", "seed")  # which run
-IDENTITY = (
-    *RUN,
-    *("kind", "name", "split", "sampling_seed", "num_images", "sampler", "sampling_steps", "guidance_scale"),
-    *("guidance_interval", "counter", "device"),
-)
+# Which run it was measured of, or which file of weights/; and then which measurement.
+RUN = ("problem", "method", "student_steps", "inputs", "target", "variant", "preset", "seed", "shipped")
+MEASUREMENT = ("kind", "task", "load", "setting", "split", "sampling_seed", "num_images", "sampler", "sampling_steps")
+IDENTITY = (*RUN, *MEASUREMENT, "guidance_scale", "guidance_interval", "counter")
 
 
 def identity(record: Record, columns: tuple[str, ...] = IDENTITY) -> str:
-    """Return what tells a measurement (or with ``RUN`` its run) from every other one; it also sorts them."""
-    # The same measurement on another machine replaces the old one, except where the machine is what is measured.
-    timed = record["problem"] == "benchmark"
-    return json.dumps([str(record.get(column, "")) for column in columns if column != "device" or timed])
+    """Return what tells a record (or with ``RUN`` its run) from every other one; results are sorted by it."""
+    return json.dumps([str(record.get(column, "")) for column in columns])
 
 
 def read_results(folder: Path) -> list[Record]:
@@ -48,9 +44,12 @@ def read_run(folder: Path, sample: bool) -> tuple[list[Record], str]:
     shipped = folder.parent == ROOT / "runs" / "shipped"
     weights = WEIGHTS / f"{folder.name}.safetensors" if shipped else folder / "weights.safetensors"
     current = file_digest(weights) if weights.exists() else None
-    config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").exists() else {}
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "records").glob("*.json"))]
-    records = [{key: config[key] for key in (*RUN, "overrides") if key in config} | record for record in found]
+    known: Record = {"shipped": folder.name} if shipped else {}
+    if (folder / "config.json").exists():
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        known |= {key: config[key] for key in (*RUN, "overrides") if key in config}
+    paths = sorted((folder / "records").glob("*.json"))
+    records = [known | json.loads(path.read_text(encoding="utf-8")) for path in paths]
     if not sample and any(record.get("preset") == "sample" for record in records):
         return [], "preset sample; pass --results with another folder"
     changed = sorted({str(name) for record in records for name in record.get("overrides", ())})
@@ -69,25 +68,20 @@ def main() -> None:
     if missing := [str(path) for path in arguments.runs if not path.is_dir()]:
         raise UserError(f"{', '.join(missing)}: no such folder; train or evaluate first")
     sample = arguments.results.resolve() != ROOT / "results"
-    folders = sorted({path.parent.resolve() for root in arguments.runs for path in root.rglob("records/")})
     here: dict[str, Record] = {}
-    weights: dict[str, str] = {}  # of the runs that are here
-    # Shipped weights come first: a run that is here itself replaces what was measured of its rounded copy.
-    for folder in sorted(folders, key=lambda folder: folder.parent != ROOT / "runs" / "shipped"):
+    for folder in sorted({path.parent.resolve() for root in arguments.runs for path in root.rglob("records/")}):
         records, reason = read_run(folder, sample)
         if reason:
             print(f"left out: {folder}: {reason}")
         here |= {identity(record): record for record in records}
-        weights |= {identity(record, RUN): record["weights"] for record in records if record["kind"] == "train"}
+    # A run that was trained again takes with it what was measured of its old weights.
+    current = {identity(record, RUN): record["weights"] for record in here.values() if "weights" in record}
     lines = {identity(record): record for record in read_results(arguments.results)} | here
+    lines = {
+        key: line for key, line in lines.items() if current.get(identity(line, RUN)) in (None, line.get("weights"))
+    }
     for problem, name in FILES.items():
-        # A run that was trained again takes with it what was measured of its old weights.
-        chosen = [
-            lines[key]
-            for key in sorted(lines)
-            if lines[key]["problem"] == problem
-            and lines[key].get("weights") in (None, weights.get(identity(lines[key], RUN), lines[key].get("weights")))
-        ]
+        chosen = [lines[key] for key in sorted(lines) if lines[key]["problem"] == problem]
         if chosen:
             text = "".join(json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n" for record in chosen)
             write_text(arguments.results / name, text)
