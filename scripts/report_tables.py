@@ -117,7 +117,9 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         texts = [row[k] for row in rows]
         if any(texts) or k == 0:
             number = all(re.match(r"[\d*–-]", text or "–") for text in texts)
-            lines.append([title, "---:" if number else "---", *(text or "–" for text in texts)])
+            lines.append(
+                [title, "---:" if number else "---", *(text or ("–" if k and number else "") for text in texts)]
+            )
     return "\n".join(f"| {' | '.join(line)} |" for line in zip(*lines, strict=True))
 
 
