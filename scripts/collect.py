@@ -82,9 +82,10 @@ def main() -> None:
     }
     for problem, name in FILES.items():
         chosen = [lines[key] for key in sorted(lines) if lines[key]["problem"] == problem]
-        if chosen:
-            text = "".join(json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n" for record in chosen)
-            write_text(arguments.results / name, text)
+        text = "".join(json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n" for record in chosen)
+        path = arguments.results / name
+        if text != (path.read_text(encoding="utf-8") if path.exists() else ""):
+            write_text(path, text)
     print(f"{len(here)} records into {arguments.results}, {len(lines) - len(here)} others kept")
 
 

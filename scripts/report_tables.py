@@ -47,12 +47,10 @@ def read_records(folder: Path) -> list[Record]:
     for record in records:
         if only_sample or "preset" not in record:
             record["preset"] = DEFAULTS["preset"]
-        if "guidance_scale" in record:
-            low, high = record.get("guidance_interval") or (0, 1)
+        if scale := record.get("guidance_scale"):
+            low, high = record["guidance_interval"]
             within = "" if (low, high) == (0, 1) else f", {low:g} T to {high:g} T"
-            record["guidance"] = (
-                f"w = {record['guidance_scale']:g}{within}" if record["guidance_scale"] != 1 else "none"
-            )
+            record["guidance"] = "none" if scale == 1 else f"w = {scale:g}{within}"
             record["sampler"] = SAMPLERS.get(record["sampler"], record["sampler"])
         digits = enumerate(record.get("per_class_accuracy", ()))
         record |= {f"class_{digit}": value for digit, value in digits if value is not None}
@@ -67,15 +65,10 @@ def select(records: Records, filters: Spec) -> list[Record]:
 
     Files of weights/ count only where they are asked for or their run itself was not measured.
     """
-    wanted = {key: value if isinstance(value, list) else [value] for key, value in (DEFAULTS | dict(filters)).items()}
-    allowed = {key: {str(value) for value in values} for key, values in wanted.items()}
-    found = [
-        record
-        for record in records
-        if all(
-            str(record.get(key, "")) in values or ("*" in values and key in record) for key, values in allowed.items()
-        )
-    ]
+    found = list(records)
+    for key, value in (DEFAULTS | dict(filters)).items():
+        values = [str(one) for one in (value if isinstance(value, list) else [value])]
+        found = [one for one in found if str(one.get(key, "")) in values or ("*" in values and key in one)]
     return [record for record in found if "shipped" not in record] or found
 
 
