@@ -41,7 +41,7 @@ def read_results(folder: Path) -> list[Record]:
 
 def read_run(folder: Path, sample: bool) -> tuple[list[Record], str]:
     """Return the records of one run's folder that count, and why others do not ("" if all do)."""
-    shipped = folder.parent == ROOT / "runs" / "shipped"
+    shipped = folder.parent.name == "shipped"
     weights = WEIGHTS / f"{folder.name}.safetensors" if shipped else folder / "weights.safetensors"
     current = file_digest(weights) if weights.exists() else None
     known: Record = {"shipped": folder.name} if shipped else {}
