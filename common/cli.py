@@ -56,6 +56,7 @@ def run_main(main: Callable[[], None]) -> None:
         reasons = {
             errno.ENOSPC: "no space left on the disk: free some and run again",
             errno.EDQUOT: "disk quota exceeded: free some space and run again",
+            errno.EFBIG: "larger than this disk or a limit allows: choose another folder",
             errno.EACCES: "permission denied: choose a folder you may write to",
             errno.EPERM: "permission denied: choose a folder you may write to",
             errno.EROFS: "read-only file system: choose a folder you may write to",

@@ -114,12 +114,13 @@ class TrainingRun:
         except (OSError, ValueError):
             found = {}
         is_run = isinstance(found, dict) and {"model", "preset", "seed"} <= found.keys()
-        if not is_run and self.folder.is_dir() and any(self.folder.iterdir()):
+        # Hidden files are those of systems, and of a run that was killed before its first file was whole.
+        if not is_run and self.folder.is_dir() and any(path.name[0] != "." for path in self.folder.iterdir()):
             raise UserError(f"{self.folder}: holds other files and no run; pass a new or empty --run-dir")
         if restart:
             for name in ("checkpoint.pt", "weights.safetensors", "stats.jsonl", "timing.json", "records/train.json"):
                 self._path(name).unlink(missing_ok=True)
-        elif is_run and self._path("checkpoint.pt").exists():
+        elif is_run and (self._path("checkpoint.pt").exists() or self.weights_path.exists()):
             for key in sorted(found.keys() | self.config.keys()):
                 if found.get(key) != self.config.get(key):
                     raise UserError(

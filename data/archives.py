@@ -18,27 +18,15 @@ Entry = tuple[str, Callable[[], Content]]
 LeaveOut = Callable[[str, object], None]
 
 
-def everything(name: str) -> bool:
-    """Want every file."""
-    return True
-
-
 def iterate_files(
-    path: Path, wanted: Wanted = everything, left_out: list[str] | None = None
+    path: Path, wanted: Wanted = bool, left_out: list[str] | None = None
 ) -> Iterator[tuple[str, Content]]:
     """Yield name and content of the files in a folder of any depth, a .zip, or a .tar of any compression.
 
     Names are relative, with ``/`` between folders; a folder's are sorted. Ignored is what systems hide between
     images: names that begin with a dot (``._NAME`` of a Mac, ``.DS_Store``) and ``__MACOSX``. Links of a folder are
-    followed, those of an archive are not. Nothing is extracted.
-
-    Args:
-        path: the folder or archive.
-        wanted: which names to read.
-        left_out: receives a line for everything that cannot be read; None makes the first one an error.
-
-    Raises:
-        UserError: no such file, no archive, or a damaged one.
+    followed, those of an archive are not. ``left_out`` receives a line for everything that cannot be read; without it
+    the first one is a UserError, as is a missing or damaged archive.
     """
 
     def leave_out(name: str, reason: object) -> None:
@@ -55,7 +43,7 @@ def iterate_files(
             yield name, content
 
 
-def list_files(path: Path, wanted: Wanted = everything) -> list[str]:
+def list_files(path: Path, wanted: Wanted = bool) -> list[str]:
     """Return the names that :func:`iterate_files` would yield, could all be read."""
     return [name for name, _ in _entries(path, wanted, lambda name, reason: None)]
 
@@ -81,11 +69,11 @@ def _entries(path: Path, wanted: Wanted, leave_out: LeaveOut) -> Iterator[Entry]
 
 
 def _folder(path: Path, leave_out: LeaveOut) -> Iterator[Entry]:
-    def not_entered(error: OSError) -> None:
+    def no_entry(error: OSError) -> None:
         leave_out(os.path.relpath(error.filename, path), error.strerror)
 
     visited, files = set(), []
-    for folder, inner, names in os.walk(path, followlinks=True, onerror=not_entered):
+    for folder, inner, names in os.walk(path, followlinks=True, onerror=no_entry):
         real = os.path.realpath(folder)
         if real in visited:  # a link back to a folder above
             inner.clear()

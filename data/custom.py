@@ -15,7 +15,7 @@ from common.data import DIGIT_SIZE, FACE_SIZE, check_label, read_csv, thread_map
 from common.decode import center_square, read_image
 from common.files import write_text
 from data.archives import Content, Wanted, iterate_files, list_files
-from data.layout import PARTS, SPLITS, first_of, image_name, save_png, shuffled_splits, write_csvs
+from data.layout import PARTS, SPLITS, first_of, image_name, save_png, split_order, write_csvs
 
 import numpy as np
 
@@ -42,23 +42,14 @@ def make_faces(
     person_of: Callable[[str], str] = str,
     names: Iterable[str] | None = None,
 ) -> None:
-    """Write the images of ``source`` as 64x64 faces into ``folder``/{train,val}, nobody being in both.
+    """Write the images of ``source`` (only those called ``names``) as 64x64 faces into ``folder``/{train,val}.
 
-    Args:
-        folder: empty.
-        source: the images.
-        rng: chooses the split.
-        person_of: tells whom the image of a name shows.
-        names: which images to take (None: all).
-
-    Raises:
-        UserError: fewer than two images that can be read.
+    Nobody is in both; ``person_of`` tells whom the image of a name shows.
     """
-    wanted = set(names).__contains__ if names is not None else lambda name: True
-    images = _convert(source, folder, FACE_SIZE, 2, wanted)
+    images = _convert(source, folder, FACE_SIZE, 2, bool if names is None else set(names).__contains__)
     splits = split_faces(images, rng, person_of)
     for split, members in zip(("train", "val"), splits, strict=True):
-        _place(images, members, folder / split)
+        _rename(images, members, folder / split)
     shutil.rmtree(folder / "all")
     print(f"face: {len(splits[0]):,} images for train, {len(splits[1]):,} for val")
 
@@ -68,34 +59,27 @@ def make_digits(
 ) -> None:
     """Write the images of ``source`` as a digit domain; labels may be unknown, for all or for some.
 
-    ``originals.csv`` tells which image of the source each one was.
-
     Args:
-        folder: empty.
-        source: the images.
+        folder: empty; ``originals.csv`` in it will tell which image of the source each one was.
+        source: the images, at least three that can be read.
         rng: chooses the split.
         labels: CSV ``image_name,label``, the name being a path within the source, or a file's name if only one has it.
         label_folders: an image in a folder called 0 to 9 has that label, as with torchvision's ImageFolder.
-
-    Raises:
-        UserError: fewer than three images that can be read, or labels that cannot be meant.
     """
     rows = read_csv(labels, paths=True) if labels else []  # before the conversion, which may take minutes
     # A list of labels in the source's own folder is no image, and none is expected in it.
     own = Path(os.path.relpath(os.path.realpath(labels), os.path.realpath(source.path))).as_posix() if labels else ""
     images = _convert(source, folder, DIGIT_SIZE, 3, lambda name: name != own)
     names = sorted(images)
-    label_of: dict[str, int] = {}
-    if labels:
-        label_of = _match_labels(labels, rows, names)
+    label_of = _match_labels(labels, rows, names) if labels else {}
     if label_folders:
         parents = {name: PurePosixPath(name).parent.name for name in names}
         label_of = {name: int(parent) for name, parent in parents.items() if parent in tuple("0123456789")}
         if not label_of:
             raise UserError(f"{source.path}: no image lies in a folder called 0 to 9; leave out --label-folders")
-    _place(images, names, folder / "data")
+    _rename(images, names, folder / "data")
     shutil.rmtree(folder / "all")
-    splits = shuffled_splits(len(names), rng)
+    splits = split_order(rng.permutation(len(names)))
     write_csvs(folder, [label_of.get(name, "") for name in names], splits)
     quoted = (name.replace('"', '""') for name in names)
     lines = [f'{image_name(number)},"{name}"\n' for number, name in enumerate(quoted)]
@@ -147,14 +131,11 @@ def _convert(source: Source, folder: Path, size: int, fewest: int, wanted: Wante
         try:
             image = read_image(content, name, None if source.crop else size)
             image = center_square(image, size, source.crop, source.stretched_from)
-        except UserError as error:
-            left_out.append(str(error))
-        except ValueError as error:
-            left_out.append(f"{name}: {error}")
-        else:
-            save_png(image, folder / "all" / image_name(number))
-            return name, folder / "all" / image_name(number)
-        return None
+        except (UserError, ValueError) as error:
+            left_out.append(str(error) if isinstance(error, UserError) else f"{name}: {error}")
+            return None
+        save_png(image, folder / "all" / image_name(number))
+        return name, folder / "all" / image_name(number)
 
     files = enumerate(iterate_files(source.path, wanted, left_out))
     total = len(list_files(source.path, wanted))
@@ -170,7 +151,7 @@ def _convert(source: Source, folder: Path, size: int, fewest: int, wanted: Wante
     return images
 
 
-def _place(images: dict[str, Path], names: Sequence[str], folder: Path) -> None:
+def _rename(images: dict[str, Path], names: Sequence[str], folder: Path) -> None:
     folder.mkdir()
     for number, name in enumerate(names):
         images[name].rename(folder / image_name(number))

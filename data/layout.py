@@ -26,14 +26,9 @@ _SHOWN = 10  # names or problems in one message
 
 
 def make_parts(data_root: Path, parts: Sequence[str], make: MakePart, force: bool = False) -> None:
-    """Make those of ``parts`` that are missing, or all with ``force``; what one killed run left is tidied up first.
+    """Make those of ``parts`` that are missing, or all with ``force``; what a killed run left is tidied up first.
 
-    Args:
-        data_root: folder of the layout.
-        parts: face, or names of digit domains.
-        make: called with a part and an empty folder, which it fills; returns the line by which records and captions
-            call the data.
-        force: replace parts that prepare.py made before.
+    ``make(part, folder)`` fills an empty folder and returns the line by which records and captions call the data.
 
     Raises:
         UserError: every part is there already, or, once all others are made, names each that could not be made.
@@ -114,19 +109,9 @@ def _check_replaceable(target: Path) -> None:
         raise UserError(f"{target}: holds files that prepare.py did not make ({first_of(foreign)}); move them away")
 
 
-def shuffled_splits(count: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Return the numbers of the images in train, val and test (64/16/20), ascending, at random."""
-    return _cut(rng.permutation(count))
-
-
-def contiguous_splits(count: int) -> list[np.ndarray]:
-    """Return the numbers of the images in train, val and test (64/16/20), in order: neighbors stay in one split."""
-    return _cut(np.arange(count))
-
-
-def _cut(order: np.ndarray) -> list[np.ndarray]:
-    """Cut off a fifth for test, then a fifth of the rest for val, rounded up as the original counts are."""
-    test = math.ceil(len(order) / 5)
+def split_order(order: np.ndarray) -> list[np.ndarray]:
+    """Cut the numbers of images into train, val and test (64/16/20), each ascending; ``order`` may be shuffled."""
+    test = math.ceil(len(order) / 5)  # a fifth, then a fifth of the rest, rounded up as the original counts are
     val = math.ceil((len(order) - test) / 5)
     train = len(order) - test - val
     return [np.sort(piece) for piece in np.split(order, [train, train + val])]

@@ -72,13 +72,11 @@ def _make(arguments: argparse.Namespace, part: str, folder: Path) -> str:
     if arguments.command == "own-digits":
         make_digits(folder, source, rng, arguments.labels, arguments.label_folders)
     else:
-        make_faces(folder, source, rng, _folder_of if arguments.person_folders else str)
+        make_faces(
+            folder, source, rng, (lambda name: str(PurePosixPath(name).parent)) if arguments.person_folders else str
+        )
     title = os.path.basename(os.path.realpath(arguments.source))
     return arguments.name or f"own {arguments.command.removeprefix('own-')} ({title})"
-
-
-def _folder_of(name: str) -> str:
-    return str(PurePosixPath(name).parent)
 
 
 def _sources(arguments: argparse.Namespace, part: str) -> list[Path]:
@@ -117,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--stretched-from", type=_size, metavar="WxH", help="the images were squashed from this shape: undo it"
         )
-        command.add_argument("--name", type=_line, help="what records call the set (unset: own ..., and its folder)")
+        command.add_argument("--name", help="what records call the set (unset: own ..., and its folder)")
     own_faces.add_argument("--person-folders", action="store_true", help="a folder is a person, of one split only")
     known = own_digits.add_mutually_exclusive_group()
     known.add_argument("--labels", type=Path, help="CSV image_name,label of those whose label is known")
@@ -143,12 +141,6 @@ def _size(text: str) -> tuple[int, int]:
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is not a width and a height, such as 178x218")
     return int(match[1]), int(match[2])
-
-
-def _line(text: str) -> str:
-    if not text.strip() or "\n" in text or len(text) > 100:
-        raise argparse.ArgumentTypeError("must be one line of 1 to 100 characters")
-    return text.strip()
 
 
 if __name__ == "__main__":

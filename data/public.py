@@ -15,7 +15,7 @@ from common.cli import UserError
 from common.decode import is_image
 from data.archives import list_files
 from data.custom import Source, make_faces
-from data.layout import contiguous_splits, shuffled_splits, write_csvs, write_digits
+from data.layout import split_order, write_csvs, write_digits
 from data.mnistm import blend, read_mnistm, read_photographs
 
 import numpy as np
@@ -24,9 +24,7 @@ SVHN_OFFICIAL = (73257, 26032)
 USPS_OFFICIAL = (7291, 2007)
 # As many faces as the original report's data set has, 38,464 for training and 2,025 to compare with.
 ORIGINAL_FACES = 40489
-CELEBA_CROP = 178  # of 178x218
-LFW_CROP = 144  # of 250x250
-
+CELEBA_CROP, LFW_CROP = 178, 144  # of 178x218 and 250x250 pixels
 # How each edition of LFW is aligned, and what its files are called without their endings; the first one found is taken.
 _LFW = {
     "deep-funneled": ("lfw-deepfunneled", "lfw_deepfunneled"),
@@ -66,11 +64,7 @@ class Downloads(NamedTuple):
         return next((path for path, is_folder in paths if (path.is_dir() if is_folder else path.is_file())), None)
 
     def need(self, dataset: str, *names: str) -> Path:
-        """Return what :meth:`find` finds, downloading ``dataset`` where it finds nothing.
-
-        Raises:
-            UserError: names the missing file and where it can be had.
-        """
+        """Return what :meth:`find` finds, after a download if need be; a UserError says where the file can be had."""
         path, missing, remark = self.find(dataset, *names), self.raw / names[0], ""
         if path is None and self.may_download:
             print(f"{missing}: not there, downloading {dataset}")
@@ -122,27 +116,18 @@ def make_public(
     face_count: int = ORIGINAL_FACES,
     workers: int | None = None,
 ) -> str:
-    """Make ``part`` in ``folder`` from public files, and return what the data are called.
+    """Make ``part`` in the empty ``folder`` from public files, and return what the data are called.
 
-    Args:
-        part: face, mnistm, svhn or usps.
-        folder: empty.
-        downloads: where the public files lie.
-        rng: splits, the choice of faces and the backgrounds of MNIST-M follow from it.
-        faces: ``lfw``, ``celeba`` or ``auto`` (what is there, CelebA first).
-        face_count: how many faces to take at most.
-        workers: threads (None: one per core); they change no byte.
-
-    Raises:
-        UserError: a file is missing and cannot be downloaded, or is damaged.
+    ``faces`` is ``lfw``, ``celeba`` or ``auto`` (what is there, CelebA first), of which at most ``face_count`` are
+    taken. A file that is damaged, or missing and cannot be downloaded, is a UserError.
     """
     if part == "face":
         return _faces(folder, downloads, rng, faces, face_count, workers)
     pixels, labels, name = {"mnistm": _mnistm, "svhn": _svhn, "usps": _usps}[part](downloads, rng)
     write_digits(folder, pixels, workers)
     # SVHN's files do not say which digits come from one photograph, but keep them together.
-    count = len(labels)
-    write_csvs(folder, labels, contiguous_splits(count) if part == "svhn" else shuffled_splits(count, rng))
+    order = np.arange(len(labels)) if part == "svhn" else rng.permutation(len(labels))
+    write_csvs(folder, labels, split_order(order))
     return name
 
 
@@ -242,11 +227,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def read_usps(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read one half of USPS in the LIBSVM text form (plain or .bz2): ``label+1 1:v 2:v ...``, 256 values in [-1, 1].
-
-    Returns:
-        uint8 (N, 16, 16) and labels (N,).
-    """
+    """Read USPS in the LIBSVM text form, ``label+1 1:v ... 256:v`` with values in [-1, 1]: uint8 (N, 16, 16), (N,)."""
     from sklearn.datasets import load_svmlight_file
 
     values, labels = load_svmlight_file(str(path), n_features=256, zero_based=False)
@@ -255,11 +236,7 @@ def read_usps(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read SVHN's cropped digits: ``X`` uint8 (32, 32, 3, N), ``y`` (N, 1) where 10 means 0.
-
-    Returns:
-        uint8 (N, 32, 32, 3) and labels (N,).
-    """
+    """Read SVHN's cropped digits, ``X`` (32, 32, 3, N) and ``y`` where 10 means 0: uint8 (N, 32, 32, 3), (N,)."""
     from scipy.io import loadmat  # comes with scikit-learn
 
     try:

@@ -9,26 +9,20 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from common import usable_cores
 from common.cli import progress_bar
-from common.data import DIGIT_SIZE, FACE_SIZE
+from common.data import DIGIT_SIZE, DOMAINS, FACE_SIZE
 from common.seed import derive_seed
-from data.layout import image_name, save_png, shuffled_splits, write_csvs
+from data.layout import image_name, save_png, split_order, write_csvs
 from data.mnistm import blend
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-SOURCES = {
-    "face": "drawn faces (sample)",
-    "mnistm": "MNIST-M-like (sample)",
-    "svhn": "SVHN-like (sample)",
-    "usps": "USPS-like (sample)",
-}
 # Images in train, val and (digits only) test: enough that every problem visibly learns within minutes.
 SAMPLE_COUNTS: Mapping[str, tuple[int, ...]] = {
     "face": (2000, 200),
@@ -37,7 +31,6 @@ SAMPLE_COUNTS: Mapping[str, tuple[int, ...]] = {
     "usps": (2000, 500, 500),
 }
 _SUPERSAMPLING = 4  # shapes are rendered so many times larger and scaled down: Pillow itself does not smooth edges
-_CHUNK = 50  # images
 _FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono-Bold", "DejaVuSerif", "DejaVuSerif-Bold")
 Color = tuple[int, ...]
 
@@ -49,56 +42,44 @@ def make_sample(
     counts: Mapping[str, tuple[int, ...]] = SAMPLE_COUNTS,
     workers: int | None = None,
 ) -> str:
-    """Render ``part`` (face, mnistm, svhn or usps) into ``folder`` and return what the data are called.
-
-    Args:
-        part: of the layout.
-        folder: empty.
-        seed: every image follows from it.
-        counts: how many images each part has in train, val and test.
-        workers: processes (None: one per core); they change no byte.
-    """
+    """Render ``part`` into the empty ``folder``, in ``workers`` processes, and return what the data are called."""
     with _process_map(workers or usable_cores()) as process_map:
+
+        def render(folder: Path, items: list[Any], seed: int) -> None:
+            folder.mkdir()
+            written = process_map(partial(_render, part, folder, seed), enumerate(items))
+            for _ in progress_bar(written, total=len(items), desc=f"{part}/{folder.name}", unit="img"):
+                pass
+
         if part == "face":
             for split, count in zip(("train", "val"), counts[part], strict=True):
-                _render(process_map, part, folder / split, [None] * count, derive_seed(seed, part, split))
-        else:
-            items, labels = _digits(part, counts[part], np.random.default_rng(derive_seed(seed, part)))
-            # The name of a random stream decides the images: it stays.
-            _render(process_map, part, folder / "data", items, derive_seed(seed, part, "drawing"))
-            write_csvs(folder, labels, np.split(np.arange(len(labels)), np.cumsum(counts[part])[:-1]))
-    return SOURCES[part]
+                render(folder / split, [None] * count, derive_seed(seed, part, split))
+            return "drawn faces (sample)"
+        items, labels = _digits(part, counts[part], np.random.default_rng(derive_seed(seed, part)))
+        # The name of a random stream decides the images: it stays.
+        render(folder / "data", items, derive_seed(seed, part, "drawing"))
+        write_csvs(folder, labels, np.split(np.arange(len(labels)), np.cumsum(counts[part])[:-1]))
+        return f"{DOMAINS[part]}-like (sample)"
 
 
 @contextmanager
-def _process_map(workers: int) -> Iterator[Callable[..., Iterator[int]]]:
+def _process_map(workers: int) -> Iterator[Callable[..., Iterator[None]]]:
     """Yield a ``map`` over processes: threads would wait for each other, since Pillow keeps the lock while it draws."""
-    if workers > 1:
-        try:
-            # An interrupt from the keyboard reaches every process, and the main one is to act on it.
-            pool = multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))
-        except OSError:  # no shared memory, or no more processes allowed
-            pass
-        else:
-            with pool:
-                yield pool.imap_unordered
-            return
-    yield map
+    try:
+        # An interrupt from the keyboard reaches every process, and the main one is to act on it.
+        pool = multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) if workers > 1 else None
+    except OSError:  # no shared memory, or no more processes allowed
+        pool = None
+    if pool is None:
+        yield map
+    else:
+        with pool:
+            yield partial(pool.imap_unordered, chunksize=50)
 
 
-def _render(process_map: Callable[..., Iterator[int]], part: str, folder: Path, items: list[Any], seed: int) -> None:
-    folder.mkdir()
-    chunks = ((part, folder, first, items[first : first + _CHUNK], seed) for first in range(0, len(items), _CHUNK))
-    with progress_bar(total=len(items), desc=f"{part}/{folder.name}", unit="img") as bar:
-        for written in process_map(_render_chunk, chunks):
-            bar.update(written)
-
-
-def _render_chunk(chunk: tuple[str, Path, int, list[Any], int]) -> int:
-    part, folder, first, items, seed = chunk
-    for number, item in enumerate(items, start=first):
-        save_png(_RENDER[part](item, np.random.default_rng([seed, number])), folder / image_name(number))
-    return len(items)
+def _render(part: str, folder: Path, seed: int, numbered: tuple[int, Any]) -> None:
+    number, item = numbered
+    save_png(_RENDER[part](item, np.random.default_rng([seed, number])), folder / image_name(number))
 
 
 def _digits(part: str, counts: tuple[int, ...], rng: np.random.Generator) -> tuple[list[Any], np.ndarray]:
@@ -113,7 +94,7 @@ def _digits(part: str, counts: tuple[int, ...], rng: np.random.Generator) -> tup
         labels = rng.integers(10, size=sum(counts))
         return labels.tolist(), labels
     digits = load_digits()
-    own = shuffled_splits(len(digits.target), np.random.default_rng(0))
+    own = split_order(np.random.default_rng(0).permutation(len(digits.target)))
     chosen = np.concatenate([rng.choice(numbers, count) for numbers, count in zip(own, counts, strict=True)])
     return list(digits.images[chosen]), digits.target[chosen]
 

@@ -19,7 +19,7 @@ from common import ROOT
 from common.cli import UserError
 from common.data import dataset_name, list_images, load_digits, load_faces, read_csv
 from data.custom import split_faces
-from data.layout import PARTS, contiguous_splits, make_parts, part_folder, shuffled_splits
+from data.layout import PARTS, make_parts, part_folder, split_order
 from data.mnistm import blend
 from data.public import Downloads, _parsed, make_public, read_svhn
 from data.synthetic import _digits, make_sample
@@ -93,10 +93,10 @@ def public_root(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     [(70000, (44800, 11200, 14000)), (99289, (63544, 15887, 19858)), (9298, (5950, 1488, 1860))],
 )
 def test_splits_have_the_counts_of_the_original_data(count: int, expected: tuple[int, ...]) -> None:
-    splits = shuffled_splits(count, np.random.default_rng(0))
+    splits = split_order(np.random.default_rng(0).permutation(count))
     assert tuple(map(len, splits)) == expected
     assert len(np.unique(np.concatenate(splits))) == count
-    assert np.array_equal(np.concatenate(contiguous_splits(count)), np.arange(count))
+    assert np.array_equal(np.concatenate(split_order(np.arange(count))), np.arange(count))
 
 
 def test_blend_is_the_absolute_difference_and_reaches_every_patch() -> None:
