@@ -32,15 +32,13 @@ from p2_diffusion.config import DISTILL_PRESETS, DistillConfig
 from p2_diffusion.dataset import DOMAIN, load_mnistm
 from p2_diffusion.diffusion import CLEAN, Diffusion, Network
 from p2_diffusion.inference import load_model
-from p2_diffusion.model import MODEL, NULL_LABEL, UNet, build_model, to_device
+from p2_diffusion.model import ARCHITECTURE, MODEL, NULL_LABEL, UNet, build_model, to_device
 from p2_diffusion.samplers import sampling_timesteps
 from p2_diffusion.train import lr_factor, save_sample_grid
 
 import torch
 
 PANELS = {"loss": ["loss"]}
-# What a student has from its teacher.
-TEACHERS_FIELDS = "channels channel_mults attention_levels num_res_blocks num_groups timesteps schedule prediction"
 
 
 class Teacher:
@@ -168,7 +166,7 @@ def main() -> None:
         images, labels = load_mnistm(arguments.data_root, "train", dist.device)
         settings = asdict(config) | {"model": MODEL, "method": "student", "teacher_digest": file_digest(path)}
         settings |= {"dataset": dataset_name(arguments.data_root, DOMAIN), "train_digest": digest(images, labels)}
-        settings |= {name: trained[name] for name in TEACHERS_FIELDS.split()}
+        settings |= {name: trained[name] for name in (*ARCHITECTURE, "timesteps", "schedule", "prediction")}
         settings |= {"min_snr_gamma": 0.0, "dropout": 0.0, "label_dropout": 0.0}
         run = TrainingRun(arguments, dist, "p2", f"p2_student{config.student_steps}", settings)
         if run.is_finished():
