@@ -9,7 +9,7 @@ from itertools import pairwise
 from common.cli import UserError
 from p2_diffusion.config import DistillConfig
 from p2_diffusion.diffusion import CLEAN, SCHEDULES, Diffusion, Network, drop_labels
-from p2_diffusion.distill import Teacher
+from p2_diffusion.distill import teachers_x0
 from p2_diffusion.model import NULL_LABEL
 from p2_diffusion.samplers import (
     SAMPLERS,
@@ -46,6 +46,14 @@ def gaussian_network(diffusion: Diffusion) -> Callable[..., torch.Tensor]:
 
 def two_pixels(count: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, 2, 1, 1, generator=torch.Generator().manual_seed(seed))
+
+
+def predict(
+    network: Network, diffusion: Diffusion, x: torch.Tensor, t: int, class_labels: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The predictions of x_0 and eps at one timestep, guided or not at all."""
+    guided = torch.full((len(x),), scale != 1)
+    return guided_prediction(network, diffusion, x, torch.full((len(x),), t), class_labels, scale, guided)
 
 
 def trajectory(
@@ -214,7 +222,7 @@ def test_few_steps_end_in_first_order(steps: int, first_order: bool) -> None:
     diffusion, class_labels = Diffusion(200, "cosine"), torch.zeros(50, dtype=torch.int64)
     states = trajectory(diffusion, two_pixels(50), "dpmpp", steps)
     t, t_next = sampling_timesteps(200, steps, "quadratic")[-2:]
-    x0, eps = guided_prediction(gaussian_network(diffusion), diffusion, states[steps - 2], t, class_labels, 1.0)
+    x0, eps = predict(gaussian_network(diffusion), diffusion, states[steps - 2], t, class_labels, 1.0)
     expected = next(ddim(lambda x, t: (x0, eps), diffusion, states[steps - 2], [t, t_next], None))
     assert torch.allclose(states[steps - 1], expected, atol=1e-5) is first_order
 
@@ -250,7 +258,7 @@ def test_one_ancestral_step_has_the_posterior_mean() -> None:
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmpp"])
 def test_one_step_returns_the_prediction_of_the_image(sampler: str) -> None:
     diffusion, noise, class_labels = Diffusion(50), two_pixels(8), torch.zeros(8, dtype=torch.int64)
-    expected, _ = guided_prediction(gaussian_network(diffusion), diffusion, noise, 49, class_labels, 1.0)
+    expected, _ = predict(gaussian_network(diffusion), diffusion, noise, 49, class_labels, 1.0)
     assert torch.equal(trajectory(diffusion, noise, sampler, 1)[-1], expected)
 
 
@@ -285,7 +293,7 @@ class Recorder:
 def test_guidance_in_one_batch_equals_two_passes(prediction: str) -> None:
     diffusion, network = Diffusion(50, prediction=prediction), Recorder()
     x, class_labels, t = torch.randn(4, 3, 8, 8), torch.tensor([1, 4, 7, 10]), torch.full((4,), 30)
-    x0, eps = guided_prediction(network, diffusion, x, 30, class_labels, 2.5)
+    x0, eps = predict(network, diffusion, x, 30, class_labels, 2.5)
     assert network.sizes == [8]
     conditional, null = network(x, t, class_labels), network(x, t, torch.full_like(class_labels, NULL_LABEL))
     both = [diffusion.to_x0_and_eps(output, x, t) for output in (conditional, null)]
@@ -295,7 +303,7 @@ def test_guidance_in_one_batch_equals_two_passes(prediction: str) -> None:
 
 def test_no_guidance_needs_no_second_pass() -> None:
     network = Recorder()
-    guided_prediction(network, Diffusion(50), torch.randn(4, 3, 8, 8), 10, torch.tensor([1, 2, 3, 4]), 1.0)
+    predict(network, Diffusion(50), torch.randn(4, 3, 8, 8), 10, torch.tensor([1, 2, 3, 4]), 1.0)
     assert network.sizes == [4]
 
 
@@ -346,7 +354,7 @@ def test_the_students_target_leads_where_the_flow_leads(student_steps: int) -> N
     errors = []
     for sub_steps in (4, 16, 64):
         config = DistillConfig(sub_steps=sub_steps, guidance_scale=1.0)
-        target = Teacher(gaussian_network(diffusion), diffusion, config).target(z, t, t_next, labels)
+        target = teachers_x0(gaussian_network(diffusion), diffusion, config, z, t, t_next, labels)
         landed = alpha_next * target + sigma_next * (z - alpha * target) / sigma
         errors.append((landed[:, :, 0, 0] - exact_flow(diffusion, z, t, t_next)).abs().mean().item())
     assert errors[1] < 0.4 * errors[0] and errors[2] < 0.4 * errors[1]  # of first order
@@ -359,9 +367,9 @@ def test_teacher_with_one_sub_step_gives_its_own_prediction() -> None:
     config = DistillConfig(student_steps=2, sub_steps=1, guidance_scale=2.5, guidance_start=0.6)
     z, labels = 0.1 * torch.randn(4, 3, 8, 8), torch.tensor([1, 4, 7, 10])
     t, t_next = torch.tensor([99, 49, 99, 49]), torch.tensor([49, CLEAN, 49, CLEAN])
-    target = Teacher(network, diffusion, config).target(z, t, t_next, labels)
+    target = teachers_x0(network, diffusion, config, z, t, t_next, labels)
     assert network.sizes == [6]  # two of the four are guided
     for k in range(4):
         scale = 2.5 if t[k] >= 60 else 1.0
-        expected, _ = guided_prediction(network, diffusion, z[k : k + 1], int(t[k]), labels[k : k + 1], scale)
+        expected, _ = predict(network, diffusion, z[k : k + 1], int(t[k]), labels[k : k + 1], scale)
         torch.testing.assert_close(target[k : k + 1], expected.clamp(-1, 1), atol=1e-4, rtol=1e-4)
