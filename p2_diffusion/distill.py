@@ -32,59 +32,49 @@ from p2_diffusion.config import DISTILL_PRESETS, DistillConfig
 from p2_diffusion.dataset import DOMAIN, load_mnistm
 from p2_diffusion.diffusion import CLEAN, Diffusion, Network
 from p2_diffusion.inference import load_model
-from p2_diffusion.model import MODEL, NULL_LABEL, UNet, build_model, to_device
-from p2_diffusion.samplers import sampling_timesteps
+from p2_diffusion.model import ARCHITECTURE, MODEL, UNet, build_model, to_device
+from p2_diffusion.samplers import guided_prediction, sampling_timesteps
 from p2_diffusion.train import lr_factor, save_sample_grid
 
 import torch
 
 PANELS = {"loss": ["loss"]}
-# What a student has from its teacher.
-TEACHERS_FIELDS = "channels channel_mults attention_levels num_res_blocks num_groups timesteps schedule prediction"
 
 
-class Teacher:
-    """A trained network and where its guided DDIM steps lead."""
+@torch.no_grad()
+def teachers_x0(
+    teacher: Network,
+    diffusion: Diffusion,
+    config: DistillConfig,
+    z: torch.Tensor,
+    t: torch.Tensor,
+    t_next: torch.Tensor,
+    class_labels: torch.Tensor,
+) -> torch.Tensor:
+    """Return the x_0 with which one DDIM step from ``z`` at ``t`` ends where the teacher's guided steps end.
 
-    def __init__(self, network: Network, diffusion: Diffusion, config: DistillConfig) -> None:
-        self.network, self.diffusion, self.config = network, diffusion, config
-
-    def predict_x0(self, z: torch.Tensor, t: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
-        """Return the prediction of x_0, guided where t is large enough; both passes share one batch."""
-        scale = self.config.guidance_scale
-        guided = (t >= self.config.guidance_start * self.diffusion.num_timesteps) & (scale != 1)
-        null = torch.full_like(class_labels[guided], NULL_LABEL)
-        output = self.network(
-            torch.cat([z, z[guided]]), torch.cat([t, t[guided]]), torch.cat([class_labels, null])
-        ).float()
-        output, unconditional = output[: len(z)], output[len(z) :]
-        output[guided] = unconditional + scale * (output[guided] - unconditional)
-        return self.diffusion.to_x0_and_eps(output, z, t)[0].clamp(-1, 1)
-
-    @torch.no_grad()
-    def target(
-        self, z: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, class_labels: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the x_0 with which one DDIM step from ``z`` at ``t`` ends where the teacher's steps end.
-
-        Args:
-            z: noisy images (N, C, H, W).
-            t: their timesteps, int64 (N,).
-            t_next: where the step ends, int64 (N,), maybe CLEAN.
-            class_labels: int64 (N,).
-        """
-        z_u, u = z, t
-        for k in range(1, self.config.sub_steps + 1):
-            u_next = t + ((t_next - t) * (k / self.config.sub_steps)).round().long()
-            (alpha, sigma), (alpha_next, sigma_next) = self.diffusion.alpha_sigma(u), self.diffusion.alpha_sigma(u_next)
-            # DDIM: z_u' = alpha_u' x_0 + sigma_u' eps
-            x0 = self.predict_x0(z_u, u, class_labels)
-            eps = (z_u - alpha * x0) / sigma
-            z_u, u = alpha_next * x0 + sigma_next * eps, u_next
-        # Solve z_u = alpha_next x_0 + sigma_next (z - alpha x_0) / sigma for x_0 (Salimans and Ho, appendix G).
-        (alpha, sigma), (alpha_next, sigma_next) = self.diffusion.alpha_sigma(t), self.diffusion.alpha_sigma(t_next)
-        ratio = sigma_next / sigma
-        return (z_u - ratio * z) / (alpha_next - ratio * alpha)
+    Args:
+        teacher: the network.
+        diffusion: its process.
+        config: sub-steps and guidance.
+        z: noisy images (N, C, H, W).
+        t: their timesteps, int64 (N,).
+        t_next: where the step ends, int64 (N,), maybe CLEAN.
+        class_labels: int64 (N,).
+    """
+    z_u, u = z, t
+    for k in range(1, config.sub_steps + 1):
+        u_next = t + ((t_next - t) * (k / config.sub_steps)).round().long()
+        (alpha, sigma), (alpha_next, sigma_next) = diffusion.alpha_sigma(u), diffusion.alpha_sigma(u_next)
+        # DDIM: z_u' = alpha_u' x_0 + sigma_u' eps
+        guided = (u >= config.guidance_start * diffusion.num_timesteps) & (config.guidance_scale != 1)
+        x0, _ = guided_prediction(teacher, diffusion, z_u, u, class_labels, config.guidance_scale, guided)
+        x0 = x0.clamp(-1, 1)
+        z_u, u = alpha_next * x0 + sigma_next * ((z_u - alpha * x0) / sigma), u_next
+    # Solve z_u = alpha_next x_0 + sigma_next (z - alpha x_0) / sigma for x_0 (Salimans and Ho, appendix G).
+    (alpha, sigma), (alpha_next, sigma_next) = diffusion.alpha_sigma(t), diffusion.alpha_sigma(t_next)
+    ratio = sigma_next / sigma
+    return (z_u - ratio * z) / (alpha_next - ratio * alpha)
 
 
 def distill(
@@ -93,17 +83,16 @@ def distill(
     dist: Distributed,
     images: torch.Tensor,
     labels: torch.Tensor,
-    network: UNet,
+    teacher: UNet,
     diffusion: Diffusion,
 ) -> None:
-    """Distill ``network`` on ``images``, uint8 (N, 3, 28, 28), and ``labels``, int64 (N,).
+    """Distill ``teacher`` on ``images``, uint8 (N, 3, 28, 28), and ``labels``, int64 (N,).
 
     The run's weights are the averaged ones of the student.
     """
     device, seed = dist.device, run.config["seed"]
-    teacher = Teacher(network, diffusion, config)
     student = build_model(run.config)
-    student.load_state_dict(network.state_dict())
+    student.load_state_dict(teacher.state_dict())
     student = to_device(student, device)
     seed_everything(seed)
     ema = ExponentialMovingAverage(student, config.ema_decay)
@@ -129,7 +118,7 @@ def distill(
 
         # v of the teacher's target: eps = (z - alpha x_0) / sigma, v = alpha eps - sigma x_0
         with autocast(device, config.precision):
-            target_x0 = teacher.target(z, t, t_next, class_labels)
+            target_x0 = teachers_x0(teacher, diffusion, config, z, t, t_next, class_labels)
         alpha, sigma = diffusion.alpha_sigma(t)
         target_v = (alpha * z - target_x0) / sigma
 
@@ -164,16 +153,16 @@ def main() -> None:
     with init_distributed(arguments.device) as dist:
         dist.check_batch_size(config.batch_size)
         path = shipped_path(config.teacher)
-        network, diffusion, trained = load_model(path, dist.device)
+        teacher, diffusion, trained = load_model(path, dist.device)
         images, labels = load_mnistm(arguments.data_root, "train", dist.device)
         settings = asdict(config) | {"model": MODEL, "method": "student", "teacher_digest": file_digest(path)}
         settings |= {"dataset": dataset_name(arguments.data_root, DOMAIN), "train_digest": digest(images, labels)}
-        settings |= {name: trained[name] for name in TEACHERS_FIELDS.split()}
+        settings |= {name: trained[name] for name in (*ARCHITECTURE, "timesteps", "schedule", "prediction")}
         settings |= {"min_snr_gamma": 0.0, "dropout": 0.0, "label_dropout": 0.0}
         run = TrainingRun(arguments, dist, "p2", f"p2_student{config.student_steps}", settings)
         if run.is_finished():
             return
-        distill(run, config, dist, images, labels, network, diffusion)
+        distill(run, config, dist, images, labels, teacher, diffusion)
         final_loss = round(run.mean_of_last_quarter("loss"), 6) if run.entries else None
         run.finish(PANELS, train_images=len(images), final_loss=final_loss)
 

@@ -10,7 +10,6 @@ python p2_diffusion/inference.py out_dir --checkpoint runs/cpu/p2_seed0/weights.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,15 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import UserError, add_common_arguments, make_parser, positive_int, progress_bar, run_main
+from common.cli import (
+    UserError,
+    add_common_arguments,
+    check_interval,
+    make_parser,
+    positive_int,
+    progress_bar,
+    run_main,
+)
 from common.data import DIGIT_SIZE
 from common.device import autocast, pick_device
 from common.images import save_image, to_uint8
@@ -113,11 +120,7 @@ def add_sampler_arguments(parser: argparse.ArgumentParser, model: str = DEFAULT_
 
 
 def sampler_config(arguments: argparse.Namespace, trained: Mapping[str, Any]) -> SamplerConfig:
-    """Return how a command line wants to sample from a network; what it leaves open is the network's default.
-
-    Args:
-        arguments: with the options of :func:`add_sampler_arguments`.
-        trained: the configuration in the network's weights file.
+    """Return how to sample from the network ``trained``: by the command line, else by the network's default.
 
     Raises:
         UserError: a value that the network or the sampler cannot have.
@@ -131,8 +134,7 @@ def sampler_config(arguments: argparse.Namespace, trained: Mapping[str, Any]) ->
     if not 0 <= low <= high <= 1:
         raise UserError(f"--guidance-interval {low:g} {high:g}: two fractions of T, the lower one first")
     scale = default.guidance_scale if arguments.guidance_scale is None else arguments.guidance_scale
-    if not math.isfinite(scale):
-        raise UserError(f"--guidance-scale {scale}: must be a number")
+    check_interval("--guidance-scale", scale, "(-inf, inf)")
     return SamplerConfig(name, steps, scale, (low, high))
 
 
@@ -140,17 +142,12 @@ def main() -> None:
     """Parse the command line, sample, and write the images."""
     parser = make_parser(__doc__)
     parser.add_argument("out_dir", type=Path, help="folder for the images; those of the same name are replaced")
-    parser.add_argument("--digits", type=int, nargs="+", default=list(range(10)), help="which digits")
+    parser.add_argument("--digits", type=int, nargs="+", choices=range(10), default=range(10), help="which digits")
     parser.add_argument("--num-per-digit", type=positive_int, default=100, help="images of each")
     parser.add_argument("--batch-size", type=positive_int, default=BATCH_SIZE, help="images per batch")
     add_sampler_arguments(parser)
     add_common_arguments(parser, data=False)
     arguments = parser.parse_args()
-    for digit in arguments.digits:
-        if not 0 <= digit <= 9:
-            raise UserError(f"--digits {digit}: must be digits 0-9")
-    if len(set(arguments.digits)) != len(arguments.digits):
-        raise UserError(f"--digits {' '.join(map(str, arguments.digits))}: name every digit once")
     device = pick_device(arguments.device)
     seed_everything(arguments.seed)
     model, diffusion, trained = load_model(arguments.checkpoint or shipped_weights(arguments.model), device)
@@ -158,7 +155,7 @@ def main() -> None:
     arguments.out_dir.mkdir(parents=True, exist_ok=True)
 
     started = time.perf_counter()
-    digits = [digit for digit in arguments.digits for _ in range(arguments.num_per_digit)]
+    digits = [digit for digit in dict.fromkeys(arguments.digits) for _ in range(arguments.num_per_digit)]
     images = generate(model, diffusion, digits, config, arguments.seed, arguments.batch_size)
     seconds = time.perf_counter() - started
     for index, (digit, image) in enumerate(zip(digits, images, strict=True)):

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 MODEL = "p2_diffusion/unet"
+ARCHITECTURE = ("channels", "channel_mults", "attention_levels", "num_res_blocks", "num_groups")
 NULL_LABEL = 0  # row 0 of the label embedding means "no label"; digit d is row d + 1
 
 
@@ -153,14 +154,13 @@ class UNet(nn.Module):
     Args:
         num_timesteps: T, the number of rows of the time embedding.
         num_labels: number of classes; the label embedding has one row more.
-        channels: width of the first level, a multiple of 32.
+        channels: width of the first level.
         channel_mults: width of each level as a multiple of ``channels``; each further level halves the resolution.
         attention_levels: the levels whose down blocks attend, 0 being full resolution.
         num_res_blocks: residual blocks per level on the way down (one more on the way up).
         dropout: dropout rate inside the residual blocks.
-        num_groups: groups of every GroupNorm, a divisor of ``channels``. Where it equals the width of a level, every
-            channel is normalized alone, which removes the timestep and label embeddings again: they are constant over
-            its pixels.
+        num_groups: groups of every GroupNorm. Where it equals the width of a level, every channel is normalized alone,
+            which removes the timestep and label embeddings again: they are constant over its pixels.
     """
 
     def __init__(
@@ -255,15 +255,7 @@ def sinusoids(num_timesteps: int, channels: int) -> torch.Tensor:
 
 def build_model(config: Mapping[str, Any]) -> UNet:
     """Return the U-Net of a configuration (the fields of a TrainConfig)."""
-    return UNet(
-        num_timesteps=config["timesteps"],
-        channels=config["channels"],
-        channel_mults=config["channel_mults"],
-        attention_levels=config["attention_levels"],
-        num_res_blocks=config["num_res_blocks"],
-        dropout=config["dropout"],
-        num_groups=config["num_groups"],
-    )
+    return UNet(config["timesteps"], dropout=config["dropout"], **{name: config[name] for name in ARCHITECTURE})
 
 
 def to_device(thing: common_device.Movable, device: torch.device) -> common_device.Movable:

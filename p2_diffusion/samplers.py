@@ -45,11 +45,6 @@ class SamplerConfig:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     clip: bool = True
 
-    def guidance_at(self, t: int, num_timesteps: int) -> float:
-        """Return the guidance scale at timestep ``t`` of T = ``num_timesteps``."""
-        low, high = self.guidance_interval
-        return self.guidance_scale if low <= t / num_timesteps <= high else 1.0
-
 
 def sampling_timesteps(num_timesteps: int, steps: int, spacing: Spacing = "linspace") -> list[int]:
     """Return ``steps`` decreasing timesteps, the first of them T-1.
@@ -99,14 +94,16 @@ def sample(
     """
 
     def denoise(x: torch.Tensor, t: int) -> tuple[torch.Tensor, torch.Tensor]:
-        scale = config.guidance_at(t, diffusion.num_timesteps)
-        x0, eps = guided_prediction(network, diffusion, x, t, class_labels, scale)
+        guided = low <= t / diffusion.num_timesteps <= high and config.guidance_scale != 1
+        t_batch, mask = torch.full_like(class_labels, t), torch.full_like(class_labels, guided, dtype=torch.bool)
+        x0, eps = guided_prediction(network, diffusion, x, t_batch, class_labels, config.guidance_scale, mask)
         if config.clip:
             alpha, sigma = diffusion.alpha_sigma_at(t)
             x0 = x0.clamp(-1, 1)
             eps = (x - alpha * x0) / sigma
         return x0, eps
 
+    low, high = config.guidance_interval
     sampler = SAMPLERS[config.sampler]
     timesteps = [*sampling_timesteps(diffusion.num_timesteps, config.steps, sampler.spacing), CLEAN]
     x = noise
@@ -119,16 +116,21 @@ def sample(
 
 
 def guided_prediction(
-    network: Network, diffusion: Diffusion, x: torch.Tensor, t: int, class_labels: torch.Tensor, guidance_scale: float
+    network: Network,
+    diffusion: Diffusion,
+    x: torch.Tensor,
+    t: torch.Tensor,
+    class_labels: torch.Tensor,
+    guidance_scale: float,
+    guided: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the guided predictions of x_0 and eps; the conditional and the null pass share one batch."""
-    t_batch = torch.full((len(x),), t, device=x.device)
-    if guidance_scale == 1.0:
-        return diffusion.to_x0_and_eps(network(x, t_batch, class_labels).float(), x, t_batch)
-    null = torch.full_like(class_labels, NULL_LABEL)
-    output = network(torch.cat([x, x]), torch.cat([t_batch, t_batch]), torch.cat([class_labels, null])).float()
-    conditional, unconditional = output.chunk(2)
-    return diffusion.to_x0_and_eps(unconditional + guidance_scale * (conditional - unconditional), x, t_batch)
+    """Return the predictions of x_0 and eps, guided where ``guided`` (bool, (N,)); both passes share one batch."""
+    null = torch.full_like(class_labels[guided], NULL_LABEL)
+    inputs = torch.cat([x, x[guided]]), torch.cat([t, t[guided]]), torch.cat([class_labels, null])
+    output = network(*inputs).float()
+    output, unconditional = output[: len(x)], output[len(x) :]
+    output[guided] = unconditional + guidance_scale * (output[guided] - unconditional)
+    return diffusion.to_x0_and_eps(output, x, t)
 
 
 def ddim_noise(diffusion: Diffusion, t: int, t_next: int, eta: float) -> float:

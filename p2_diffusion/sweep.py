@@ -1,7 +1,7 @@
 """Compare samplers: accuracy and Fréchet distance over sampler, steps, guidance and its interval.
 
     python p2_diffusion/sweep.py                                  # the shipped small network and its students
-    python p2_diffusion/sweep.py --preset full --checkpoints weights/p2_unet_full.safetensors --device cuda
+    python p2_diffusion/sweep.py --preset full --checkpoint weights/p2_unet_full.safetensors --device cuda
     python p2_diffusion/sweep.py --num-per-digit 10               # a quick look
 
 A student is measured at its own steps only. Settings already measured with the same weights are skipped, so a stopped
@@ -100,6 +100,9 @@ def plot(records: Sequence[Record], path: Path) -> None:
     colors = dict(zip(sorted({sampler for _, sampler in lines}), PALETTE, strict=False))
     markers = dict(zip(sorted({preset for preset, _ in lines}), "os^Dv", strict=False))
     figure, axes = new_figure(1, 2, (12.0, 4.4))
+    label = "network evaluations per image (NFE, log)"
+    axes[0, 0].set(xlabel=label, ylabel="recognized digits, %", xscale="log")
+    axes[0, 1].set(xlabel=label, ylabel="Fréchet distance (log)", xscale="log", yscale="log")
     for (preset, sampler), best in sorted(lines.items()):
         line = sorted(best.values(), key=lambda record: record["nfe"])
         title = "distilled student (DDIM)" if sampler == "student" else SAMPLERS[sampler].title
@@ -108,9 +111,6 @@ def plot(records: Sequence[Record], path: Path) -> None:
         axes[0, 0].plot(nfe, [100 * record["accuracy"] for record in line], **style)
         axes[0, 1].plot(nfe, [record["frechet"] for record in line], **style)
     axes[0, 1].axhline(records[0]["frechet_baseline"], color="0.5", linestyle="--", label="real images")
-    label = "network evaluations per image (NFE, log)"
-    axes[0, 0].set(xlabel=label, ylabel="recognized digits, %", xscale="log")
-    axes[0, 1].set(xlabel=label, ylabel="Fréchet distance (log)", xscale="log", yscale="log")
     for axis in (axes[0, 0].xaxis, axes[0, 1].xaxis, axes[0, 1].yaxis):
         low, high = axis.get_view_interval()
         axis.set_ticks([tick for tick in TICKS if low <= tick <= high])
@@ -126,7 +126,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--preset", choices=SWEEP_PRESETS, default=DEFAULT_PRESET, help="which settings")
     parser.add_argument(
-        "--checkpoints",
+        "--checkpoint",
         type=Path,
         nargs="+",
         default=[path for path in shipped if path.stem.startswith("p2_unet_cpu")],
@@ -137,7 +137,7 @@ def main() -> None:
     add_common_arguments(parser)
     arguments, config = parse_config(parser, lambda arguments: SWEEP_PRESETS[arguments.preset])
     device = pick_device(arguments.device)
-    networks = [(checkpoint, load_model(checkpoint, device)[2]) for checkpoint in arguments.checkpoints]
+    networks = [(checkpoint, load_model(checkpoint, device)[2]) for checkpoint in arguments.checkpoint]
     evaluator = Evaluator(arguments.classifier, arguments.data_root, device)
     records = []
     for checkpoint, trained in networks:
@@ -152,10 +152,10 @@ def main() -> None:
     chosen = choose(records)
     print(f"the rule takes {describe(chosen)}" if chosen else "no setting is near the best in both measures")
 
-    plotted = dict.fromkeys(path.resolve() for path in arguments.checkpoints)
+    plotted = dict.fromkeys(path.resolve() for path in arguments.checkpoint)
     if any(path.parent == WEIGHTS for path in plotted):
         plotted |= dict.fromkeys(shipped)
-    path = (arguments.images or images_folder(arguments.checkpoints[0], "P2")) / "quality_over_nfe.png"
+    path = (arguments.images or images_folder(arguments.checkpoint[0], "P2")) / "quality_over_nfe.png"
     plot([record for checkpoint in plotted for record in sweep_records(checkpoint)], path)
     print(f"wrote {path}")
 
