@@ -80,16 +80,7 @@ def load_classifier(path: Path, device: torch.device) -> DigitClassifier:
 def classify(
     classifier: DigitClassifier, images: torch.Tensor, batch_size: int = 1000
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the predicted digit of each image and its features.
-
-    Args:
-        classifier: in evaluation mode.
-        images: uint8 (N, 3, 28, 28) on any device.
-        batch_size: images per batch; the result does not depend on it.
-
-    Returns:
-        Digits int64 (N,) and features float32 (N, 128), both on the CPU.
-    """
+    """Return predicted digits int64 (N,) and features float32 (N, 128) of uint8 images (N, 3, 28, 28), on the CPU."""
     device = next(classifier.parameters()).device
     batches = (to_device(normalize(batch), device) for batch in images.split(batch_size))
     features = torch.cat([classifier.features(batch) for batch in batches])
@@ -130,27 +121,15 @@ def train(
 
 
 def random_affine(images: torch.Tensor, shift: float, rotation: float, zoom: float) -> torch.Tensor:
-    """Shift, rotate and scale each image by its own random amounts; edges are reflected.
+    """Shift, rotate and scale each image (N, C, H, W) by its own random amounts; edges are reflected.
 
-    Args:
-        images: float (N, C, H, W).
-        shift: largest shift in pixels, each way.
-        rotation: largest angle in degrees, each way.
-        zoom: largest relative change of size, each way.
-
-    Returns:
-        The same shape.
+    ``shift`` in pixels, ``rotation`` in degrees and the relative change of size ``zoom`` are largest values, each way.
     """
     unit = torch.rand(4, len(images), device=images.device) * 2 - 1
     angle, scale = unit[0] * math.radians(rotation), 1 + unit[1] * zoom
     translation = unit[2:] * shift * 2 / images.shape[-1]
-    matrix = torch.stack(
-        [
-            torch.stack([angle.cos() * scale, -angle.sin() * scale, translation[0]], dim=1),
-            torch.stack([angle.sin() * scale, angle.cos() * scale, translation[1]], dim=1),
-        ],
-        dim=1,
-    )
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    matrix = torch.stack([cos, -sin, translation[0], sin, cos, translation[1]], dim=1).view(-1, 2, 3)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 

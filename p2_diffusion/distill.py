@@ -51,16 +51,9 @@ def teachers_x0(
     t_next: torch.Tensor,
     class_labels: torch.Tensor,
 ) -> torch.Tensor:
-    """Return the x_0 with which one DDIM step from ``z`` at ``t`` ends where the teacher's guided steps end.
+    """Return the x_0 with which one DDIM step of ``z`` (N, C, H, W) ends where the teacher's guided steps end.
 
-    Args:
-        teacher: the network.
-        diffusion: its process.
-        config: sub-steps and guidance.
-        z: noisy images (N, C, H, W).
-        t: their timesteps, int64 (N,).
-        t_next: where the step ends, int64 (N,), maybe CLEAN.
-        class_labels: int64 (N,).
+    The step leads from timesteps ``t`` to ``t_next``, both int64 (N,); the latter may be CLEAN.
     """
     z_u, u = z, t
     for k in range(1, config.sub_steps + 1):

@@ -44,11 +44,7 @@ class Evaluator:
     """The evaluation classifier together with the real images that generated ones are compared with."""
 
     def __init__(self, classifier: Path, data_root: Path, device: torch.device) -> None:
-        """Load the classifier and mnistm's train and val images.
-
-        Raises:
-            UserError: one of them is missing, or a split has only one image.
-        """
+        """Load the classifier and mnistm's train and val images; a UserError where a split has only one image."""
         self.device, self.classifier = device, load_classifier(classifier, device)
         (self.train_images, train_labels), (self.val_images, val_labels) = (
             load_mnistm(data_root, split) for split in ("train", "val")
@@ -79,15 +75,7 @@ class Evaluator:
     def measure_sampler(
         self, kind: str, checkpoint: Path, config: SamplerConfig, num_per_digit: int, seed: int
     ) -> Record:
-        """Return the record of one way to sample from a network, measured unless it was before.
-
-        Args:
-            kind: ``evaluate`` or ``sweep``.
-            checkpoint: weights of the network.
-            config: how to sample.
-            num_per_digit: images of each digit.
-            seed: of sampling.
-        """
+        """Return the record of one way to sample from a network; ``kind`` is ``evaluate`` or ``sweep``."""
         model, diffusion, trained = load_model(checkpoint, self.device)
         digits = torch.arange(10).repeat_interleave(num_per_digit)
         interval = "-".join(f"{bound:g}" for bound in config.guidance_interval)

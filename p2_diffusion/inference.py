@@ -43,11 +43,7 @@ BATCH_SIZE = 250
 
 
 def load_model(checkpoint: Path, device: torch.device) -> tuple[UNet, Diffusion, dict[str, Any]]:
-    """Return the U-Net of a weights file or checkpoint, ready to sample, its process, and its configuration.
-
-    Raises:
-        UserError: missing, damaged, or of another model.
-    """
+    """Return the U-Net of a weights file or checkpoint, ready to sample, its process, and its configuration."""
     state, config = load_weights(checkpoint, MODEL)
     model = build_model(config)
     load_into(model, state, checkpoint)
@@ -91,11 +87,7 @@ def generate(
 
 
 def shipped_weights(model: str) -> Path:
-    """Return the weights called ``model`` that come with this repository.
-
-    Raises:
-        UserError: there are none.
-    """
+    """Return the weights called ``model`` that come with this repository, or raise a UserError that lists them."""
     path = WEIGHTS / f"p2_unet_{model}.safetensors"
     if not path.is_file():
         others = sorted(path.stem.removeprefix("p2_unet_") for path in WEIGHTS.glob("p2_unet_*.safetensors"))

@@ -78,19 +78,16 @@ def sample(
     generator: torch.Generator | None = None,
     on_step: Callable[[int, torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
-    """Sample one image per class label.
+    """Return one image per class label, float32 (N, C, H, W), about [-1, 1].
 
     Args:
-        network: the U-Net, called as ``network(x, t, class_labels)``.
+        network: the U-Net.
         diffusion: the process it was trained for.
         class_labels: int64 (N,), 0 for none, digit + 1 otherwise.
         noise: x_T, standard normal (N, C, H, W).
         config: sampler, steps and guidance.
         generator: CPU source of the noise that a stochastic sampler adds.
-        on_step: called with (t, x_t) before the first step and after each; t may be CLEAN.
-
-    Returns:
-        Images float32 (N, C, H, W), about [-1, 1].
+        on_step: called with (t, x_t) before the first step and after each; the last t is CLEAN.
     """
 
     def denoise(x: torch.Tensor, t: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -198,19 +195,12 @@ def dpmpp(
 
 @dataclass(frozen=True)
 class Sampler:
-    """One way to sample.
+    """One way to sample."""
 
-    Attributes:
-        title: its name in the report.
-        solve: called with (denoise, diffusion, x_T, decreasing timesteps and then CLEAN, generator);
-            yields x after each of the timesteps.
-        steps: default number of timesteps visited; None visits all T.
-        spacing: how its timesteps are spaced.
-    """
-
-    title: str
+    title: str  # in the report
+    # (denoise, diffusion, x_T, decreasing timesteps and then CLEAN, generator) -> x after each of the timesteps
     solve: Callable[..., Iterator[torch.Tensor]]
-    steps: int | None = None
+    steps: int | None = None  # timesteps visited by default; None visits all T
     spacing: Spacing = "linspace"
 
 

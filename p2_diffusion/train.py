@@ -54,15 +54,9 @@ def train(
     labels: torch.Tensor,
     initial: State | None = None,
 ) -> None:
-    """Train from random or ``initial`` weights; the run's weights are the averaged ones.
+    """Train on ``images``, uint8 (N, 3, 28, 28), and ``labels``, int64 (N,), from random or ``initial`` weights.
 
-    Args:
-        run: not resumed yet.
-        config: of the run.
-        dist: the processes that train.
-        images: uint8 (N, 3, 28, 28).
-        labels: int64 (N,).
-        initial: state of the model.
+    The run's weights are the averaged ones.
     """
     device, seed = dist.device, run.config["seed"]
     seed_everything(seed, deterministic=not config.compile)

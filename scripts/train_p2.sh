@@ -14,9 +14,10 @@ teacher="$runs/p2_seed$seed/weights.safetensors"
 run p2_diffusion/classifier.py "${options[@]}"
 run p2_diffusion/train.py "${options[@]}" "${extra[@]}"
 run p2_diffusion/distill.py "${options[@]}" --teacher "$teacher"
-for weights in "$teacher" "$runs"/p2_student*_seed"$seed"/weights.safetensors; do
+networks=("$teacher" "$runs"/p2_student*_seed"$seed"/weights.safetensors)
+for weights in "${networks[@]}"; do
     run p2_diffusion/evaluate.py --checkpoint "$weights" --classifier "$classifier" "${shared[@]}"
     run p2_diffusion/figures.py --checkpoint "$weights" "${shared[@]}"
 done
-run p2_diffusion/sweep.py --checkpoint "$teacher" --classifier "$classifier" --preset "$preset" "${shared[@]}"
+run p2_diffusion/sweep.py --checkpoint "${networks[@]}" --classifier "$classifier" --preset "$preset" "${shared[@]}"
 run scripts/collect.py "$runs"
