@@ -101,7 +101,7 @@ class DistillConfig:
     sub_steps: int = option(4, "DDIM steps of the teacher per step of the student", "[1, inf)")
     guidance_scale: float = option(2.0, "guidance of the teacher; 1 is none")
     guidance_start: float = option(0.2, "guide where t / T is at least this", "[0, 1]")
-    steps: int = option(2_200, "optimizer steps", "[1, inf)")
+    steps: int = option(500, "optimizer steps", "[1, inf)")
     batch_size: int = option(32, "images per step, over all processes", "[1, inf)")
     learning_rate: float = option(3e-4, "peak learning rate of AdamW", "(0, inf)")
     warmup_steps: int = option(50, "steps of linear warm-up", "[0, inf)")
@@ -113,7 +113,7 @@ class DistillConfig:
 
 
 DISTILL_PRESETS = {
-    "full": DistillConfig("p2_unet_full.safetensors", guidance_scale=1.5, steps=160, warmup_steps=10),
+    "full": DistillConfig("p2_unet_full.safetensors", guidance_scale=1.5, steps=100, batch_size=16, warmup_steps=10),
     "cpu": DistillConfig(),
     "sample": DistillConfig(steps=10, warmup_steps=2, log_every=5, sample_every=10),
 }
