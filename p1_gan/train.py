@@ -32,8 +32,7 @@ from p1_gan.augment import diff_augment
 from p1_gan.config import METHODS, PRESETS, TrainConfig, add_method_argument, make_config, model_name
 from p1_gan.dataset import FaceBatches
 from p1_gan.losses import discriminator_loss, generator_loss, gradient_penalty
-from p1_gan.model import LATENT_SIZE, DCGAN_Discriminator, DCGAN_Generator
-from p1_gan.small_maps import use_matrix_products
+from p1_gan.model import LATENT_SIZE
 
 import torch
 from torch import nn
@@ -53,20 +52,14 @@ def train(run: TrainingRun, config: TrainConfig, dist: Distributed, faces: torch
     if config.init_from:
         path = shipped_path(config.init_from)
         load_into(pair(g, d), load_weights(path, run.config["model"])[0], path)
-    if device.type == "cpu" and not config.compile:
-        use_matrix_products(g)
-        use_matrix_products(d)
     g, d = to_device(g, device), to_device(d, device)
     ema = ExponentialMovingAverage(g, config.ema_decay)
     optimizer_g = make_optimizer(g.parameters(), config.generator_learning_rate, config)
     optimizer_d = make_optimizer(d.parameters(), config.discriminator_learning_rate, config)
     is_penalized, is_relativistic = config.r1_gamma + config.r2_gamma > 0, config.loss == "relativistic"
-    fast_g, fast_d = g, d
-    if config.compile:
-        fast_g = cast(DCGAN_Generator, torch.compile(g))
-        fast_d = (
-            d if is_penalized else cast(DCGAN_Discriminator, torch.compile(d))
-        )  # it would have no second derivative
+    fast_g = cast(nn.Module, torch.compile(g)) if config.compile else g
+    # Not with a gradient penalty: what torch.compile returns has no second derivative.
+    fast_d = cast(nn.Module, torch.compile(d)) if config.compile and not is_penalized else d
     g_network, d_network = dist.ddp(fast_g), dist.ddp(fast_d)
     real_batch = FaceBatches(faces, config.batch_size, run.config["seed"], device)
 
