@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -54,8 +54,9 @@ def train(run: TrainingRun, config: TrainConfig, dist: Distributed, faces: torch
         load_into(pair(g, d), load_weights(path, run.config["model"])[0], path)
     g, d = to_device(g, device), to_device(d, device)
     ema = ExponentialMovingAverage(g, config.ema_decay)
-    optimizer_g = make_optimizer(g.parameters(), config.generator_learning_rate, config)
-    optimizer_d = make_optimizer(d.parameters(), config.discriminator_learning_rate, config)
+    adam = partial(torch.optim.AdamW, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay, fused=True)
+    optimizer_g = adam(g.parameters(), lr=config.generator_learning_rate)
+    optimizer_d = adam(d.parameters(), lr=config.discriminator_learning_rate)
     is_penalized, is_relativistic = config.r1_gamma + config.r2_gamma > 0, config.loss == "relativistic"
     fast_g = cast(nn.Module, torch.compile(g)) if config.compile else g
     # Not with a gradient penalty: what torch.compile returns has no second derivative.
@@ -67,8 +68,9 @@ def train(run: TrainingRun, config: TrainConfig, dist: Distributed, faces: torch
         pair(ema.model, d), generator=g, discriminator=d, ema=ema, optimizer_g=optimizer_g, optimizer_d=optimizer_d
     )
     for step in run.steps(config.steps, config.batch_size):
-        set_learning_rate(optimizer_g, config.generator_learning_rate * lr_factor(step, config))
-        set_learning_rate(optimizer_d, config.discriminator_learning_rate * lr_factor(step, config))
+        # Learning rates: constant, then linearly to 0
+        optimizer_g.param_groups[0]["lr"] = config.generator_learning_rate * lr_factor(step, config)
+        optimizer_d.param_groups[0]["lr"] = config.discriminator_learning_rate * lr_factor(step, config)
 
         # A batch of real images x and of latents z ~ N(0, I)
         real = to_device(dist.shard(real_batch(step)), device)
@@ -135,22 +137,6 @@ def lr_factor(step: int, config: TrainConfig) -> float:
     """Return the factor of both learning rates: 1, then linearly down to 0 at the end."""
     last = config.steps * config.lr_decay_fraction
     return min(1.0, (config.steps - step) / last) if last else 1.0
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of every parameter of ``optimizer``."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-
-
-def make_optimizer(
-    parameters: Iterable[nn.Parameter], learning_rate: float, config: TrainConfig
-) -> torch.optim.Optimizer:
-    """Return Adam or AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019)."""
-    betas = (config.beta1, config.beta2)
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, learning_rate, betas, weight_decay=config.weight_decay, fused=True)
-    return torch.optim.Adam(parameters, learning_rate, betas, fused=True)
 
 
 def pair(generator: nn.Module, discriminator: nn.Module) -> nn.ModuleDict:
