@@ -179,7 +179,7 @@ def test_evaluation_is_recorded_next_to_the_weights_and_once(
         assert record.keys() >= {name, f"{name}_baseline"}, name
     assert record["fd_lite0"] > record["fd_lite0_baseline"] > 0 and 0 < record["brightness"] < 1
     assert record["nearest_train_median"] > 0 and 0 <= record["closer_than_closest_percent"] <= 1
-    assert (runs["B"] / "nearest/seed0.png").is_file()
+    assert (runs["B"] / "closest/seed0.png").is_file()
     progress = record_of(runs["B"], "progress_seed0")
     assert progress["images_seen_at"] == [8, 16] and len(progress["kid_lite0"]) == 2
 
@@ -189,7 +189,7 @@ def test_evaluation_is_recorded_next_to_the_weights_and_once(
     execute(inference, runs["B"] / "out", "--num", 12, "--checkpoint", weights_of(runs["B"]))
     capsys.readouterr()
     execute(evaluate, runs["B"] / "out", "--data-root", data_root)  # printed, recorded nowhere
-    assert f"brightness: {record['brightness']:.4g} " in capsys.readouterr().out
+    assert f"brightness: {record['brightness']:.4g}\n" in capsys.readouterr().out
     assert sorted(path.stem for path in (runs["B"] / "records").iterdir()) == [
         "evaluate_seed0",
         "progress_seed0",
