@@ -179,12 +179,14 @@ def main() -> None:
     parser = make_parser(__doc__)
     add_method_argument(parser)
     parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="schedule and size")
+    parser.add_argument("--variant", help="name under which results of other options than the preset's are collected")
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments, config = parse_config(parser, lambda chosen: make_config(chosen.method, chosen.preset))
     with init_distributed(arguments.device) as dist:
         faces = load_faces(arguments.data_root, "train")
-        run = open_run(arguments, dist, config, faces, f"p1_{arguments.method}")
+        named = {"variant": arguments.variant} if arguments.variant else {}
+        run = open_run(arguments, dist, config, faces, "_".join(["p1", arguments.method, *named.values()]), **named)
         if not run.is_finished():
             train(run, config, dist, faces)
             finish(run, faces)

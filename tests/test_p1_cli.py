@@ -115,10 +115,11 @@ def test_a_killed_run_ends_with_the_same_bytes(
 def test_training_starts_from_given_weights(runs: dict[str, Path], data_root: Path, tmp_path: Path) -> None:
     still = ("--steps", 1, "--generator-learning-rate", 1e-12, "--discriminator-learning-rate", 1e-12)
     command = ("--method", "A", *TINY, *still, "--data-root", data_root, "--run-dir", tmp_path / "run")
-    execute(train, *command, "--init-from", weights_of(runs["A"]))
+    execute(train, *command, "--init-from", weights_of(runs["A"]), "--variant", "continued")
     before, after = load_file(weights_of(runs["A"])), load_file(weights_of(tmp_path / "run"))
     learned = [name for name in before if name.endswith("weight")]
     assert learned and all(torch.allclose(after[name], before[name], atol=1e-6) for name in learned)
+    assert record_of(tmp_path / "run", "train")["variant"] == "continued"
 
 
 def test_compiled_training_has_the_losses_of_the_other(data_root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
