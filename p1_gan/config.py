@@ -36,13 +36,12 @@ class TrainConfig:
     r2_gamma: float = option(0.0, "weight of the gradient penalty on generated images", "[0, inf)")
     penalty_every: int = option(1, "steps between gradient penalties, each so many times as heavy", "[1, inf)")
 
-    # Optimizers
-    optimizer: Literal["adam", "adamw"] = option("adam", "optimizer of both networks")
+    # Optimizers: AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019), without decay Adam
     generator_learning_rate: float = option(2e-4, "learning rate of the generator", "(0, inf)")
     discriminator_learning_rate: float = option(2e-4, "learning rate of the discriminator", "(0, inf)")
     beta1: float = option(0.5, "decay of the first moment in both optimizers", "[0, 1)")
     beta2: float = option(0.999, "decay of the second moment in both optimizers", "[0, 1)")
-    weight_decay: float = option(0.0, "decoupled weight decay (adamw)", "[0, inf)")
+    weight_decay: float = option(0.0, "decoupled weight decay", "[0, inf)")
     ema_decay: float = option(0.0, "decay of the averaged generator that samples; 0: no average", "[0, 1)")
 
     # Inputs of the discriminator
@@ -89,7 +88,6 @@ METHODS = {
         My_Generator,
         My_Discriminator,
         {
-            "optimizer": "adamw",
             "generator_learning_rate": 2e-4,
             "discriminator_learning_rate": 4e-4,  # TTUR (Heusel et al., 2017)
             "weight_decay": 1e-4,

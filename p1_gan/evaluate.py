@@ -49,7 +49,7 @@ class RealFaces:
         self.train, self.val = load_faces(data_root, "train"), load_faces(data_root, "val")
         check_enough(self.train, data_root / "face" / "train")
         check_enough(self.val, data_root / "face" / "val")
-        self.device, self.cache = device, data_root / "face" / ".cache"
+        self.device, self.cache, self.extract = device, data_root / "face" / ".cache", efficientnet(device)
 
     @property
     def digests(self) -> Record:
@@ -57,40 +57,41 @@ class RealFaces:
         return {"train_digest": digest(self.train), "val_digest": digest(self.val)}
 
     def distances(self, images: torch.Tensor) -> dict[str, float]:
-        """Return distances of generated images to the validation images; none without EfficientNet-Lite0."""
-        extract = efficientnet(self.device)
-        return {} if extract is None else distances(extract(images), cached(extract, self.val, self.cache))
-
-    def measure(self, images: torch.Tensor) -> dict[str, float]:
-        """Return every measure of generated images that can be taken here, each with its baseline."""
-        baseline = baseline_images(self.train, len(images))
-        found: dict[str, tuple[float, float]] = {}
-        extract, extract_fid = efficientnet(self.device), inception(self.device)
-        if extract is not None:
-            real = cached(extract, self.val, self.cache)
-            pairs = distances(extract(images), real), distances(cached(extract, baseline, self.cache), real)
-            found |= {name: (value, pairs[1][name]) for name, value in pairs[0].items()}
-        if extract_fid is not None:
-            real = extract_fid(self.val)
-            fids = [frechet_distance(extract_fid(some[:FID_IMAGES]), real) for some in (images, baseline)]
-            found["fid"] = fids[0], fids[1]
-        here, of_val = image_statistics(images), image_statistics(self.val[:FID_IMAGES], self.cache)
-        found |= {name: (value, of_val[name]) for name, value in here.items() if name in of_val}
-        for name, (value, of_real) in found.items():
-            print(f"{name}: {value:.4g} (baseline {of_real:.4g})")
-        return {f"{name}{end}": pair[i] for name, pair in found.items() for i, end in enumerate(("", "_baseline"))}
-
-    def memorization(self, images: torch.Tensor, path: Path) -> dict[str, float]:
-        """Compare with the nearest training images, and show the closest pairs in ``path``."""
-        extract = efficientnet(self.device)
-        if extract is None:
+        """Return the distances of generated images to the validation images; none without EfficientNet-Lite0."""
+        if self.extract is None:
             return {}
-        features, train = extract(images), cached(extract, self.train, self.cache)
-        distance, index = nearest(features, train)
+        return distances(self.extract(images), cached(self.extract, self.val, self.cache))
+
+    def measure(self, images: torch.Tensor, closest: Path | None = None) -> dict[str, float]:
+        """Return all that can be measured of generated images here, with baselines.
+
+        ``closest`` also compares them with the training images, and receives the closest pairs.
+        """
+        found = image_statistics(images)
+        of_val = image_statistics(self.val[:FID_IMAGES], self.cache)
+        found |= {f"{name}_baseline": of_val[name] for name in found if name in of_val}
+        baseline, extract_fid = baseline_images(self.train, len(images)), inception(self.device)
+        if self.extract is not None:
+            features, val = self.extract(images), cached(self.extract, self.val, self.cache)
+            found |= distances(features, val)
+            real = distances(cached(self.extract, baseline, self.cache), val)
+            found |= {f"{name}_baseline": value for name, value in real.items()}
+            if closest is not None:
+                train = cached(self.extract, self.train, self.cache)
+                found |= memorization(features, val, train)
+                self.save_closest(images, *nearest(features, train), closest)
+        if extract_fid is not None:
+            val = extract_fid(self.val)
+            found["fid"] = frechet_distance(extract_fid(images[:FID_IMAGES]), val)
+            found["fid_baseline"] = frechet_distance(extract_fid(baseline[:FID_IMAGES]), val)
+        for name, value in found.items():
+            print(f"{name}: {value:.4g}")
+        return found
+
+    def save_closest(self, images: torch.Tensor, distance: torch.Tensor, index: torch.Tensor, path: Path) -> None:
+        """Show the generated images that are closest to training images, and these below them."""
         closest = distance.argsort()[:SHOWN]
         save_grid(torch.cat([images[closest], self.train[index[closest]]]), path, columns=len(closest))
-        print(f"the closest pairs are in {path}")
-        return memorization(features, cached(extract, self.val, self.cache), train)
 
 
 def images_seen(config: Record) -> int:
@@ -108,17 +109,14 @@ def identity(kind: str, weights: Path, config: Record, **columns: Any) -> Record
 
 def evaluate(weights: Path, model: torch.nn.Module, config: Record, real: RealFaces, num: int, seed: int) -> Record:
     """Measure ``num`` images of a generator, unless its record is there; return the record."""
-    judges = {"efficientnet": efficientnet(real.device) is not None, "dlib": face_detector() is not None}
-    columns = {"sampling_seed": seed, "num_images": num} | judges | real.digests
-    folder = run_folder(weights)
+    available = {"efficientnet": real.extract is not None, "dlib": face_detector() is not None}
+    columns = {"sampling_seed": seed, "num_images": num} | available | real.digests
+    folder, name = run_folder(weights), f"evaluate_seed{seed}"
 
     def measure() -> dict[str, float]:
-        images = generate(model, sample_latents(num, seed))
-        return real.measure(images) | real.memorization(images, folder / "nearest" / f"seed{seed}.png")
+        return real.measure(generate(model, sample_latents(num, seed)), folder / "closest" / f"seed{seed}.png")
 
-    return measured(
-        folder, f"evaluate_seed{seed}", identity("evaluate", weights, config, **columns), measure, real.device
-    )
+    return measured(folder, name, identity("evaluate", weights, config, **columns), measure, real.device)
 
 
 def evaluate_snapshots(weights: Path, config: Record, real: RealFaces, seed: int) -> Record:
@@ -138,9 +136,8 @@ def evaluate_snapshots(weights: Path, config: Record, real: RealFaces, seed: int
         return found
 
     columns = {"sampling_seed": seed, "num_images": SNAPSHOT_IMAGES} | real.digests
-    return measured(
-        weights.parent, f"progress_seed{seed}", identity("progress", weights, config, **columns), measure, real.device
-    )
+    progress = identity("progress", weights, config, **columns)
+    return measured(weights.parent, f"progress_seed{seed}", progress, measure, real.device)
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ Grid and sheet show what inference.py writes first with the same seed: nothing i
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -92,30 +91,24 @@ def save_distances(checkpoints: list[Path], seed: int, path: Path) -> None:
     save_figure(figure, path)
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Parse the command line and plot."""
+    known = ("grid", "sheet", "walk", "progress", "distances")
     parser = make_parser(__doc__)
     # argparse would check the default of a list against choices, and then not its members.
-    parser.add_argument("parts", nargs="*", metavar="part", help="some of grid, sheet, walk, progress, distances")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"some of {', '.join(known)}")
     add_method_argument(parser, default=None)
     parser.add_argument("--checkpoint", type=Path, nargs="+", help="weights of runs (default: those of --method)")
     parser.add_argument("--images", type=Path, help="folder (default: next to the weights; images/P1 for shipped ones)")
     add_common_arguments(parser)
     arguments = parser.parse_args()
-    if unknown := set(arguments.parts) - {"grid", "sheet", "walk", "progress", "distances"}:
-        parser.error(f"part {min(unknown)}: choose from grid, sheet, walk, progress, distances")
-    arguments.checkpoint = arguments.checkpoint or [shipped_weights(arguments.method)]
-    return arguments
-
-
-def main() -> None:
-    """Parse the command line and plot."""
-    arguments = parse_arguments()
-    for checkpoint in arguments.checkpoint:
+    if unknown := set(arguments.parts) - set(known):
+        parser.error(f"part {min(unknown)}: choose from {', '.join(known)}")
+    checkpoints = arguments.checkpoint or [shipped_weights(arguments.method)]
+    for checkpoint in checkpoints:
         folder = arguments.images or images_folder(checkpoint, "P1")
-        parts = arguments.parts or ["grid", "sheet", "walk"]
-        if not arguments.parts and (checkpoint.parent / "snapshots").is_dir():
-            parts = [*parts, "progress"]
+        has_snapshots = (checkpoint.parent / "snapshots").is_dir()
+        parts = arguments.parts or ["grid", "sheet", "walk", *(["progress"] if has_snapshots else [])]
         model, config = load_generator(checkpoint, arguments.method, pick_device(arguments.device))
         name = f"GAN_{config['method']}"
         images = generate(model, sample_latents(SHEET, arguments.seed))
@@ -130,8 +123,8 @@ def main() -> None:
             save_progress(checkpoint.parent, arguments.seed, folder / f"{name}_progress.png")
         print(f"plotted {', '.join(parts)} in {folder}")
     if "distances" in arguments.parts:
-        folder = arguments.images or images_folder(arguments.checkpoint[0], "P1")
-        save_distances(arguments.checkpoint, arguments.seed, folder / "GAN_distances.png")
+        folder = arguments.images or images_folder(checkpoints[0], "P1")
+        save_distances(checkpoints, arguments.seed, folder / "GAN_distances.png")
 
 
 if __name__ == "__main__":

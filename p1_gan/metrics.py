@@ -29,7 +29,6 @@ import torch
 from safetensors.torch import save
 from torch.nn import functional as F
 
-BLOCK = 1000  # rows of a matrix of all pairs at a time
 BORDER = 4  # pixels
 Extractor = Callable[[torch.Tensor], torch.Tensor]  # images -> features (N, D), float32 on the CPU
 
@@ -119,24 +118,20 @@ def kernel_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     Source: Bińkowski et al., "Demystifying MMD GANs", 2018, sections 2.1 and 4; on all pairs instead of subsets.
     """
     first, second = first.double(), second.double()
-    between = _kernel_sum(first, second) / (len(first) * len(second))
-    return _mean_within(first) + _mean_within(second) - 2 * between
 
+    def kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (x @ y.T / x.shape[1] + 1).pow(3)
 
-def _mean_within(values: torch.Tensor) -> float:
-    """Return the mean of the kernel over pairs of two different rows."""
-    same = (values.square().sum(dim=1) / values.shape[1] + 1).pow(3).sum().item()
-    return (_kernel_sum(values, values) - same) / (len(values) * (len(values) - 1))
+    def mean_within(x: torch.Tensor) -> torch.Tensor:
+        values = kernel(x, x)
+        return (values.sum() - values.diagonal().sum()) / (len(x) * (len(x) - 1))
 
-
-def _kernel_sum(first: torch.Tensor, second: torch.Tensor) -> float:
-    width = first.shape[1]
-    return sum((block @ second.T / width + 1).pow(3).sum().item() for block in first.split(BLOCK))
+    return float(mean_within(first) + mean_within(second) - 2 * kernel(first, second).mean())
 
 
 def nearest(queries: torch.Tensor, references: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return, for each of the features ``queries`` (N, D), distance and number of the nearest reference, both (N,)."""
-    found = [torch.cdist(block, references).min(dim=1) for block in queries.split(BLOCK)]
+    found = [torch.cdist(block, references).min(dim=1) for block in queries.split(1000)]
     return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -32,8 +32,7 @@ from p1_gan.augment import diff_augment
 from p1_gan.config import METHODS, PRESETS, TrainConfig, add_method_argument, make_config, model_name
 from p1_gan.dataset import FaceBatches
 from p1_gan.losses import discriminator_loss, generator_loss, gradient_penalty
-from p1_gan.model import LATENT_SIZE, DCGAN_Discriminator, DCGAN_Generator
-from p1_gan.small_maps import use_matrix_products
+from p1_gan.model import LATENT_SIZE
 
 import torch
 from torch import nn
@@ -53,20 +52,15 @@ def train(run: TrainingRun, config: TrainConfig, dist: Distributed, faces: torch
     if config.init_from:
         path = shipped_path(config.init_from)
         load_into(pair(g, d), load_weights(path, run.config["model"])[0], path)
-    if device.type == "cpu" and not config.compile:
-        use_matrix_products(g)
-        use_matrix_products(d)
     g, d = to_device(g, device), to_device(d, device)
     ema = ExponentialMovingAverage(g, config.ema_decay)
-    optimizer_g = make_optimizer(g.parameters(), config.generator_learning_rate, config)
-    optimizer_d = make_optimizer(d.parameters(), config.discriminator_learning_rate, config)
+    adam = partial(torch.optim.AdamW, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay, fused=True)
+    optimizer_g = adam(g.parameters(), lr=config.generator_learning_rate)
+    optimizer_d = adam(d.parameters(), lr=config.discriminator_learning_rate)
     is_penalized, is_relativistic = config.r1_gamma + config.r2_gamma > 0, config.loss == "relativistic"
-    fast_g, fast_d = g, d
-    if config.compile:
-        fast_g = cast(DCGAN_Generator, torch.compile(g))
-        fast_d = (
-            d if is_penalized else cast(DCGAN_Discriminator, torch.compile(d))
-        )  # it would have no second derivative
+    fast_g = cast(nn.Module, torch.compile(g)) if config.compile else g
+    # Not with a gradient penalty: what torch.compile returns has no second derivative.
+    fast_d = cast(nn.Module, torch.compile(d)) if config.compile and not is_penalized else d
     g_network, d_network = dist.ddp(fast_g), dist.ddp(fast_d)
     real_batch = FaceBatches(faces, config.batch_size, run.config["seed"], device)
 
@@ -74,8 +68,9 @@ def train(run: TrainingRun, config: TrainConfig, dist: Distributed, faces: torch
         pair(ema.model, d), generator=g, discriminator=d, ema=ema, optimizer_g=optimizer_g, optimizer_d=optimizer_d
     )
     for step in run.steps(config.steps, config.batch_size):
-        set_learning_rate(optimizer_g, config.generator_learning_rate * lr_factor(step, config))
-        set_learning_rate(optimizer_d, config.discriminator_learning_rate * lr_factor(step, config))
+        # Learning rates: constant, then linearly to 0
+        optimizer_g.param_groups[0]["lr"] = config.generator_learning_rate * lr_factor(step, config)
+        optimizer_d.param_groups[0]["lr"] = config.discriminator_learning_rate * lr_factor(step, config)
 
         # A batch of real images x and of latents z ~ N(0, I)
         real = to_device(dist.shard(real_batch(step)), device)
@@ -144,22 +139,6 @@ def lr_factor(step: int, config: TrainConfig) -> float:
     return min(1.0, (config.steps - step) / last) if last else 1.0
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of every parameter of ``optimizer``."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-
-
-def make_optimizer(
-    parameters: Iterable[nn.Parameter], learning_rate: float, config: TrainConfig
-) -> torch.optim.Optimizer:
-    """Return Adam or AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019)."""
-    betas = (config.beta1, config.beta2)
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, learning_rate, betas, weight_decay=config.weight_decay, fused=True)
-    return torch.optim.Adam(parameters, learning_rate, betas, fused=True)
-
-
 def pair(generator: nn.Module, discriminator: nn.Module) -> nn.ModuleDict:
     """Return both networks as the one whose weights a file holds."""
     return nn.ModuleDict({"generator": generator, "discriminator": discriminator})
@@ -200,12 +179,14 @@ def main() -> None:
     parser = make_parser(__doc__)
     add_method_argument(parser)
     parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="schedule and size")
+    parser.add_argument("--variant", help="name under which results of other options than the preset's are collected")
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments, config = parse_config(parser, lambda chosen: make_config(chosen.method, chosen.preset))
     with init_distributed(arguments.device) as dist:
         faces = load_faces(arguments.data_root, "train")
-        run = open_run(arguments, dist, config, faces, f"p1_{arguments.method}")
+        named = {"variant": arguments.variant} if arguments.variant else {}
+        run = open_run(arguments, dist, config, faces, "_".join(["p1", arguments.method, *named.values()]), **named)
         if not run.is_finished():
             train(run, config, dist, faces)
             finish(run, faces)

@@ -115,10 +115,11 @@ def test_a_killed_run_ends_with_the_same_bytes(
 def test_training_starts_from_given_weights(runs: dict[str, Path], data_root: Path, tmp_path: Path) -> None:
     still = ("--steps", 1, "--generator-learning-rate", 1e-12, "--discriminator-learning-rate", 1e-12)
     command = ("--method", "A", *TINY, *still, "--data-root", data_root, "--run-dir", tmp_path / "run")
-    execute(train, *command, "--init-from", weights_of(runs["A"]))
+    execute(train, *command, "--init-from", weights_of(runs["A"]), "--variant", "continued")
     before, after = load_file(weights_of(runs["A"])), load_file(weights_of(tmp_path / "run"))
     learned = [name for name in before if name.endswith("weight")]
     assert learned and all(torch.allclose(after[name], before[name], atol=1e-6) for name in learned)
+    assert record_of(tmp_path / "run", "train")["variant"] == "continued"
 
 
 def test_compiled_training_has_the_losses_of_the_other(data_root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
@@ -179,7 +180,7 @@ def test_evaluation_is_recorded_next_to_the_weights_and_once(
         assert record.keys() >= {name, f"{name}_baseline"}, name
     assert record["fd_lite0"] > record["fd_lite0_baseline"] > 0 and 0 < record["brightness"] < 1
     assert record["nearest_train_median"] > 0 and 0 <= record["closer_than_closest_percent"] <= 1
-    assert (runs["B"] / "nearest/seed0.png").is_file()
+    assert (runs["B"] / "closest/seed0.png").is_file()
     progress = record_of(runs["B"], "progress_seed0")
     assert progress["images_seen_at"] == [8, 16] and len(progress["kid_lite0"]) == 2
 
@@ -189,7 +190,7 @@ def test_evaluation_is_recorded_next_to_the_weights_and_once(
     execute(inference, runs["B"] / "out", "--num", 12, "--checkpoint", weights_of(runs["B"]))
     capsys.readouterr()
     execute(evaluate, runs["B"] / "out", "--data-root", data_root)  # printed, recorded nowhere
-    assert f"brightness: {record['brightness']:.4g} " in capsys.readouterr().out
+    assert f"brightness: {record['brightness']:.4g}\n" in capsys.readouterr().out
     assert sorted(path.stem for path in (runs["B"] / "records").iterdir()) == [
         "evaluate_seed0",
         "progress_seed0",

@@ -40,8 +40,7 @@ def test_single_faces_are_counted_and_measured_once(tmp_path: Path, monkeypatch:
     assert image_statistics(images, tmp_path) == found
 
 
-def test_kernel_distance_equals_its_definition_over_pairs(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(metrics, "BLOCK", 2)
+def test_kernel_distance_equals_its_definition_over_pairs() -> None:
     first, second = torch.randn(5, 4, generator=torch.manual_seed(0)).double(), torch.randn(3, 4).double()
 
     def kernel(x: torch.Tensor, y: torch.Tensor) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from p1_gan import small_maps
 from p1_gan.ablation import VARIANTS, variant_config
 from p1_gan.augment import AUGMENTATIONS, diff_augment, translation
 from p1_gan.config import METHODS, PRESETS, TrainConfig, make_config
@@ -60,51 +59,6 @@ def test_without_batch_norm_each_image_has_a_logit_of_its_own() -> None:
     assert logits.abs().mean() < 10  # initialized to neither vanish nor explode
     assert discriminator(images).shape == (4, 1, 1, 1)
     torch.testing.assert_close(discriminator(images).flatten(), logits.sigmoid())
-
-
-@pytest.mark.parametrize(("stride", "padding", "side"), [(2, 1, 8), (2, 1, 6), (1, 0, 4)])
-def test_small_maps_have_the_values_and_the_first_and_second_gradients_of_torch(
-    stride: int, padding: int, side: int
-) -> None:
-    torch.manual_seed(0)
-    images, weight, bias = torch.randn(3, 5, side, side), torch.randn(7, 5, 4, 4), torch.randn(7)
-    maps = F.conv2d(images, weight, None, stride, padding)
-
-    def gradients(result: torch.Tensor, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        first = torch.autograd.grad(result.square().sum(), inputs, create_graph=True)
-        return [result, *first, *torch.autograd.grad(first[0].square().sum(), inputs)]
-
-    inputs = [tensor.double().requires_grad_() for tensor in (images, weight, bias)]
-    expected, found = F.conv2d(*inputs, stride, padding), small_maps.convolve(*inputs, stride, padding)
-    torch.testing.assert_close(gradients(found, inputs[:2]), gradients(expected, inputs[:2]))
-    inputs = [tensor.double().requires_grad_() for tensor in (torch.randn_like(maps), weight)]
-    expected = F.conv_transpose2d(*inputs, None, stride, padding)
-    found = small_maps.convolve_transposed(*inputs, stride, padding)
-    torch.testing.assert_close(gradients(found, inputs), gradients(expected, inputs))
-
-
-@pytest.mark.parametrize(
-    ("network", "inputs"),
-    [(My_Generator, (16, 100, 1, 1)), (My_Discriminator, (16, 3, 64, 64)), (DCGAN_Discriminator, (16, 3, 64, 64))],
-)
-def test_gradients_with_small_maps_are_as_near_to_float32_as_those_without(
-    network: type[torch.nn.Module], inputs: tuple[int, ...]
-) -> None:
-    gradients = []
-    for is_swapped, is_bfloat16 in ((True, True), (False, True), (False, False)):
-        torch.manual_seed(0)
-        model = network(channels=8)
-        names = list(model.state_dict())
-        if is_swapped:
-            small_maps.use_matrix_products(model)
-            assert list(model.state_dict()) == names
-        with torch.autocast("cpu", torch.bfloat16, enabled=is_bfloat16):
-            output = model(torch.randn(inputs))
-        (output * torch.randn(output.shape)).float().sum().backward()
-        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
-    swapped, without, exact = gradients
-    assert not torch.equal(swapped, without)  # rounded elsewhere: the matrix products were used
-    assert (swapped - exact).norm() < 1.2 * (without - exact).norm()
 
 
 def test_losses_equal_their_definitions() -> None:
