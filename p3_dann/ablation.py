@@ -3,7 +3,6 @@
     python p3_dann/ablation.py                                  # both targets, preset cpu with 1,500 steps, seed 0
     python p3_dann/ablation.py --seed 1                         # once more: the figure then has means and all seeds
     python p3_dann/ablation.py --targets usps --methods source dann --inputs plain full
-    python p3_dann/ablation.py --figure-only
 
 Rerun the same command to resume; finished runs are not trained again. Runs lie in runs/PRESET/p3_ablation (or
 --run-dir), the figure, ablation.png, in images/ there. Training on the target's labels, on the full inputs, is the
@@ -98,7 +97,6 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, help=f"default: {' '.join(COMPARED)}, and the ceiling")
     parser.add_argument("--steps", type=positive_int, default=1500, help="of every run")
     parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="the rest of the schedule")
-    parser.add_argument("--figure-only", action="store_true", help="plot what was measured before")
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments = parser.parse_args()
@@ -108,7 +106,7 @@ def main() -> None:
 
     started = time.perf_counter()
     with init_distributed(arguments.device) as dist:
-        for target, (inputs, method) in product([] if arguments.figure_only else arguments.targets, combinations):
+        for target, (inputs, method) in product(arguments.targets, combinations):
             chosen = vars(arguments) | {"method": method, "inputs": inputs, "target": target, "overrides": ["steps"]}
             chosen["run_dir"] = root / f"{target}_{method}_{inputs}_seed{arguments.seed}"
             if arguments.max_seconds:

@@ -119,8 +119,10 @@ def evaluate_checkpoint(checkpoint: Path, data_root: Path, device: torch.device)
     for prefix, labeled in splits.items():
         identity[f"{prefix or 'val_'}digest"] = None if labeled is None else digest(*labeled)
     record = measured(folder, "evaluate", identity, measure, device)
-    if "accuracy" in record:
-        print(f"accuracy {100 * record['accuracy']:.2f} % on {record['val_images']:,} validation images of {target}")
+    for prefix, split in (("", "validation"), ("test_", "test"), ("source_", "source validation")):
+        if f"{prefix}accuracy" in record:
+            count = record[f"{prefix or 'val_'}images"]
+            print(f"{split}: accuracy {100 * record[f'{prefix}accuracy']:.2f} % on {count:,} images")
     return record
 
 
@@ -157,10 +159,7 @@ def main() -> None:
     if arguments.checkpoint:
         if arguments.predictions or arguments.target:
             raise UserError("--checkpoint: its file names the target; leave the CSV files and --target out")
-        record = evaluate_checkpoint(arguments.checkpoint, arguments.data_root, pick_device(arguments.device))
-        for prefix in ("", "test_", "source_"):
-            if f"{prefix}accuracy" in record:
-                print(f"{prefix}accuracy {100 * record[f'{prefix}accuracy']:.2f} %")
+        evaluate_checkpoint(arguments.checkpoint, arguments.data_root, pick_device(arguments.device))
         return
     if arguments.predictions is None or (arguments.labels is None) == (arguments.target is None):
         raise UserError("name the predictions and either a CSV file of labels or a --target; or a --checkpoint")

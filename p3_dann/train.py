@@ -20,14 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import (
-    DEFAULT_PRESET,
-    add_common_arguments,
-    add_run_arguments,
-    make_parser,
-    parse_config,
-    run_main,
-)
+from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
 from common.data import EpochSampler, dataset_name, digest
 from common.device import autocast, to_device
 from common.distributed import Distributed, init_distributed
@@ -252,21 +245,14 @@ def train_and_evaluate(
         evaluate_checkpoint(run.weights_path, data_root, dist.device)
 
 
-def add_axes(parser: argparse.ArgumentParser) -> None:
-    """Add --method, --target, --inputs and --preset."""
-    titles = "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
-    parser.add_argument("--method", choices=METHODS, default="ours", help=titles)
-    parser.add_argument(
-        "--target", default=TARGETS[0], help="domain to adapt to and to evaluate on, a folder of digits/"
-    )
-    parser.add_argument("--inputs", choices=INPUTS, default="full", help="how images are normalized and augmented")
-    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="schedule")
-
-
 def main() -> None:
     """Parse the command line, train, and evaluate."""
     parser = make_parser(__doc__)
-    add_axes(parser)
+    titles = "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
+    parser.add_argument("--method", choices=METHODS, default="ours", help=titles)
+    parser.add_argument("--target", default=TARGETS[0], help="domain to adapt to, a folder of digits/")
+    parser.add_argument("--inputs", choices=INPUTS, default="full", help="how images are normalized and augmented")
+    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="schedule")
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments, config = parse_config(parser, lambda a: make_config(a.method, a.inputs, a.preset, a.target))

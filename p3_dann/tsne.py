@@ -55,7 +55,7 @@ class Embedding(NamedTuple):
     """One network's validation features in the plane: of the source, then of the target."""
 
     title: str
-    domains: tuple[str, str]
+    domains: Sequence[str]  # source and target
     plane: np.ndarray  # (2 N, 2)
     digits: np.ndarray  # (2 N,)
     mixing: float  # at the 768 features, in evaluation mode
@@ -158,7 +158,7 @@ def measure(checkpoint: Path, data_root: Path, points: int, seed: int, device: t
     title = METHODS[header["method"]].title
     title += "" if header["inputs"] == "full" else f", {header['inputs']} inputs"
     title += " (digits as predicted)" if None in labels else ""
-    names = tuple(dataset_name(data_root, domain).split(" (")[0] for domain in domains)
+    names = [dataset_name(data_root, domain).split(" (")[0] for domain in domains]
     log = checkpoint.with_name("stats.jsonl")
     entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
     curve = [(entry["step"], entry["domain_accuracy"]) for entry in entries if "domain_accuracy" in entry]
@@ -177,7 +177,7 @@ def plot(axis: Axes, embedding: Embedding, by_digit: bool, size: int) -> None:
         points, digits = (values[is_target == bool(domain)] for values in (embedding.plane, embedding.digits))
         colors: Any = np.array(DIGIT_COLORS)[digits] if by_digit else PALETTE[domain]
         alpha = 0.75 if by_digit else 0.45
-        axis.scatter(points[:, 0], points[:, 1], 0.7 * size, colors, MARKERS[domain], alpha=alpha, linewidths=0)
+        axis.scatter(points[:, 0], points[:, 1], 0.7 * size, colors, marker=MARKERS[domain], alpha=alpha, linewidths=0)
         stroke = [patheffects.withStroke(linewidth=size / 5, foreground=outline)]
         for digit in np.unique(digits):
             x, y = densest(points[digits == digit])
@@ -192,45 +192,38 @@ def densest(points: np.ndarray) -> np.ndarray:
     return points[int(nearest.mean(1).argmin())]
 
 
-def add_legend(figure: Figure, domains: Sequence[str], by_digit: bool, by_domain: bool) -> None:
-    """Add one legend below: digits by color, domains by marker (and by color, where the figure shows them so)."""
+def plot_networks(embeddings: list[Embedding], rows: Sequence[str]) -> Figure:
+    """Return a figure with a column per network and the ``rows`` by digit, by domain, domain accuracy in training."""
     from matplotlib.lines import Line2D
 
-    shown = [("s", color, str(digit)) for digit, color in enumerate(DIGIT_COLORS)] if by_digit else []
+    alone, domains = len(embeddings) == len(rows) == 1, embeddings[0].domains
+    side = 7.0 if alone else 4.2
+    figure, axes = new_figure(len(rows), len(embeddings), (side * len(embeddings), 0.94 * side * len(rows) + 0.8))
+    for row, name in zip(axes, rows, strict=True):
+        for axis, embedding in zip(row, embeddings, strict=True):
+            if name == "domain accuracy":
+                axis.plot(*np.array(embedding.domain_accuracy).reshape(-1, 2).T)
+                axis.axhline(0.5, color="black", linewidth=0.8, linestyle="--")
+                axis.set(ylim=(0.4, 1.02), xlabel="step", ylabel="accuracy of the domain classifier")
+                axis.set_visible(bool(embedding.domain_accuracy))
+            else:
+                plot(axis, embedding, name == "digit", size=19 if alone else 13)
+                axis.set_xlabel(f"domain mixing {100 * embedding.mixing:.1f} % (mixed: 50 %)")
+    for axis, embedding in zip(axes[0], embeddings, strict=True):
+        axis.set_title(embedding.title)
+    figure.suptitle(" → ".join(domains))
+
+    # One legend: digits by color, domains by marker, and by color where a row shows them so.
+    shown = [("s", color, str(digit)) for digit, color in enumerate(DIGIT_COLORS)] if "digit" in rows else []
     for number, domain in enumerate(domains):
-        color = PALETTE[number] if by_domain else "#777777"
+        color = PALETTE[number] if "domain" in rows else "#777777"
         shown.append((MARKERS[number], color, f"{domain} (digits {('black', 'white')[number]})"))
     handles = [Line2D([], [], color=c, marker=m, label=label, linestyle="none", markersize=9) for m, c, label in shown]
     for columns in (6, 4, 2, 1):  # as wide as the names of the domains allow
         legend = figure.legend(handles=handles, ncols=columns, loc="outside lower center", handletextpad=0.1)
         if legend.get_window_extent().width < figure.bbox.width or columns == 1:
-            return
+            break
         legend.remove()
-
-
-def plot_one(embedding: Embedding, by_digit: bool) -> Figure:
-    """Return the figure of one network, by digit or by domain."""
-    figure, axes = new_figure(size=(7.0, 7.4))
-    plot(axes[0, 0], embedding, by_digit, size=19)
-    axes[0, 0].set_title(f"{' → '.join(embedding.domains)}, {embedding.title}")
-    add_legend(figure, embedding.domains, by_digit, by_domain=not by_digit)
-    return figure
-
-
-def plot_panels(embeddings: list[Embedding]) -> Figure:
-    """Return the figure that compares networks: a column each; by digit, by domain, and domain accuracy in training."""
-    figure, axes = new_figure(3, len(embeddings), (4.2 * len(embeddings), 12.0))
-    for (by_digit, by_domain, curve), embedding in zip(axes.T, embeddings, strict=True):
-        plot(by_digit, embedding, by_digit=True, size=13)
-        plot(by_domain, embedding, by_digit=False, size=13)
-        by_digit.set_title(embedding.title)
-        by_domain.set_xlabel(f"domain mixing {100 * embedding.mixing:.1f} % (mixed: 50 %)")
-        curve.plot([step for step, _ in embedding.domain_accuracy], [value for _, value in embedding.domain_accuracy])
-        curve.axhline(0.5, color="black", linewidth=0.8, linestyle="--")
-        curve.set(ylim=(0.4, 1.02), xlabel="step", ylabel="accuracy of the domain classifier")
-        curve.set_visible(bool(embedding.domain_accuracy))
-    figure.suptitle(" → ".join(embeddings[0].domains))
-    add_legend(figure, embeddings[0].domains, by_digit=True, by_domain=True)
     return figure
 
 
@@ -246,7 +239,7 @@ def main() -> None:
     check_root(arguments.data_root)
     checkpoints: list[Path] = arguments.checkpoints or []
     if not checkpoints:
-        for target in set(TARGETS).intersection(digit_domains(arguments.data_root)):
+        for target in [target for target in TARGETS if target in digit_domains(arguments.data_root)]:
             dann = shipped_weights(target, "dann")
             checkpoints.append(dann if dann.exists() else shipped_weights(target))  # the title says whose they are
     headers = [load_model(path, device)[2] for path in checkpoints]
@@ -257,15 +250,18 @@ def main() -> None:
         measure(path, arguments.data_root, arguments.points, arguments.seed, device)
         for path in progress_bar(checkpoints, desc="t-SNE", unit="network")
     ]
+    rows = ["digit", "domain"]
+    if any(embedding.domain_accuracy for embedding in embeddings):
+        rows.append("domain accuracy")
     figures = {}
     for path, header, embedding in zip(checkpoints, headers, embeddings, strict=True):
         folder, target = arguments.images or images_folder(path, "P3"), header["target"].upper()
         method = header["method"].upper() if arguments.checkpoints else "DANN"
         if not compare:
-            figures[folder / f"{method}_class_TSNE_{target}.png"] = plot_one(embedding, by_digit=True)
-            figures[folder / f"{method}_domain_TSNE_{target}.png"] = plot_one(embedding, by_digit=False)
+            figures[folder / f"{method}_class_TSNE_{target}.png"] = plot_networks([embedding], ["digit"])
+            figures[folder / f"{method}_domain_TSNE_{target}.png"] = plot_networks([embedding], ["domain"])
         elif not figures:
-            figures[folder / f"TSNE_{target}.png"] = plot_panels(embeddings)
+            figures[folder / f"TSNE_{target}.png"] = plot_networks(embeddings, rows)
     for path, figure in figures.items():
         save_figure(figure, path)
         print(f"wrote {path}")
