@@ -110,8 +110,11 @@ def evaluate_checkpoint(checkpoint: Path, data_root: Path, device: torch.device)
                 values[f"{prefix}per_class_accuracy"] = per_class_accuracy(predicted, labeled[1])
                 values[f"{prefix or 'val_'}images"] = len(predicted)
         logits = predict_logits(model, unlabeled, config)
-        information, distribution = mutual_information(logits), class_distribution(logits)
-        return values | {"mutual_information": information, "class_distribution": distribution}
+        values["mutual_information"], values["class_distribution"] = (
+            mutual_information(logits),
+            class_distribution(logits),
+        )
+        return values
 
     identity = header | {"problem": "p3", "kind": "evaluate", "weights": file_digest(checkpoint)}
     identity["target_digest"] = digest(unlabeled)
@@ -139,11 +142,8 @@ def compare(predictions: Path, labels: Path) -> tuple[torch.Tensor, torch.Tensor
     missing = [name for name, _ in rows if name not in predicted]
     if missing:
         raise UserError(f"{predictions}: has no line for {missing[0]}, which {labels} lists")
-    pairs = [
-        (check_label(predictions, name, predicted[name]), check_label(labels, name, label)) for name, label in rows
-    ]
-    found, expected = torch.tensor(pairs).T
-    return found, expected
+    found = [check_label(predictions, name, predicted[name]) for name, _ in rows]
+    return torch.tensor(found), torch.tensor([check_label(labels, name, label) for name, label in rows])
 
 
 def main() -> None:

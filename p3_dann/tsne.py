@@ -66,7 +66,7 @@ class Embedding(NamedTuple):
 def features_of(
     model: DANN_model, config: TrainConfig, source: torch.Tensor, target: torch.Tensor, batch_statistics: bool
 ) -> dict[str, torch.Tensor]:
-    """Return what both classifiers see and the last features of the class classifier: (2 N, 768) and (2 N, 128).
+    """Return what both classifiers see, and the class classifier's last features: (2, N, 768) and (2, N, 128).
 
     Args:
         model: in evaluation mode.
@@ -80,24 +80,19 @@ def features_of(
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
             module.train(batch_statistics)
-    layers: dict[str, list[tuple[torch.Tensor, ...]]] = {"768": [], "128": []}
+    layers: dict[str, list[torch.Tensor]] = {"768": [], "128": []}
     count = max(1, len(source) // BATCH_SIZE)
     for x_s, x_t in zip(source.tensor_split(count), target.tensor_split(count), strict=True):
         features = model.features(prepare(torch.cat([x_s, x_t]).to(device), config))
-        layers["768"].append(features.cpu().tensor_split(2))
-        layers["128"].append(model.class_classifier[:-1](features).cpu().tensor_split(2))
-    return {
-        name: torch.cat([part for parts in zip(*pairs, strict=True) for part in parts])
-        for name, pairs in layers.items()
-    }
+        layers["768"].append(features.unflatten(0, (2, -1)).cpu())
+        layers["128"].append(model.class_classifier[:-1](features).unflatten(0, (2, -1)).cpu())
+    return {name: torch.cat(parts, 1) for name, parts in layers.items()}
 
 
 def domain_mixing(source: torch.Tensor, target: torch.Tensor) -> float:
     """Return the fraction of a feature's nearest neighbors that are of the other domain (0: apart, 0.5: mixed).
 
-    Args:
-        source: features (N, D).
-        target: as many features (N, D), or mixed domains would not give 0.5.
+    Source and target are as many features (N, D), or mixed domains would not give 0.5.
     """
     features = torch.cat([source, target])
     is_target = torch.arange(len(features)) >= len(source)
@@ -149,20 +144,20 @@ def measure(checkpoint: Path, data_root: Path, points: int, seed: int, device: t
     for mode in ("train", "eval"):
         features = features_of(model, config, images[0], images[1], mode == "train")
         for layer, values in features.items():
-            record[f"domain_mixing_{layer}_{mode}"] = domain_mixing(values[:count], values[count:])
-    if None not in labels:
-        values = features["768"]
-        record["knn_accuracy"] = knn_accuracy(values[:count], digits[0], values[count:], digits[1])
+            record[f"domain_mixing_{layer}_{mode}"] = domain_mixing(values[0], values[1])
+    labeled = all(y is not None for y in labels)
+    if labeled:
+        record["knn_accuracy"] = knn_accuracy(features["768"][0], digits[0], features["768"][1], digits[1])
     write_record(run_folder(checkpoint), "tsne", record, device)
 
     title = METHODS[header["method"]].title
     title += "" if header["inputs"] == "full" else f", {header['inputs']} inputs"
-    title += " (digits as predicted)" if None in labels else ""
+    title += "" if labeled else " (digits as predicted)"
     names = [dataset_name(data_root, domain).split(" (")[0] for domain in domains]
     log = checkpoint.with_name("stats.jsonl")
     entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
     curve = [(entry["step"], entry["domain_accuracy"]) for entry in entries if "domain_accuracy" in entry]
-    plane = embed(features["768"].numpy(), seed)
+    plane = embed(features["768"].flatten(0, 1).numpy(), seed)
     return Embedding(title, names, plane, torch.cat(digits).numpy(), record["domain_mixing_768_eval"], curve)
 
 

@@ -198,7 +198,7 @@ def test_the_legend_of_a_plot_fits_domains_with_long_names(row: str) -> None:
 
 
 def test_the_augmentations_are_shown(data_root: Path, tmp_path: Path) -> None:
-    execute(figures, "--data-root", data_root, "--images", tmp_path, "--columns", 4)
+    execute(figures, "--data-root", data_root, "--images", tmp_path)
     assert Image.open(tmp_path / "augmentations.png").format == "PNG"
 
 
