@@ -179,7 +179,7 @@ class TrainingRun:
             desc=self.folder.name,
             unit="img",
             unit_scale=True,
-            disable=not self.dist.is_main_process,
+            disable=not self.dist.is_main_process or self.step >= total,
         )
         reason = RUNNING
         with self._bar, self._signals():

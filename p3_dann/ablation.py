@@ -3,7 +3,6 @@
     python p3_dann/ablation.py                                  # both targets, preset cpu with 1,500 steps, seed 0
     python p3_dann/ablation.py --seed 1                         # once more: the figure then has means and all seeds
     python p3_dann/ablation.py --targets usps --methods source dann --inputs plain full
-    python p3_dann/ablation.py --figure-only
 
 Rerun the same command to resume; finished runs are not trained again. Runs lie in runs/PRESET/p3_ablation (or
 --run-dir), the figure, ablation.png, in images/ there. Training on the target's labels, on the full inputs, is the
@@ -24,21 +23,12 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import ROOT
-from common.cli import (
-    DEFAULT_PRESET,
-    EXIT_TRY_AGAIN,
-    add_common_arguments,
-    add_run_arguments,
-    make_parser,
-    positive_int,
-    run_main,
-)
-from common.data import DOMAINS
+from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, positive_int, run_main
 from common.distributed import init_distributed
 from common.plots import PALETTE, new_figure, save_figure
 from common.records import Record
 from p3_dann.config import INPUTS, METHODS, PRESETS, make_config
-from p3_dann.dataset import SOURCE, TARGETS
+from p3_dann.dataset import TARGETS
 from p3_dann.train import train_and_evaluate
 
 if TYPE_CHECKING:
@@ -46,12 +36,7 @@ if TYPE_CHECKING:
 
 COMPARED = ("source", "joint_batchnorm", "dann", "self_ensembling", "both")
 CEILING = ("full", "target")
-LEVELS = {
-    "plain": "plain pixels",
-    "normalized": "+ standardized,\ngrayscale",
-    "intensity": "+ intensity,\nblur",
-    "full": "+ affine,\ndistractors",
-}
+LEVELS = ("plain pixels", "+ standardized,\ngrayscale", "+ intensity,\nblur", "+ affine,\ndistractors")  # INPUTS
 
 
 def read_records(folder: Path, preset: str, steps: int) -> list[Record]:
@@ -70,19 +55,20 @@ def plot(records: list[Record], targets: list[str], steps: int) -> Figure:
 
     for axis, target in zip(axes[0], targets, strict=True):
         for method, color in zip(COMPARED, PALETTE, strict=False):
-            points = {
-                level: values for level, inputs in enumerate(INPUTS) if (values := accuracies(target, inputs, method))
-            }
-            if points:
-                means = [statistics.fmean(values) for values in points.values()]
-                axis.plot(list(points), means, label=METHODS[method].title, color=color, linewidth=1.6)
-            for level, values in points.items():
-                axis.plot([level] * len(values), values, ".", color=color)
+            points = [
+                (level, value) for level, inputs in enumerate(INPUTS) for value in accuracies(target, inputs, method)
+            ]
+            if not points:
+                continue
+            levels = sorted({level for level, _ in points})
+            means = [statistics.fmean(value for other, value in points if other == level) for level in levels]
+            axis.plot(levels, means, label=METHODS[method].title, color=color, linewidth=1.6)
+            axis.plot([level for level, _ in points], [value for _, value in points], ".", color=color)
         if ceiling := accuracies(target, *CEILING):
-            title = METHODS[CEILING[1]].title
-            axis.axhline(statistics.fmean(ceiling), color="black", linestyle="--", linewidth=1.0, label=title)
-        axis.set_title(f"{DOMAINS[SOURCE]} → {DOMAINS.get(target, target)}")
-        axis.set_xticks(range(len(INPUTS)), [LEVELS[inputs] for inputs in INPUTS], fontsize=9)
+            axis.axhline(statistics.fmean(ceiling), color="black", linestyle="--", label=METHODS["target"].title)
+        record = next(record for record in records if record["target"] == target)
+        axis.set_title(" → ".join(record[f"{domain}_dataset"].split(" (")[0] for domain in ("source", "target")))
+        axis.set_xticks(range(len(INPUTS)), LEVELS, fontsize=9)
         axis.sharey(axes[0, 0])
     axes[0, 0].set_ylabel(f"validation accuracy after {steps:,} steps, %")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -98,7 +84,6 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, help=f"default: {' '.join(COMPARED)}, and the ceiling")
     parser.add_argument("--steps", type=positive_int, default=1500, help="of every run")
     parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="the rest of the schedule")
-    parser.add_argument("--figure-only", action="store_true", help="plot what was measured before")
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments = parser.parse_args()
@@ -108,14 +93,11 @@ def main() -> None:
 
     started = time.perf_counter()
     with init_distributed(arguments.device) as dist:
-        for target, (inputs, method) in product([] if arguments.figure_only else arguments.targets, combinations):
+        for target, (inputs, method) in product(arguments.targets, combinations):
             chosen = vars(arguments) | {"method": method, "inputs": inputs, "target": target, "overrides": ["steps"]}
             chosen["run_dir"] = root / f"{target}_{method}_{inputs}_seed{arguments.seed}"
-            if arguments.max_seconds:
-                left = arguments.max_seconds - (time.perf_counter() - started)
-                if left < 1:
-                    sys.exit(EXIT_TRY_AGAIN)
-                chosen["max_seconds"] = int(left)
+            if arguments.max_seconds:  # of all runs together
+                chosen["max_seconds"] = max(1, round(arguments.max_seconds - (time.perf_counter() - started)))
             config = replace(make_config(method, inputs, arguments.preset, target), steps=arguments.steps)
             variant = f"{method}_{inputs}"
             train_and_evaluate(argparse.Namespace(**chosen), config, dist, "p3_ablation", variant=variant)

@@ -49,14 +49,9 @@ def augment(images: torch.Tensor, config: TrainConfig, domain: str) -> torch.Ten
 
 
 def rotate(images: torch.Tensor, labels: torch.Tensor, probability: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rotate some 0, 6, 8 and 9 by 180 degrees; return images (N, C, S, S) and what they then show (N,).
+    """Rotate some 0, 6, 8 and 9 by 180 degrees; return images (N, C, S, S) and what they then show, int64 (N,).
 
     A printed six curls at the top; upside down, a handwritten nine does so too.
-
-    Args:
-        images: the whole batch.
-        labels: what they show, int64 (N,).
-        probability: of the rotation of such a digit; 0 leaves everything as it is.
     """
     if probability == 0.0:
         return images, labels
@@ -111,10 +106,7 @@ def add_distractors(pixels: torch.Tensor, probability: float) -> torch.Tensor:
 def affine(
     pixels: torch.Tensor, config: TrainConfig, zoom: tuple[float, ...], width: tuple[float, ...]
 ) -> torch.Tensor:
-    """Return the middle squares (N, C, S, S) of images (N, C, S, W), each rotated, sheared, scaled and shifted.
-
-    What lies beyond an edge repeats it.
-    """
+    """Return the middle squares (N, C, S, S) of images (N, C, S, W), rotated, sheared, scaled, shifted;."""
     count, size, device = len(pixels), pixels.shape[2], pixels.device
     changes = (config.affine_degrees, config.affine_shear, config.affine_shift)
     if not any(changes) and (*zoom, *width) == (1.0,) * 4 and pixels.shape[3] == size:
@@ -141,8 +133,7 @@ def affine(
 def blur(pixels: torch.Tensor, strongest: float) -> torch.Tensor:
     """Return each image under a Gaussian blur of its own, of 0 to ``strongest`` pixels standard deviation.
 
-    A blur is linear, so each image (S, S) is multiplied from both sides with a matrix of its own. What lies beyond an
-    edge repeats it.
+    A blur is linear, so each image (S, S) is multiplied from both sides with a matrix of its own. Edges repeat.
     """
     offsets = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=pixels.device)
     deviation = strongest * torch.rand((len(pixels), 1), device=pixels.device) + 1e-3

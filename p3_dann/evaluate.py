@@ -110,8 +110,11 @@ def evaluate_checkpoint(checkpoint: Path, data_root: Path, device: torch.device)
                 values[f"{prefix}per_class_accuracy"] = per_class_accuracy(predicted, labeled[1])
                 values[f"{prefix or 'val_'}images"] = len(predicted)
         logits = predict_logits(model, unlabeled, config)
-        information, distribution = mutual_information(logits), class_distribution(logits)
-        return values | {"mutual_information": information, "class_distribution": distribution}
+        values["mutual_information"], values["class_distribution"] = (
+            mutual_information(logits),
+            class_distribution(logits),
+        )
+        return values
 
     identity = header | {"problem": "p3", "kind": "evaluate", "weights": file_digest(checkpoint)}
     identity["target_digest"] = digest(unlabeled)
@@ -119,8 +122,10 @@ def evaluate_checkpoint(checkpoint: Path, data_root: Path, device: torch.device)
     for prefix, labeled in splits.items():
         identity[f"{prefix or 'val_'}digest"] = None if labeled is None else digest(*labeled)
     record = measured(folder, "evaluate", identity, measure, device)
-    if "accuracy" in record:
-        print(f"accuracy {100 * record['accuracy']:.2f} % on {record['val_images']:,} validation images of {target}")
+    for prefix, split in (("", "validation"), ("test_", "test"), ("source_", "source validation")):
+        if f"{prefix}accuracy" in record:
+            count = record[f"{prefix or 'val_'}images"]
+            print(f"{split}: accuracy {100 * record[f'{prefix}accuracy']:.2f} % on {count:,} images")
     return record
 
 
@@ -137,11 +142,8 @@ def compare(predictions: Path, labels: Path) -> tuple[torch.Tensor, torch.Tensor
     missing = [name for name, _ in rows if name not in predicted]
     if missing:
         raise UserError(f"{predictions}: has no line for {missing[0]}, which {labels} lists")
-    pairs = [
-        (check_label(predictions, name, predicted[name]), check_label(labels, name, label)) for name, label in rows
-    ]
-    found, expected = torch.tensor(pairs).T
-    return found, expected
+    found = [check_label(predictions, name, predicted[name]) for name, _ in rows]
+    return torch.tensor(found), torch.tensor([check_label(labels, name, label) for name, label in rows])
 
 
 def main() -> None:
@@ -157,10 +159,7 @@ def main() -> None:
     if arguments.checkpoint:
         if arguments.predictions or arguments.target:
             raise UserError("--checkpoint: its file names the target; leave the CSV files and --target out")
-        record = evaluate_checkpoint(arguments.checkpoint, arguments.data_root, pick_device(arguments.device))
-        for prefix in ("", "test_", "source_"):
-            if f"{prefix}accuracy" in record:
-                print(f"{prefix}accuracy {100 * record[f'{prefix}accuracy']:.2f} %")
+        evaluate_checkpoint(arguments.checkpoint, arguments.data_root, pick_device(arguments.device))
         return
     if arguments.predictions is None or (arguments.labels is None) == (arguments.target is None):
         raise UserError("name the predictions and either a CSV file of labels or a --target; or a --checkpoint")

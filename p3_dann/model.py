@@ -40,8 +40,6 @@ class GradientReversal(torch.autograd.Function):
 def grl_lambda_at(progress: float, maximum: float = 1.0) -> float:
     """Return grl_lambda at ``progress`` (0..1) of training: from 0 smoothly up to ``maximum``.
 
-    The noisy features of the first steps are thus not pushed together before they mean anything.
-
     Source: Ganin et al. 2016, section 5.2.2, lambda_p = 2 / (1 + exp(-gamma p)) - 1 with gamma = 10.
     """
     return maximum * (2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0)
@@ -96,11 +94,7 @@ class DANN_model(nn.Module):
     def forward(self, images: torch.Tensor, grl_lambda: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
         """Return class logits (N, 10) and domain logits (N, 2; 0 is source, 1 is target).
 
-        In training BatchNorm takes its statistics over all of ``images``: of both domains where both are in them.
-
-        Args:
-            images: float (N, 3, 28, 28), prepared by :mod:`p3_dann.augment`.
-            grl_lambda: how strongly the domain classifier's gradient is reversed for the features.
+        In training BatchNorm takes its statistics over all of ``images`` (N, 3, 28, 28), of one domain or of both.
         """
         features = self.features(images)
         return self.class_classifier(features), self.domain_classifier(GradientReversal.apply(features, grl_lambda))

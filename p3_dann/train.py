@@ -20,14 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import (
-    DEFAULT_PRESET,
-    add_common_arguments,
-    add_run_arguments,
-    make_parser,
-    parse_config,
-    run_main,
-)
+from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
 from common.data import EpochSampler, dataset_name, digest
 from common.device import autocast, to_device
 from common.distributed import Distributed, init_distributed
@@ -159,10 +152,8 @@ def train(
         student.update(loss)
         run.check_finite(loss)
         if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
-            values |= {
-                "class_loss": F.cross_entropy(logits_s, y_s),
-                "class_accuracy": accuracy(logits_s.argmax(1), y_s),
-            }
+            values["class_loss"] = F.cross_entropy(logits_s, y_s)
+            values["class_accuracy"] = accuracy(logits_s.argmax(1), y_s)
             if unlabeled is not None:
                 values["domain_accuracy"] = accuracy(domain_logits.argmax(1), domains)
             run.log(**values)
@@ -187,7 +178,7 @@ def finetune_on_target(
     steps = round(config.finetune_fraction * config.steps)
     for step in run.steps(config.steps + steps, config.batch_size):
         progress = (step - config.steps) / steps
-        relative_learning_rate = student.set_learning_rate(progress, steps)
+        rate = student.set_learning_rate(progress, steps)
 
         # Pseudo-labels from the teacher; there is no source whose confidence the threshold could refer to.
         x_t = unlabeled[unlabeled_batches(step)]
@@ -205,11 +196,7 @@ def finetune_on_target(
         student.update(loss)
         run.check_finite(loss)
         if (step + 1) % config.log_every == 0 or step + 1 == config.steps + steps:
-            run.log(
-                relative_learning_rate=relative_learning_rate,
-                consistency_loss=consistency_loss,
-                mask_ratio=mask_t.mean(),
-            )
+            run.log(relative_learning_rate=rate, consistency_loss=consistency_loss, mask_ratio=mask_t.mean())
 
 
 def learning_rate_at(progress: float, steps: int, config: TrainConfig) -> float:
@@ -224,22 +211,17 @@ def learning_rate_at(progress: float, steps: int, config: TrainConfig) -> float:
 
 
 def train_and_evaluate(
-    arguments: argparse.Namespace, config: TrainConfig, dist: Distributed, name: str, **labels: str
+    arguments: argparse.Namespace, config: TrainConfig, dist: Distributed, name: str, **columns: str
 ) -> None:
     """Train one combination of method, inputs, target, preset and seed, unless it is finished, and evaluate it.
 
-    Args:
-        arguments: the combination, and those of :func:`common.cli.add_run_arguments`.
-        config: of the combination.
-        dist: the processes that train.
-        name: of the run's folder, without the seed.
-        labels: columns that the records get besides (``variant``).
+    ``name`` is that of the run's folder without the seed; ``columns`` are added to its records (``variant``).
     """
     data_root, method, target = arguments.data_root, arguments.method, arguments.target
     dist.check_batch_size(config.batch_size, 2)
     images, digits, unlabeled = load_training_data(data_root, method, target)
     data = [images, digits] if unlabeled is None else [images, digits, unlabeled]
-    chosen = {"model": MODEL, "method": method, "inputs": arguments.inputs, "target": target, **labels}
+    chosen = {"model": MODEL, "method": method, "inputs": arguments.inputs, "target": target, **columns}
     chosen |= {"source_dataset": dataset_name(data_root, SOURCE), "target_dataset": dataset_name(data_root, target)}
     run = TrainingRun(arguments, dist, "p3", name, asdict(config) | chosen | {"train_digest": digest(*data)})
     if not run.is_finished():
@@ -252,21 +234,14 @@ def train_and_evaluate(
         evaluate_checkpoint(run.weights_path, data_root, dist.device)
 
 
-def add_axes(parser: argparse.ArgumentParser) -> None:
-    """Add --method, --target, --inputs and --preset."""
-    titles = "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
-    parser.add_argument("--method", choices=METHODS, default="ours", help=titles)
-    parser.add_argument(
-        "--target", default=TARGETS[0], help="domain to adapt to and to evaluate on, a folder of digits/"
-    )
-    parser.add_argument("--inputs", choices=INPUTS, default="full", help="how images are normalized and augmented")
-    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="schedule")
-
-
 def main() -> None:
     """Parse the command line, train, and evaluate."""
     parser = make_parser(__doc__)
-    add_axes(parser)
+    titles = "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
+    parser.add_argument("--method", choices=METHODS, default="ours", help=titles)
+    parser.add_argument("--target", default=TARGETS[0], help="domain to adapt to, a folder of digits/")
+    parser.add_argument("--inputs", choices=INPUTS, default="full", help="how images are normalized and augmented")
+    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="schedule")
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments, config = parse_config(parser, lambda a: make_config(a.method, a.inputs, a.preset, a.target))

@@ -55,7 +55,7 @@ class Embedding(NamedTuple):
     """One network's validation features in the plane: of the source, then of the target."""
 
     title: str
-    domains: tuple[str, str]
+    domains: Sequence[str]  # source and target
     plane: np.ndarray  # (2 N, 2)
     digits: np.ndarray  # (2 N,)
     mixing: float  # at the 768 features, in evaluation mode
@@ -66,7 +66,7 @@ class Embedding(NamedTuple):
 def features_of(
     model: DANN_model, config: TrainConfig, source: torch.Tensor, target: torch.Tensor, batch_statistics: bool
 ) -> dict[str, torch.Tensor]:
-    """Return what both classifiers see and the last features of the class classifier: (2 N, 768) and (2 N, 128).
+    """Return what both classifiers see, and the class classifier's last features: (2, N, 768) and (2, N, 128).
 
     Args:
         model: in evaluation mode.
@@ -80,24 +80,19 @@ def features_of(
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
             module.train(batch_statistics)
-    layers: dict[str, list[tuple[torch.Tensor, ...]]] = {"768": [], "128": []}
+    layers: dict[str, list[torch.Tensor]] = {"768": [], "128": []}
     count = max(1, len(source) // BATCH_SIZE)
     for x_s, x_t in zip(source.tensor_split(count), target.tensor_split(count), strict=True):
         features = model.features(prepare(torch.cat([x_s, x_t]).to(device), config))
-        layers["768"].append(features.cpu().tensor_split(2))
-        layers["128"].append(model.class_classifier[:-1](features).cpu().tensor_split(2))
-    return {
-        name: torch.cat([part for parts in zip(*pairs, strict=True) for part in parts])
-        for name, pairs in layers.items()
-    }
+        layers["768"].append(features.unflatten(0, (2, -1)).cpu())
+        layers["128"].append(model.class_classifier[:-1](features).unflatten(0, (2, -1)).cpu())
+    return {name: torch.cat(parts, 1) for name, parts in layers.items()}
 
 
 def domain_mixing(source: torch.Tensor, target: torch.Tensor) -> float:
     """Return the fraction of a feature's nearest neighbors that are of the other domain (0: apart, 0.5: mixed).
 
-    Args:
-        source: features (N, D).
-        target: as many features (N, D), or mixed domains would not give 0.5.
+    Source and target are as many features (N, D), or mixed domains would not give 0.5.
     """
     features = torch.cat([source, target])
     is_target = torch.arange(len(features)) >= len(source)
@@ -149,20 +144,20 @@ def measure(checkpoint: Path, data_root: Path, points: int, seed: int, device: t
     for mode in ("train", "eval"):
         features = features_of(model, config, images[0], images[1], mode == "train")
         for layer, values in features.items():
-            record[f"domain_mixing_{layer}_{mode}"] = domain_mixing(values[:count], values[count:])
-    if None not in labels:
-        values = features["768"]
-        record["knn_accuracy"] = knn_accuracy(values[:count], digits[0], values[count:], digits[1])
+            record[f"domain_mixing_{layer}_{mode}"] = domain_mixing(values[0], values[1])
+    labeled = all(y is not None for y in labels)
+    if labeled:
+        record["knn_accuracy"] = knn_accuracy(features["768"][0], digits[0], features["768"][1], digits[1])
     write_record(run_folder(checkpoint), "tsne", record, device)
 
     title = METHODS[header["method"]].title
     title += "" if header["inputs"] == "full" else f", {header['inputs']} inputs"
-    title += " (digits as predicted)" if None in labels else ""
-    names = tuple(dataset_name(data_root, domain).split(" (")[0] for domain in domains)
+    title += "" if labeled else " (digits as predicted)"
+    names = [dataset_name(data_root, domain).split(" (")[0] for domain in domains]
     log = checkpoint.with_name("stats.jsonl")
     entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
     curve = [(entry["step"], entry["domain_accuracy"]) for entry in entries if "domain_accuracy" in entry]
-    plane = embed(features["768"].numpy(), seed)
+    plane = embed(features["768"].flatten(0, 1).numpy(), seed)
     return Embedding(title, names, plane, torch.cat(digits).numpy(), record["domain_mixing_768_eval"], curve)
 
 
@@ -177,7 +172,7 @@ def plot(axis: Axes, embedding: Embedding, by_digit: bool, size: int) -> None:
         points, digits = (values[is_target == bool(domain)] for values in (embedding.plane, embedding.digits))
         colors: Any = np.array(DIGIT_COLORS)[digits] if by_digit else PALETTE[domain]
         alpha = 0.75 if by_digit else 0.45
-        axis.scatter(points[:, 0], points[:, 1], 0.7 * size, colors, MARKERS[domain], alpha=alpha, linewidths=0)
+        axis.scatter(points[:, 0], points[:, 1], 0.7 * size, colors, marker=MARKERS[domain], alpha=alpha, linewidths=0)
         stroke = [patheffects.withStroke(linewidth=size / 5, foreground=outline)]
         for digit in np.unique(digits):
             x, y = densest(points[digits == digit])
@@ -192,45 +187,38 @@ def densest(points: np.ndarray) -> np.ndarray:
     return points[int(nearest.mean(1).argmin())]
 
 
-def add_legend(figure: Figure, domains: Sequence[str], by_digit: bool, by_domain: bool) -> None:
-    """Add one legend below: digits by color, domains by marker (and by color, where the figure shows them so)."""
+def plot_networks(embeddings: list[Embedding], rows: Sequence[str]) -> Figure:
+    """Return a figure with a column per network and the ``rows`` by digit, by domain, domain accuracy in training."""
     from matplotlib.lines import Line2D
 
-    shown = [("s", color, str(digit)) for digit, color in enumerate(DIGIT_COLORS)] if by_digit else []
+    alone, domains = len(embeddings) == len(rows) == 1, embeddings[0].domains
+    side = 7.0 if alone else 4.2
+    figure, axes = new_figure(len(rows), len(embeddings), (side * len(embeddings), 0.94 * side * len(rows) + 0.8))
+    for row, name in zip(axes, rows, strict=True):
+        for axis, embedding in zip(row, embeddings, strict=True):
+            if name == "domain accuracy":
+                axis.plot(*np.array(embedding.domain_accuracy).reshape(-1, 2).T)
+                axis.axhline(0.5, color="black", linewidth=0.8, linestyle="--")
+                axis.set(ylim=(0.4, 1.02), xlabel="step", ylabel="accuracy of the domain classifier")
+                axis.set_visible(bool(embedding.domain_accuracy))
+            else:
+                plot(axis, embedding, name == "digit", size=19 if alone else 13)
+                axis.set_xlabel(f"domain mixing {100 * embedding.mixing:.1f} % (mixed: 50 %)")
+    for axis, embedding in zip(axes[0], embeddings, strict=True):
+        axis.set_title(embedding.title)
+    figure.suptitle(" → ".join(domains))
+
+    # One legend: digits by color, domains by marker, and by color where a row shows them so.
+    shown = [("s", color, str(digit)) for digit, color in enumerate(DIGIT_COLORS)] if "digit" in rows else []
     for number, domain in enumerate(domains):
-        color = PALETTE[number] if by_domain else "#777777"
+        color = PALETTE[number] if "domain" in rows else "#777777"
         shown.append((MARKERS[number], color, f"{domain} (digits {('black', 'white')[number]})"))
     handles = [Line2D([], [], color=c, marker=m, label=label, linestyle="none", markersize=9) for m, c, label in shown]
     for columns in (6, 4, 2, 1):  # as wide as the names of the domains allow
         legend = figure.legend(handles=handles, ncols=columns, loc="outside lower center", handletextpad=0.1)
         if legend.get_window_extent().width < figure.bbox.width or columns == 1:
-            return
+            break
         legend.remove()
-
-
-def plot_one(embedding: Embedding, by_digit: bool) -> Figure:
-    """Return the figure of one network, by digit or by domain."""
-    figure, axes = new_figure(size=(7.0, 7.4))
-    plot(axes[0, 0], embedding, by_digit, size=19)
-    axes[0, 0].set_title(f"{' → '.join(embedding.domains)}, {embedding.title}")
-    add_legend(figure, embedding.domains, by_digit, by_domain=not by_digit)
-    return figure
-
-
-def plot_panels(embeddings: list[Embedding]) -> Figure:
-    """Return the figure that compares networks: a column each; by digit, by domain, and domain accuracy in training."""
-    figure, axes = new_figure(3, len(embeddings), (4.2 * len(embeddings), 12.0))
-    for (by_digit, by_domain, curve), embedding in zip(axes.T, embeddings, strict=True):
-        plot(by_digit, embedding, by_digit=True, size=13)
-        plot(by_domain, embedding, by_digit=False, size=13)
-        by_digit.set_title(embedding.title)
-        by_domain.set_xlabel(f"domain mixing {100 * embedding.mixing:.1f} % (mixed: 50 %)")
-        curve.plot([step for step, _ in embedding.domain_accuracy], [value for _, value in embedding.domain_accuracy])
-        curve.axhline(0.5, color="black", linewidth=0.8, linestyle="--")
-        curve.set(ylim=(0.4, 1.02), xlabel="step", ylabel="accuracy of the domain classifier")
-        curve.set_visible(bool(embedding.domain_accuracy))
-    figure.suptitle(" → ".join(embeddings[0].domains))
-    add_legend(figure, embeddings[0].domains, by_digit=True, by_domain=True)
     return figure
 
 
@@ -246,7 +234,7 @@ def main() -> None:
     check_root(arguments.data_root)
     checkpoints: list[Path] = arguments.checkpoints or []
     if not checkpoints:
-        for target in set(TARGETS).intersection(digit_domains(arguments.data_root)):
+        for target in [target for target in TARGETS if target in digit_domains(arguments.data_root)]:
             dann = shipped_weights(target, "dann")
             checkpoints.append(dann if dann.exists() else shipped_weights(target))  # the title says whose they are
     headers = [load_model(path, device)[2] for path in checkpoints]
@@ -257,15 +245,18 @@ def main() -> None:
         measure(path, arguments.data_root, arguments.points, arguments.seed, device)
         for path in progress_bar(checkpoints, desc="t-SNE", unit="network")
     ]
+    rows = ["digit", "domain"]
+    if any(embedding.domain_accuracy for embedding in embeddings):
+        rows.append("domain accuracy")
     figures = {}
     for path, header, embedding in zip(checkpoints, headers, embeddings, strict=True):
         folder, target = arguments.images or images_folder(path, "P3"), header["target"].upper()
         method = header["method"].upper() if arguments.checkpoints else "DANN"
         if not compare:
-            figures[folder / f"{method}_class_TSNE_{target}.png"] = plot_one(embedding, by_digit=True)
-            figures[folder / f"{method}_domain_TSNE_{target}.png"] = plot_one(embedding, by_digit=False)
+            figures[folder / f"{method}_class_TSNE_{target}.png"] = plot_networks([embedding], ["digit"])
+            figures[folder / f"{method}_domain_TSNE_{target}.png"] = plot_networks([embedding], ["domain"])
         elif not figures:
-            figures[folder / f"TSNE_{target}.png"] = plot_panels(embeddings)
+            figures[folder / f"TSNE_{target}.png"] = plot_networks(embeddings, rows)
     for path, figure in figures.items():
         save_figure(figure, path)
         print(f"wrote {path}")
