@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from common.cli import UserError, progress_bar
@@ -19,26 +20,21 @@ _TOP = re.compile(f"(.*?/)??(face/train|face/val|digits/({'|'.join(DOMAINS)}))/"
 _WANTED = re.compile(r"(train|val|data)/[^/]+|(train|val|test)\.csv|SOURCE")
 
 
-def course_folder(source: Path) -> str:
-    """Return where in the course's folder or archive face/ and digits/ lie: nothing, or a path that ends with /.
+_listed = cache(list_files)  # reading the names of a .tar.gz takes as long as unpacking it
 
-    Raises:
-        UserError: it holds neither.
-    """
-    tops = {match[1] or "" for match in map(_TOP.match, list_files(source)) if match}
+
+def course_place(source: Path, part: str) -> str:
+    """Return where ``part`` lies in the course's folder or archive, for example ``hw2_data/face/``."""
+    tops = {match[1] or "" for match in map(_TOP.match, _listed(source)) if match}
     if not tops:
         raise UserError(f"{source}: holds neither face/{{train,val}} nor digits/{{{','.join(DOMAINS)}}} of the course")
-    return min(tops, key=len)
+    return min(tops, key=len) + ("face/" if part == "face" else f"digits/{part}/")
 
 
 def make_course(part: str, folder: Path, source: Path) -> str:
-    """Copy ``part`` of the course's folder or archive into ``folder``, check it, and return what it is called.
-
-    Raises:
-        UserError: one message with every problem counted and the first ones named by file.
-    """
-    place = course_folder(source) + ("face/" if part == "face" else f"digits/{part}/")
-    names = [name.removeprefix(place) for name in list_files(source) if name.startswith(place)]
+    """Copy ``part`` into ``folder``, check it (a UserError counts every problem) and return what it is called."""
+    place = course_place(source, part)
+    names = [name.removeprefix(place) for name in _listed(source) if name.startswith(place)]
     wanted = {place + name for name in names if _WANTED.fullmatch(name)}
     if not wanted:
         raise UserError(f"{source}: holds no {place}; choose others with --parts")

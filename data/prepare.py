@@ -5,7 +5,6 @@
     python data/prepare.py public --raw downloads --faces lfw      # from files you already have
     python data/prepare.py public --raw downloads --parts usps svhn --force
     python data/prepare.py course hw2_data.zip --data-root hw2_data
-    python data/prepare.py course /data/hw2_data --check           # only check it
     python data/prepare.py own-faces photos.zip                    # any images: the center square of each
     python data/prepare.py own-faces celeba.zip --stretched-from 178x218 --name "CelebA (stored at 64x64)"
     python data/prepare.py own-digits receipts scans/ --labels labels.csv
@@ -18,13 +17,12 @@ import argparse
 import os
 import re
 import sys
-import tempfile
 from pathlib import Path, PurePosixPath
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import DEFAULT_DATA_ROOT, HelpFormatter, make_parser, positive_int, run_main, seed_value
 from common.seed import derive_seed
-from data.course import course_folder, make_course
+from data.course import course_place, make_course
 from data.custom import Source, check_domain, make_digits, make_faces
 from data.layout import PARTS, check_source, make_parts
 from data.public import ORIGINAL_FACES, Downloads, make_public
@@ -46,11 +44,6 @@ def main() -> None:
         parts = [check_domain(arguments.domain)]
     else:
         parts = list(dict.fromkeys(PART_NAMES[part] for part in arguments.parts))
-    if command == "course" and arguments.check:
-        with tempfile.TemporaryDirectory() as scratch:
-            make_parts(Path(scratch), parts, lambda part, folder: make_course(part, folder, arguments.source))
-        print(f"{arguments.source}: whole ({', '.join(parts)})")
-        return
     for part in parts:
         for path in _sources(arguments, part):
             check_source(path, data_root, part, nested=command.startswith("own"))
@@ -82,7 +75,7 @@ def _make(arguments: argparse.Namespace, part: str, folder: Path) -> str:
 def _sources(arguments: argparse.Namespace, part: str) -> list[Path]:
     """Return the user's files that replacing ``part`` must not touch."""
     if arguments.command == "course":
-        return [arguments.source / course_folder(arguments.source) / ("face" if part == "face" else f"digits/{part}")]
+        return [arguments.source / course_place(arguments.source, part)]
     named = [getattr(arguments, name, None) for name in ("source", "labels", "raw")]
     return [path for path in named if path is not None]
 
@@ -106,7 +99,6 @@ def _parser() -> argparse.ArgumentParser:
     public.add_argument("--face-count", type=positive_int, default=ORIGINAL_FACES, help="take at most so many faces")
 
     course.add_argument("source", type=Path, metavar="folder", help="what holds face/ and digits/, or an archive of it")
-    course.add_argument("--check", action="store_true", help="only check, write nothing that stays")
 
     own_digits.add_argument("domain", metavar="name", help="of the folder digits/NAME, by which P3 calls this target")
     for command in (own_faces, own_digits):
