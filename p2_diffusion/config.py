@@ -96,12 +96,10 @@ PRESETS = {
 class DistillConfig:
     """One configuration of the distillation of a student that samples in a few steps."""
 
-    teacher: str = option("p2_unet_cpu.safetensors", "weights of the teacher: a file, or the name of one in weights/")
-    student_steps: int = option(4, "timesteps that the student visits", "[1, inf)")
     sub_steps: int = option(4, "DDIM steps of the teacher per step of the student", "[1, inf)")
     guidance_scale: float = option(2.0, "guidance of the teacher; 1 is none")
     guidance_start: float = option(0.2, "guide where t / T is at least this", "[0, 1]")
-    steps: int = option(500, "optimizer steps", "[1, inf)")
+    steps: int = option(1000, "optimizer steps", "[1, inf)")
     batch_size: int = option(32, "images per step, over all processes", "[1, inf)")
     learning_rate: float = option(3e-4, "peak learning rate of AdamW", "(0, inf)")
     warmup_steps: int = option(50, "steps of linear warm-up", "[0, inf)")
@@ -113,10 +111,17 @@ class DistillConfig:
 
 
 DISTILL_PRESETS = {
-    "full": DistillConfig("p2_unet_full.safetensors", guidance_scale=1.5, steps=100, batch_size=16, warmup_steps=10),
+    "full": DistillConfig(guidance_scale=1.5, steps=250, batch_size=16, warmup_steps=10),
     "cpu": DistillConfig(),
     "sample": DistillConfig(steps=10, warmup_steps=2, log_every=5, sample_every=10),
 }
+STUDENT_STEPS = (4, 2, 1)  # each student is distilled from the one before it, the first from a guided network
+
+
+def make_distill_config(preset: str, student_steps: int) -> DistillConfig:
+    """Return the configuration of a student with so many steps; students of students need no guidance."""
+    config = DISTILL_PRESETS[preset]
+    return config if student_steps == STUDENT_STEPS[0] else replace(config, sub_steps=2, guidance_scale=1.0)
 
 
 @dataclass(frozen=True)

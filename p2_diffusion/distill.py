@@ -2,8 +2,7 @@
 
     python p2_diffusion/distill.py                      # four steps, from the shipped network of preset cpu
     python p2_diffusion/distill.py --preset full        # from the network of the original report
-    python p2_diffusion/distill.py --teacher runs/cpu/p2_student4_seed0/weights.safetensors --student-steps 2 \\
-        --sub-steps 2 --guidance-scale 1                # a student of the student
+    python p2_diffusion/distill.py --student-steps 2    # a student of that student
 
 One DDIM step of the student is to end where several guided DDIM steps of the teacher end: Salimans and Ho,
 "Progressive Distillation for Fast Sampling of Diffusion Models", 2022, algorithm 2, with the teacher's guidance as in
@@ -28,7 +27,7 @@ from common.images import normalize
 from common.seed import seed_everything
 from common.training import TrainingRun
 from common.weights import shipped_path
-from p2_diffusion.config import DISTILL_PRESETS, DistillConfig
+from p2_diffusion.config import DISTILL_PRESETS, STUDENT_STEPS, DistillConfig, make_distill_config
 from p2_diffusion.dataset import DOMAIN, load_mnistm
 from p2_diffusion.diffusion import CLEAN, Diffusion, Network
 from p2_diffusion.inference import load_model
@@ -94,7 +93,8 @@ def distill(
     )
     batches = EpochSampler(len(images), config.batch_size, seed, "distill", device)
     ddp_student = dist.ddp(student)
-    visited = sampling_timesteps(diffusion.num_timesteps, config.student_steps, "trailing")
+    student_steps = run.config["student_steps"]
+    visited = sampling_timesteps(diffusion.num_timesteps, student_steps, "trailing")
     timesteps = torch.tensor([*visited, CLEAN], device=device)
 
     run.resume(ema.model, student=student, ema=ema, optimizer=optimizer)
@@ -105,7 +105,7 @@ def distill(
         # x_0 ~ q(x_0), eps ~ N(0, I); every timestep of the student as often as every other
         batch = dist.shard(batches(step))
         x0, class_labels = to_device(normalize(images[batch]), device), labels[batch] + 1
-        i = (torch.arange(len(batch), device=device) + step) % config.student_steps
+        i = (torch.arange(len(batch), device=device) + step) % student_steps
         t, t_next = timesteps[i], timesteps[i + 1]
         z = diffusion.q_sample(x0, torch.randn_like(x0), t)
 
@@ -136,23 +136,37 @@ def distill(
             save_sample_grid(ema.model, diffusion, run.config, path, device)
 
 
+def default_teacher(preset: str, student_steps: int) -> str:
+    """Return the shipped weights that a student learns from: those of a network, or of the student before it."""
+    before = STUDENT_STEPS[STUDENT_STEPS.index(student_steps) - 1]
+    network = "full" if preset == "full" else "cpu"
+    return f"p2_unet_{network if student_steps == STUDENT_STEPS[0] else f'student{before}'}.safetensors"
+
+
 def main() -> None:
     """Parse the command line, distill, and write weights, record and curves."""
     parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=DISTILL_PRESETS, default=DEFAULT_PRESET, help="schedule and teacher")
+    parser.add_argument("--preset", choices=DISTILL_PRESETS, default=DEFAULT_PRESET, help="schedule, and which teacher")
+    parser.add_argument(
+        "--student-steps", type=int, choices=STUDENT_STEPS, default=STUDENT_STEPS[0], help="timesteps it visits"
+    )
+    parser.add_argument("--teacher", help="weights to distill (default: shipped; that of 2 steps has 4, of 1 step 2)")
     add_common_arguments(parser)
     add_run_arguments(parser)
-    arguments, config = parse_config(parser, lambda arguments: DISTILL_PRESETS[arguments.preset])
+    arguments, config = parse_config(
+        parser, lambda arguments: make_distill_config(arguments.preset, arguments.student_steps)
+    )
     with init_distributed(arguments.device) as dist:
         dist.check_batch_size(config.batch_size)
-        path = shipped_path(config.teacher)
+        path = shipped_path(arguments.teacher or default_teacher(arguments.preset, arguments.student_steps))
         teacher, diffusion, trained = load_model(path, dist.device)
         images, labels = load_mnistm(arguments.data_root, "train", dist.device)
-        settings = asdict(config) | {"model": MODEL, "method": "student", "teacher_digest": file_digest(path)}
+        settings = asdict(config) | {"model": MODEL, "method": "student", "student_steps": arguments.student_steps}
+        settings |= {"teacher_digest": file_digest(path)}
         settings |= {"dataset": dataset_name(arguments.data_root, DOMAIN), "train_digest": digest(images, labels)}
         settings |= {name: trained[name] for name in (*ARCHITECTURE, "timesteps", "schedule", "prediction")}
         settings |= {"min_snr_gamma": 0.0, "dropout": 0.0, "label_dropout": 0.0}
-        run = TrainingRun(arguments, dist, "p2", f"p2_student{config.student_steps}", settings)
+        run = TrainingRun(arguments, dist, "p2", f"p2_student{arguments.student_steps}", settings)
         if run.is_finished():
             return
         distill(run, config, dist, images, labels, teacher, diffusion)

@@ -13,7 +13,11 @@ classifier="$runs/p2_classifier_seed$seed/weights.safetensors"
 teacher="$runs/p2_seed$seed/weights.safetensors"
 run p2_diffusion/classifier.py "${options[@]}"
 run p2_diffusion/train.py "${options[@]}" "${extra[@]}"
-run p2_diffusion/distill.py "${options[@]}" --teacher "$teacher"
+before="$teacher"
+for steps in 4 2 1; do # each student learns from the one before it
+    run p2_diffusion/distill.py "${options[@]}" --student-steps $steps --teacher "$before"
+    before="$runs/p2_student${steps}_seed$seed/weights.safetensors"
+done
 networks=("$teacher" "$runs"/p2_student*_seed"$seed"/weights.safetensors)
 for weights in "${networks[@]}"; do
     run p2_diffusion/evaluate.py --checkpoint "$weights" --classifier "$classifier" "${shared[@]}"

@@ -364,7 +364,7 @@ def test_the_students_target_leads_where_the_flow_leads(student_steps: int) -> N
 def test_teacher_with_one_sub_step_gives_its_own_prediction() -> None:
     """Then the target is what the teacher, guided as the sampler guides, predicts itself."""
     diffusion, network = Diffusion(100), Recorder()
-    config = DistillConfig(student_steps=2, sub_steps=1, guidance_scale=2.5, guidance_start=0.6)
+    config = DistillConfig(sub_steps=1, guidance_scale=2.5, guidance_start=0.6)
     z, labels = 0.1 * torch.randn(4, 3, 8, 8), torch.tensor([1, 4, 7, 10])
     t, t_next = torch.tensor([99, 49, 99, 49]), torch.tensor([49, CLEAN, 49, CLEAN])
     target = teachers_x0(network, diffusion, config, z, t, t_next, labels)
