@@ -9,7 +9,6 @@ Rerun the same command to resume; finished variants are neither trained nor meas
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -56,8 +55,8 @@ def variant_config(name: str, preset: str, budget: int) -> TrainConfig:
     return replace(config, steps=steps, sample_every=steps)
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Parse the command line, train and measure variant after variant."""
     parser = make_parser(__doc__)
     parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="where other settings come from")
     parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=list(VARIANTS), metavar="NAME", help="names")
@@ -68,12 +67,6 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.run_dir is not None:
         raise UserError("--run-dir: every variant has a folder of its own in runs/PRESET/p1_ablation/")
-    return arguments
-
-
-def main() -> None:
-    """Parse the command line, train and measure variant after variant."""
-    arguments = parse_arguments()
     with init_distributed(arguments.device) as dist:
         real = RealFaces(arguments.data_root, dist.device)
         for variant in arguments.variants:

@@ -1,8 +1,8 @@
-"""Differentiable augmentation: random changes of real and generated images alike, with gradients through them.
+"""Augmentation: mirrored real images; random changes of real and generated images, with gradients through them.
 
-Source: Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020, section 3.2; applied with a
-probability as in Karras et al., "Training Generative Adversarial Networks with Limited Data" (ADA), 2020.
-Images are float (N, 3, H, W) in [-1, 1]; every change is drawn anew for each of them.
+Source of the latter: Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020, section 3.2;
+with a probability as in Karras et al., "Training Generative Adversarial Networks with Limited Data" (ADA), 2020.
+Images are float (N, 3, H, W), here in [-1, 1]; every change is drawn anew for each of them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,12 @@ from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
+
+
+def random_flip(images: torch.Tensor) -> torch.Tensor:
+    """Mirror each image (N, C, H, W) left to right with probability one half."""
+    flip = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+    return torch.where(flip, images.flip(3), images)
 
 
 def diff_augment(images: torch.Tensor, policy: Sequence[str], probability: float = 1.0) -> torch.Tensor:

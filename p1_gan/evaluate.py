@@ -79,7 +79,9 @@ class RealFaces:
             if closest is not None:
                 train = cached(self.extract, self.train, self.cache)
                 found |= memorization(features, val, train)
-                self.save_closest(images, *nearest(features, train), closest)
+                distance, index = nearest(features, train)
+                order = distance.argsort()[:SHOWN]
+                save_grid(torch.cat([images[order], self.train[index[order]]]), closest, columns=len(order))
         if extract_fid is not None:
             val = extract_fid(self.val)
             found["fid"] = frechet_distance(extract_fid(images[:FID_IMAGES]), val)
@@ -87,11 +89,6 @@ class RealFaces:
         for name, value in found.items():
             print(f"{name}: {value:.4g}")
         return found
-
-    def save_closest(self, images: torch.Tensor, distance: torch.Tensor, index: torch.Tensor, path: Path) -> None:
-        """Show the generated images that are closest to training images, and these below them."""
-        closest = distance.argsort()[:SHOWN]
-        save_grid(torch.cat([images[closest], self.train[index[closest]]]), path, columns=len(closest))
 
 
 def images_seen(config: Record) -> int:

@@ -81,11 +81,9 @@ def save_distances(checkpoints: list[Path], seed: int, path: Path) -> None:
             record = json.loads((checkpoint.parent / f"records/progress_seed{seed}.json").read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"{error.filename}: not measured; run evaluate.py --snapshots first") from error
-        axes[0, 0].plot(
-            record["images_seen_at"], [1000 * value for value in record["kid_lite0"]], label=record["method"]
-        )
-        axes[0, 1].plot(record["images_seen_at"], record["fd_lite0"], label=record["method"])
-    for axis, title in zip(axes[0], ("KID x 1000", "Fréchet distance"), strict=True):
+        for axis, key in zip(axes[0], ("kid_lite0", "fd_lite0"), strict=True):
+            axis.plot(record["images_seen_at"], record[key], label=record["method"])
+    for axis, title in zip(axes[0], ("KID", "Fréchet distance"), strict=True):
         axis.set(title=title, xlabel="images seen", yscale="log")
         axis.legend()
     save_figure(figure, path)

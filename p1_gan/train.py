@@ -20,17 +20,16 @@ from typing import cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
-from common.data import dataset_name, digest, load_faces
+from common.data import EpochSampler, dataset_name, digest, load_faces
 from common.device import autocast, to_device
 from common.distributed import Distributed, init_distributed
 from common.ema import ExponentialMovingAverage
-from common.images import save_grid, to_uint8
+from common.images import normalize, save_grid, to_uint8
 from common.seed import generator, seed_everything
 from common.training import TrainingRun
 from common.weights import load_into, load_weights, save_weights, shipped_path
-from p1_gan.augment import diff_augment
+from p1_gan.augment import diff_augment, random_flip
 from p1_gan.config import METHODS, PRESETS, TrainConfig, add_method_argument, make_config, model_name
-from p1_gan.dataset import FaceBatches
 from p1_gan.losses import discriminator_loss, generator_loss, gradient_penalty
 from p1_gan.model import LATENT_SIZE
 
@@ -62,7 +61,7 @@ def train(run: TrainingRun, config: TrainConfig, dist: Distributed, faces: torch
     # Not with a gradient penalty: what torch.compile returns has no second derivative.
     fast_d = cast(nn.Module, torch.compile(d)) if config.compile and not is_penalized else d
     g_network, d_network = dist.ddp(fast_g), dist.ddp(fast_d)
-    real_batch = FaceBatches(faces, config.batch_size, run.config["seed"], device)
+    faces, sampler = faces.to(device), EpochSampler(len(faces), config.batch_size, run.config["seed"], "train", device)
 
     run.resume(
         pair(ema.model, d), generator=g, discriminator=d, ema=ema, optimizer_g=optimizer_g, optimizer_d=optimizer_d
@@ -73,7 +72,7 @@ def train(run: TrainingRun, config: TrainConfig, dist: Distributed, faces: torch
         optimizer_d.param_groups[0]["lr"] = config.discriminator_learning_rate * lr_factor(step, config)
 
         # A batch of real images x and of latents z ~ N(0, I)
-        real = to_device(dist.shard(real_batch(step)), device)
+        real = to_device(dist.shard(random_flip(normalize(faces[sampler(step)]))), device)
         latents = dist.shard(torch.randn(config.batch_size, LATENT_SIZE, 1, 1, device=device))
 
         # D(T(x)) and D(T(G(z))), T: random augmentation and noise
