@@ -8,7 +8,8 @@
 
 Labels come from MNIST-M (method target: from the target). An adapted model sees the target's training images without
 labels, and the averaged weights of the last step are the result: no label of the target is read before the evaluation
-at the end, and it may have none. The same command resumes a run that was stopped.
+at the end, and it may have none. Method ours is self-ensembling with rotation by 180 degrees, one-sided distribution
+alignment, and fine-tuning on the target alone. The same command resumes a run that was stopped.
 """
 
 from __future__ import annotations

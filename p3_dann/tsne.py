@@ -237,6 +237,8 @@ def main() -> None:
         for target in [target for target in TARGETS if target in digit_domains(arguments.data_root)]:
             dann = shipped_weights(target, "dann")
             checkpoints.append(dann if dann.exists() else shipped_weights(target))  # the title says whose they are
+    if not checkpoints:
+        raise UserError(f"{arguments.data_root}: has no {' or '.join(TARGETS)}; pass --checkpoints")
     headers = [load_model(path, device)[2] for path in checkpoints]
     compare = len(arguments.checkpoints or []) > 1
     if compare and len({header["target"] for header in headers}) > 1:
