@@ -283,10 +283,9 @@ def test_names_are_utf8_whatever_the_system_says(tmp_path: Path) -> None:
 def test_a_killed_import_ends_in_the_same_bytes(tmp_path: Path) -> None:
     source = write_files(tmp_path / "scans", photos(300))
     command = [sys.executable, PREPARE, "own-digits", "mine", source, "--data-root", tmp_path / "killed"]
-    partial = tmp_path / "killed/digits/.mine.partial"
     for name in ("all/00001.png", "data/00001.png", "train.csv"):
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not (partial / name).exists() and process.poll() is None:
+        while not any(tmp_path.glob(f"killed/digits/.mine+*/{name}")) and process.poll() is None:
             time.sleep(0.0005)
         process.kill()
         process.wait()
