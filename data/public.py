@@ -239,7 +239,7 @@ def read_usps(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read SVHN's cropped digits, ``X`` (32, 32, 3, N) and ``y`` where 10 means 0: uint8 (N, 32, 32, 3), (N,)."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.Process(target=_send_arrays, args=(path, sender), daemon=True)
+    process = multiprocessing.Process(target=_send_arrays, args=(path, receiver, sender), daemon=True)
     process.start()  # damaged bytes can crash SciPy's reader
     sender.close()
     arrays = receiver.recv()
@@ -252,9 +252,10 @@ def read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(pixels.transpose(3, 0, 1, 2)), np.where(labels == 10, 0, labels)
 
 
-def _send_arrays(path: Path, sender: Connection) -> None:
+def _send_arrays(path: Path, receiver: Connection, sender: Connection) -> None:
     from scipy.io import loadmat  # comes with scikit-learn
 
+    receiver.close()  # held by the parent alone: sending fails, and this process ends, where that was killed
     try:
         sender.send(loadmat(path, variable_names=("X", "y")))
     except Exception as error:
