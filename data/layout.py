@@ -22,7 +22,10 @@ PARTS = ("face", *DOMAINS)
 SPLITS = ("train", "val", "test")
 MakePart = Callable[[str, Path], str]
 # What prepare.py writes into a part's folder, and therefore all that --force may replace.
-_OWN_FILE = re.compile(r"(train|val|data)/\d{5,}\.png|(train|val|test|originals)\.csv|left_out\.txt|\.cache/.*|SOURCE")
+_OWN_FILE = re.compile(
+    r"(train|val|data)/\d{5,}\.png|(train|val|test|originals)\.csv|left_out\.txt|SOURCE|"
+    r"\.cache/\.?(train|val|test)\.safetensors.*"
+)
 _SHOWN = 10  # names or problems in one message
 
 
