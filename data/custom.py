@@ -166,7 +166,7 @@ def _composed(name: str) -> str:
 def _match_labels(path: Path, rows: Sequence[tuple[str, str]], names: Sequence[str]) -> dict[str, int]:
     """Return the label of every image that has one; rows that name no image are printed."""
     by_path = {_composed(name): [name] for name in names}
-    by_file_name = defaultdict(list)
+    by_file_name: dict[str, list[str]] = defaultdict(list)
     for called, found in by_path.items():
         by_file_name[PurePosixPath(called).name] += found
     labels: dict[str, int] = {}
