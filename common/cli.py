@@ -61,6 +61,7 @@ def run_main(main: Callable[[], None]) -> None:
             errno.EPERM: "permission denied: choose a folder you may write to",
             errno.EROFS: "read-only file system: choose a folder you may write to",
             errno.ENOTDIR: "a file stands where a folder is needed: move it or choose another folder",
+            errno.EISDIR: "a folder stands where a file is needed: name another",
             errno.EEXIST: "a file stands where a folder is needed: move it or choose another folder",
             errno.ELOOP: "a symbolic link that leads to itself",
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -157,16 +158,22 @@ def _rename(images: dict[str, Path], names: Sequence[str], folder: Path) -> None
         images[name].rename(folder / image_name(number))
 
 
+def _composed(name: str) -> str:
+    """Return ``name`` with accents as people type them: a Mac writes them as characters of their own."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _match_labels(path: Path, rows: Sequence[tuple[str, str]], names: Sequence[str]) -> dict[str, int]:
     """Return the label of every image that has one; rows that name no image are printed."""
-    by_file_name = defaultdict(list)
-    for name in names:
-        by_file_name[PurePosixPath(name).name].append(name)
-    known, unmatched = set(names), []
+    by_path = {_composed(name): [name] for name in names}
+    by_file_name: dict[str, list[str]] = defaultdict(list)
+    for called, found in by_path.items():
+        by_file_name[PurePosixPath(called).name] += found
     labels: dict[str, int] = {}
+    unmatched = []
     for row, label in rows:
-        called = row.replace("\\", "/").removeprefix("./")
-        found = [called] if called in known else by_file_name.get(called, [])
+        called = _composed(row.replace("\\", "/").removeprefix("./"))
+        found = by_path.get(called) or by_file_name.get(called, [])
         if len(found) > 1:
             raise UserError(f"{path}: {row} may be {found[0]} or {found[1]}; write the path in this list")
         if not found:

@@ -6,7 +6,8 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +22,10 @@ PARTS = ("face", *DOMAINS)
 SPLITS = ("train", "val", "test")
 MakePart = Callable[[str, Path], str]
 # What prepare.py writes into a part's folder, and therefore all that --force may replace.
-_OWN_FILE = re.compile(r"(train|val|data)/\d{5,}\.png|(train|val|test|originals)\.csv|left_out\.txt|\.cache/.*|SOURCE")
+_OWN_FILE = re.compile(
+    r"(train|val|data)/\d{5,}\.png|(train|val|test|originals)\.csv|left_out\.txt|SOURCE|"
+    r"\.cache/\.?(train|val|test)\.safetensors.*"
+)
 _SHOWN = 10  # names or problems in one message
 
 
@@ -34,7 +38,8 @@ def make_parts(data_root: Path, parts: Sequence[str], make: MakePart, force: boo
         UserError: every part is there already, or, once all others are made, names each that could not be made.
     """
     for part in parts:
-        _repair(part_folder(data_root, part))
+        target = part_folder(data_root, part)
+        _tidy(target, list(target.parent.glob(f".{target.name}+*")))
     missing = [part for part in parts if force or not os.path.lexists(part_folder(data_root, part))]
     if not missing:
         raise UserError(f"{data_root}: {', '.join(parts)} already made; pass --force to replace, or a new --data-root")
@@ -67,37 +72,36 @@ def check_source(source: Path, data_root: Path, part: str, nested: bool = True) 
         raise UserError(f"{source}: lies in, or contains, {part_folder(data_root, part)}; pass another --data-root")
 
 
-def _neighbors(target: Path) -> tuple[Path, Path]:
-    """Return where a part is made, and where the part that it replaces waits for the moment between two renames."""
-    return target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
-
-
-def _repair(target: Path) -> None:
-    """Tidy up what an interrupted or killed run left; a part that was being replaced is put back."""
-    partial, old = _neighbors(target)
-    if os.path.lexists(old) and not os.path.lexists(target):
-        old.rename(target)
-    for path in (partial, old):
-        if path.is_symlink():
-            path.unlink()
-        elif path.exists():
-            shutil.rmtree(path)
-
-
 @contextmanager
 def _building(target: Path) -> Iterator[Path]:
     """Yield an empty neighbor of ``target``; it takes that name only when the block succeeds."""
-    partial, old = _neighbors(target)
     if os.path.lexists(target):
         _check_replaceable(target)
+    partial, old = target.with_name(f".{target.name}+{uuid.uuid4().hex[:8]}"), target.with_name(f".{target.name}+old")
     partial.mkdir(parents=True)
     try:
         yield partial
         if os.path.lexists(target):
             target.rename(old)
         partial.rename(target)
+    except FileNotFoundError as error:
+        if partial.exists():
+            raise
+        raise UserError(f"{target}: another prepare.py began to make it as well; run one at a time") from error
     finally:
-        _repair(target)
+        _tidy(target, [partial, old])
+
+
+def _tidy(target: Path, leftovers: Iterable[Path]) -> None:
+    """Put the part back if its replacement was interrupted, and remove ``leftovers``, neighbors of ``target``."""
+    old = target.with_name(f".{target.name}+old")
+    if os.path.lexists(old) and not os.path.lexists(target):
+        old.rename(target)
+    for path in leftovers:
+        if path.is_symlink():
+            path.unlink()
+        elif path.exists():  # renamed first, so that another prepare.py that writes there notices
+            shutil.rmtree(path.rename(path.with_name(f"{path.name}-removed")), ignore_errors=True)
 
 
 def _check_replaceable(target: Path) -> None:

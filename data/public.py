@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import multiprocessing
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -237,17 +238,28 @@ def read_usps(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read SVHN's cropped digits, ``X`` (32, 32, 3, N) and ``y`` where 10 means 0: uint8 (N, 32, 32, 3), (N,)."""
-    from scipy.io import loadmat  # comes with scikit-learn
-
-    try:
-        with ProcessPoolExecutor(1) as process:  # damaged bytes can crash SciPy's reader
-            arrays = process.submit(loadmat, path, variable_names=("X", "y")).result()
-    except OSError:  # no shared memory for processes
-        arrays = loadmat(path, variable_names=("X", "y"))
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.Process(target=_send_arrays, args=(path, receiver, sender), daemon=True)
+    process.start()  # damaged bytes can crash SciPy's reader
+    sender.close()
+    arrays = receiver.recv()
+    process.join()
+    if isinstance(arrays, Exception):
+        raise arrays
     pixels, labels = arrays["X"], arrays["y"].reshape(-1).astype(np.int64)
     if pixels.dtype != np.uint8 or pixels.shape != (32, 32, 3, len(labels)):
         raise ValueError(f"X is {pixels.dtype} {pixels.shape}, expected uint8 (32, 32, 3, {len(labels)})")
     return np.ascontiguousarray(pixels.transpose(3, 0, 1, 2)), np.where(labels == 10, 0, labels)
+
+
+def _send_arrays(path: Path, receiver: Connection, sender: Connection) -> None:
+    from scipy.io import loadmat  # comes with scikit-learn
+
+    receiver.close()  # held by the parent alone: sending fails, and this process ends, where that was killed
+    try:
+        sender.send(loadmat(path, variable_names=("X", "y")))
+    except Exception as error:
+        sender.send(error)
 
 
 def _parsed(path: Path, read: Callable[[Path], Any]) -> Any:

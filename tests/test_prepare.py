@@ -304,8 +304,7 @@ def test_damaged_matlab_files_never_end_the_process(raw: Path, tmp_path: Path) -
 def test_killed_preparation_leaves_no_part_and_no_process(raw: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / PREPARE), "sample", "--parts", "usps", "--data-root", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    partial_data = tmp_path / "digits/.usps.partial/data"
-    while not (partial_data.is_dir() and any(partial_data.iterdir())):
+    while not any(tmp_path.glob("digits/.usps+*/data/*")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -326,10 +325,10 @@ def test_an_interrupt_or_a_kill_at_any_moment_leaves_the_old_part_or_the_new_one
 ) -> None:
     rename = Path.rename
 
-    def interrupted(path: Path, target: Path) -> None:
-        if path.name == ".usps.partial":  # between the two renames
+    def interrupted(path: Path, target: Path) -> Path:
+        if target.name == "usps" and path.name != ".usps+old":  # between the two renames
             raise KeyboardInterrupt
-        rename(path, target)
+        return rename(path, target)
 
     make_parts(tmp_path, ["usps"], partial(fill, "old"))
     old = contents(tmp_path)
@@ -342,7 +341,7 @@ def test_an_interrupt_or_a_kill_at_any_moment_leaves_the_old_part_or_the_new_one
     # Killed between the two renames: the next start, whatever it asks for, finds the old part.
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "rename", interrupted)
-        patch.setattr(data.layout, "_repair", lambda target: None)
+        patch.setattr(data.layout, "_tidy", lambda target, leftovers: None)
         make_parts(tmp_path, ["usps"], partial(fill, "new"), force=True)
     assert not (tmp_path / "digits/usps").exists()
     with pytest.raises(UserError, match="--force"):
@@ -351,6 +350,17 @@ def test_an_interrupt_or_a_kill_at_any_moment_leaves_the_old_part_or_the_new_one
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["usps"]
     make_parts(tmp_path, ["usps"], partial(fill, "new"), force=True)
     assert (tmp_path / "digits/usps/SOURCE").read_text() == "new\n"
+
+
+def test_two_at_once_leave_one_whole_part(tmp_path: Path) -> None:
+    def interrupted_by_another(part: str, folder: Path) -> str:
+        make_parts(tmp_path, ["usps"], partial(fill, "second"))
+        return fill("first", part, folder)
+
+    with pytest.raises(UserError, match="one at a time"):
+        make_parts(tmp_path, ["usps"], interrupted_by_another)
+    assert set(contents(tmp_path).values()) == {b"second", b"second\n"}
+    assert [path.name for path in (tmp_path / "digits").iterdir()] == ["usps"]
 
 
 def test_command_completes_what_is_missing_and_refuses_to_overwrite(raw: Path, tmp_path: Path, capsys: Capture) -> None:
