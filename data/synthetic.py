@@ -5,17 +5,13 @@ Every image is a pure function of its label or glyph and of its random stream.
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import cache, partial
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from common import usable_cores
 from common.cli import progress_bar
-from common.data import DIGIT_SIZE, DOMAINS, FACE_SIZE
+from common.data import DIGIT_SIZE, DOMAINS, FACE_SIZE, thread_map
 from common.seed import derive_seed
 from data.layout import image_name, save_png, split_order, write_csvs
 from data.mnistm import blend
@@ -42,44 +38,28 @@ def make_sample(
     counts: Mapping[str, tuple[int, ...]] = SAMPLE_COUNTS,
     workers: int | None = None,
 ) -> str:
-    """Render ``part`` into the empty ``folder``, in ``workers`` processes, and return what the data are called."""
-    with _process_map(workers or usable_cores()) as process_map:
+    """Render ``part`` into the empty ``folder``, in ``workers`` threads, and return what the data are called."""
 
-        def render(folder: Path, items: list[Any], seed: int) -> None:
-            folder.mkdir()
-            written = process_map(partial(_render, part, folder, seed), enumerate(items))
-            for _ in progress_bar(written, total=len(items), desc=f"{part}/{folder.name}", unit="img"):
-                pass
+    def render(folder: Path, items: list[Any], seed: int) -> None:
+        folder.mkdir()
 
-        if part == "face":
-            for split, count in zip(("train", "val"), counts[part], strict=True):
-                render(folder / split, [None] * count, derive_seed(seed, part, split))
-            return "drawn faces (sample)"
-        items, labels = _digits(part, counts[part], np.random.default_rng(derive_seed(seed, part)))
-        # The name of a random stream decides the images: it stays.
-        render(folder / "data", items, derive_seed(seed, part, "drawing"))
-        write_csvs(folder, labels, np.split(np.arange(len(labels)), np.cumsum(counts[part])[:-1]))
-        return f"{DOMAINS[part]}-like (sample)"
+        def render_one(number: int) -> None:
+            image = _RENDER[part](items[number], np.random.default_rng([seed, number]))
+            save_png(image, folder / image_name(number))
 
+        numbers = thread_map(render_one, range(len(items)), workers)
+        for _ in progress_bar(numbers, total=len(items), desc=f"{part}/{folder.name}", unit="img"):
+            pass
 
-@contextmanager
-def _process_map(workers: int) -> Iterator[Callable[..., Iterator[None]]]:
-    """Yield a ``map`` over processes: threads would wait for each other, since Pillow keeps the lock while it draws."""
-    try:
-        # An interrupt from the keyboard reaches every process, and the main one is to act on it.
-        pool = multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) if workers > 1 else None
-    except OSError:  # no shared memory, or no more processes allowed
-        pool = None
-    if pool is None:
-        yield map
-    else:
-        with pool:
-            yield partial(pool.imap_unordered, chunksize=50)
-
-
-def _render(part: str, folder: Path, seed: int, numbered: tuple[int, Any]) -> None:
-    number, item = numbered
-    save_png(_RENDER[part](item, np.random.default_rng([seed, number])), folder / image_name(number))
+    if part == "face":
+        for split, count in zip(("train", "val"), counts[part], strict=True):
+            render(folder / split, [None] * count, derive_seed(seed, part, split))
+        return "drawn faces (sample)"
+    items, labels = _digits(part, counts[part], np.random.default_rng(derive_seed(seed, part)))
+    # The name of a random stream decides the images: it stays.
+    render(folder / "data", items, derive_seed(seed, part, "drawing"))
+    write_csvs(folder, labels, np.split(np.arange(len(labels)), np.cumsum(counts[part])[:-1]))
+    return f"{DOMAINS[part]}-like (sample)"
 
 
 def _digits(part: str, counts: tuple[int, ...], rng: np.random.Generator) -> tuple[list[Any], np.ndarray]:

@@ -19,7 +19,6 @@ from common.data import (
     load_faces,
     load_folder,
     load_images,
-    read_csv,
 )
 from common.decode import center_square, is_image, read_image
 from tests.conftest import Capture, encoded
@@ -27,16 +26,8 @@ from tests.conftest import Capture, encoded
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-FUZZ = settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,  # the suite says the same every time
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 ROWS = [("00000.png", 3), ("00001.png", 0), ("00002.png", 9)]
 
 
@@ -134,20 +125,6 @@ def test_lists_that_cannot_be_meant_are_refused(domain: Path, form: str) -> None
     assert reason in refused(domain, lambda: load(domain))
 
 
-@FUZZ
-@given(content=st.binary(max_size=300), header=st.booleans())
-def test_any_bytes_as_a_list(tmp_path: Path, content: bytes, header: bool) -> None:
-    path = tmp_path / "train.csv"
-    path.write_bytes(b"image_name,label\n" * header + content)
-    try:
-        rows = read_csv(path)
-    except UserError as error:
-        assert str(path) in str(error)
-    else:
-        assert header and len({name for name, _ in rows}) == len(rows) > 0
-        assert not any("/" in name or name in ("", ".", "..") for name, _ in rows)
-
-
 def test_missing_labels_are_no_error_and_only_the_labeled_are_trained_on(domain: Path) -> None:
     (domain / "train.csv").write_text("image_name,label\n00000.png,\n00001.png,0\n00002.png\n")
     root = domain.parents[1]
@@ -227,28 +204,6 @@ def test_the_center_square_is_taken_whole_cropped_or_stretched_back() -> None:
         center_square(image, 64, crop=70)
 
 
-@FUZZ
-@given(data=st.data())
-def test_any_damage_to_an_image(data: st.DataObject) -> None:
-    pixels = np.random.default_rng(0).integers(256, size=(28, 28, 3), dtype=np.uint8)
-    content = bytearray(encoded(pixels, data.draw(st.sampled_from(["PNG", "JPEG"]))))
-    for _ in range(data.draw(st.integers(1, 4))):
-        position = data.draw(st.integers(0, len(content) - 1))
-        match data.draw(st.sampled_from(["byte", "cut", "insert", "zeros"])):
-            case "byte":
-                content[position] = data.draw(st.integers(0, 255))
-            case "cut":
-                del content[max(position, 1) :]
-            case "insert":
-                content[position:position] = data.draw(st.binary(max_size=8))
-            case "zeros":
-                content[position : position + 16] = bytes(len(content[position : position + 16]))
-    try:
-        assert read_image(bytes(content), "x.png").mode == "RGB"
-    except UserError as error:
-        assert str(error).startswith("x.png: ")
-
-
 def test_one_reader_for_every_folder_of_images(tmp_path: Path, capsys: Capture) -> None:
     suffixes = {"png": "PNG", "jpg": "JPEG", "jfif": "JPEG", "bmp": "BMP", "tif": "TIFF", "webp": "WEBP"}
     suffixes |= {"gif": "GIF", "ppm": "PPM", "jp2": "JPEG2000", "avif": "AVIF", "JPEG": "JPEG"}
@@ -320,15 +275,15 @@ def umask() -> int:
     return mask
 
 
-@FUZZ
-@given(position=st.integers(0, 10_000), cut=st.booleans())
+@pytest.mark.parametrize("position", [0, 7, 8, 20, 60, -1])
+@pytest.mark.parametrize("cut", [False, True])
 def test_a_damaged_cache_is_rebuilt(tmp_path: Path, position: int, cut: bool) -> None:
     (tmp_path / "a.png").write_bytes(png((4, 4), color=(5, 6, 7)))
     cache = tmp_path / "cache"
     expected = load_images(tmp_path, ["a.png"], 4, cache)
     content = bytearray(cache.read_bytes())
     if cut:
-        del content[position % len(content) :]
+        del content[position:]
     else:
         content[position % (len(content) - expected.numel())] ^= 0xFF
     cache.write_bytes(content)
