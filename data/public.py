@@ -269,5 +269,5 @@ def _parsed(path: Path, read: Callable[[Path], Any]) -> Any:
         if isinstance(parsed, tuple) and not (len(parsed[1]) and set(np.unique(parsed[1])) <= set(range(10))):
             raise ValueError("no digits labeled 0 to 9")
     except Exception as error:  # what readers raise on damaged bytes is not documented
-        raise UserError(f"{path}: not readable ({error or type(error).__name__}); download it again") from error
+        raise UserError(f"{path}: not readable ({str(error) or type(error).__name__}); download it again") from error
     return parsed
