@@ -2,7 +2,6 @@
 
 python p2_diffusion/inference.py out_dir
 python p2_diffusion/inference.py out_dir --model full
-python p2_diffusion/inference.py out_dir --sampler ddpm
 python p2_diffusion/inference.py out_dir --digits 3 7 --num-per-digit 10 --guidance-scale 3
 python p2_diffusion/inference.py out_dir --checkpoint runs/cpu/p2_seed0/weights.safetensors
 """
