@@ -1,9 +1,7 @@
 """Train the evaluation classifier: it learns from real MNIST-M digits only, and measures generated ones.
 
-    python p2_diffusion/classifier.py                  # preset cpu
-    python p2_diffusion/classifier.py --preset full    # longer, for a GPU
-
-Stopped or killed, the same command resumes from the last checkpoint and ends with the same weights.
+python p2_diffusion/classifier.py                  # preset cpu
+python p2_diffusion/classifier.py --preset full    # longer, for a GPU
 """
 
 from __future__ import annotations
@@ -14,17 +12,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
-from common.data import EpochSampler, dataset_name, digest
+from common.cli import add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
+from common.data import EpochSampler
 from common.device import autocast, to_device
-from common.distributed import Distributed, init_distributed
+from common.distributed import init_distributed
 from common.images import normalize
 from common.metrics import accuracy, per_class_accuracy
 from common.seed import seed_everything
 from common.training import TrainingRun
 from common.weights import load_into, load_weights
 from p2_diffusion.config import CLASSIFIER_PRESETS, ClassifierConfig
-from p2_diffusion.dataset import DOMAIN, load_mnistm
+from p2_diffusion.dataset import load_mnistm
 
 import torch
 from torch import nn
@@ -32,7 +30,6 @@ from torch.nn import functional as F
 
 MODEL = "p2_diffusion/classifier"
 NUM_FEATURES = 128
-PANELS = {"loss": ["loss"]}
 
 
 class DigitClassifier(nn.Module):
@@ -65,11 +62,7 @@ class DigitClassifier(nn.Module):
 
 
 def load_classifier(path: Path, device: torch.device) -> DigitClassifier:
-    """Return the classifier of a weights file in evaluation mode.
-
-    Raises:
-        UserError: missing, damaged, or of another model.
-    """
+    """Return the classifier of a weights file in evaluation mode."""
     state, _ = load_weights(path, MODEL)
     classifier = DigitClassifier()
     load_into(classifier, state, path)
@@ -77,21 +70,17 @@ def load_classifier(path: Path, device: torch.device) -> DigitClassifier:
 
 
 @torch.inference_mode()
-def classify(
-    classifier: DigitClassifier, images: torch.Tensor, batch_size: int = 1000
-) -> tuple[torch.Tensor, torch.Tensor]:
+def classify(classifier: DigitClassifier, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return predicted digits int64 (N,) and features float32 (N, 128) of uint8 images (N, 3, 28, 28), on the CPU."""
     device = next(classifier.parameters()).device
-    batches = (to_device(normalize(batch), device) for batch in images.split(batch_size))
+    batches = (to_device(normalize(batch), device) for batch in images.split(1000))
     features = torch.cat([classifier.features(batch) for batch in batches])
     return classifier.head(features).argmax(1).cpu(), features.cpu()
 
 
-def train(
-    run: TrainingRun, config: ClassifierConfig, dist: Distributed, images: torch.Tensor, labels: torch.Tensor
-) -> DigitClassifier:
+def train(run: TrainingRun, config: ClassifierConfig, images: torch.Tensor, labels: torch.Tensor) -> DigitClassifier:
     """Train on ``images``, uint8 (N, 3, 28, 28), and ``labels``, int64 (N,)."""
-    device, seed = dist.device, run.config["seed"]
+    dist, device, seed = run.dist, run.dist.device, run.config["seed"]
     steps = max(1, config.epochs * len(images) // config.batch_size)
     seed_everything(seed)
     model = to_device(DigitClassifier(), device)
@@ -104,7 +93,7 @@ def train(
     run.resume(model, model=model, optimizer=optimizer, schedule=schedule)
     for step in run.steps(steps, config.batch_size):
         batch = dist.shard(batches(step))
-        x = random_affine(normalize(images[batch]), config.shift, config.rotation, config.zoom)
+        x = random_affine(normalize(images[batch]), shift=2.0, rotation=10.0, zoom=0.1)
 
         # cross-entropy of the logits
         with autocast(device, config.precision):
@@ -135,31 +124,29 @@ def random_affine(images: torch.Tensor, shift: float, rotation: float, zoom: flo
 
 
 def main() -> None:
-    """Parse the command line, train, measure on val.csv, and write weights, record and curves."""
     parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=CLASSIFIER_PRESETS, default=DEFAULT_PRESET, help="schedule")
+    parser.add_argument("--preset", choices=CLASSIFIER_PRESETS, default="cpu", help="schedule")
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments, config = parse_config(parser, lambda arguments: CLASSIFIER_PRESETS[arguments.preset])
     with init_distributed(arguments.device) as dist:
         dist.check_batch_size(config.batch_size, min_per_process=2)
-        images, labels = load_mnistm(arguments.data_root, "train", dist.device)
-        val_images, val_labels = load_mnistm(arguments.data_root, "val")
-        settings = asdict(config) | {"model": MODEL, "method": "classifier"}
-        settings |= {"dataset": dataset_name(arguments.data_root, DOMAIN), "train_digest": digest(images, labels)}
+        images, labels, data_names = load_mnistm(arguments.data_root, "train", dist.device)
+        val_images, val_labels, val_names = load_mnistm(arguments.data_root, "val")
+        settings = asdict(config) | {"model": MODEL, "method": "classifier"} | data_names
         run = TrainingRun(arguments, dist, "p2", "p2_classifier", settings)
         if run.is_finished():
             return
-        model = train(run, config, dist, images, labels)
+        model = train(run, config, images, labels)
         predicted, _ = classify(model.eval(), val_images)
         run.finish(
-            PANELS,
+            {"loss": ["loss"]},
             kind="classifier",
             train_images=len(images),
             val_images=len(val_images),
-            val_digest=digest(val_images, val_labels),
             accuracy=accuracy(predicted, val_labels),
             per_class_accuracy=per_class_accuracy(predicted, val_labels),
+            **val_names,
         )
 
 

@@ -10,10 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from p2_diffusion.model import NULL_LABEL
-
 import torch
-from torch import nn
 
 CLEAN = -1  # the timestep of the clean image: alpha 1, sigma 0
 Network = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # (x_t, t, class_labels) -> output
@@ -22,60 +19,47 @@ Network = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # 
 def linear_betas(num_timesteps: int) -> torch.Tensor:
     """Return the linear schedule of Ho et al., section 4, rescaled to ``num_timesteps`` (float64).
 
-    The paper's 1e-4..0.02 belong to T = 1000. Unscaled with T = 200 they leave alphas_cumprod_T = 0.13, so that x_T
-    is far from noise and sampling starts off-distribution; hence the factor 1000 / T.
+    The paper's 1e-4..0.02 belong to T = 1000. Unscaled with T = 200, x_T would be far from noise.
     """
     scale = 1000 / num_timesteps
     return torch.linspace(scale * 1e-4, scale * 0.02, num_timesteps, dtype=torch.float64).clamp(max=0.999)
 
 
-def cosine_betas(num_timesteps: int, offset: float = 0.008) -> torch.Tensor:
+def cosine_betas(num_timesteps: int) -> torch.Tensor:
     """Return the cosine schedule (float64). Source: Nichol and Dhariwal, "Improved DDPM", 2021, eq. 17."""
     steps = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps
-    alphas_cumprod = torch.cos((steps + offset) / (1 + offset) * math.pi / 2) ** 2
+    alphas_cumprod = torch.cos((steps + 0.008) / 1.008 * math.pi / 2) ** 2
     return (1 - alphas_cumprod[1:] / alphas_cumprod[:-1]).clamp(max=0.999)
 
 
 SCHEDULES = {"linear": linear_betas, "cosine": cosine_betas}
 
 
-class Diffusion(nn.Module):
+class Diffusion:
     """A noise schedule and what the network predicts under it.
 
-    Args:
-        num_timesteps: T.
-        schedule: ``linear`` or ``cosine``.
-        prediction: ``epsilon``, or ``v`` = alpha eps - sigma x_0 (Salimans and Ho, "Progressive Distillation", 2022,
-            section 4).
-        min_snr_gamma: weight min(SNR, gamma) / SNR on the eps loss and its equivalent for v (Hang et al., "Efficient
-            Diffusion Training via Min-SNR Weighting", 2023, section 3.4); 0 for no weighting.
+    The ``prediction`` is ``epsilon``, or ``v`` = alpha eps - sigma x_0 (Salimans and Ho, "Progressive Distillation",
+    2022, section 4). The loss of epsilon is weighted by min(SNR, ``min_snr_gamma``) / SNR, that of v by its equivalent
+    (Hang et al., "Efficient Diffusion Training via Min-SNR Weighting", 2023, section 3.4); 0 for no weighting.
     """
 
-    alpha: torch.Tensor
-    sigma: torch.Tensor
-    loss_weight: torch.Tensor
-
     def __init__(
-        self, num_timesteps: int = 200, schedule: str = "cosine", prediction: str = "v", min_snr_gamma: float = 5.0
+        self,
+        num_timesteps: int = 200,
+        schedule: str = "cosine",
+        prediction: str = "v",
+        min_snr_gamma: float = 5.0,
+        device: torch.device | str = "cpu",
     ) -> None:
-        super().__init__()
-        betas = SCHEDULES[schedule](num_timesteps)
-        self.num_timesteps = num_timesteps
-        self.prediction = prediction
-        self.min_snr_gamma = min_snr_gamma
+        self.num_timesteps, self.prediction = num_timesteps, prediction
         # The schedule stays in float64 on the CPU (mps has none); the tables that batches index are float32.
-        self.betas, self.alphas_cumprod = betas, (1 - betas).cumprod(0)
-        alphas_cumprod = torch.cat([self.alphas_cumprod, torch.ones(1)])  # the last entry, index CLEAN
-        self.register_buffer("alpha", alphas_cumprod.sqrt().float(), persistent=False)
-        self.register_buffer("sigma", (1 - alphas_cumprod).sqrt().float(), persistent=False)
-        self.register_buffer("loss_weight", self._min_snr_weight().float(), persistent=False)
-
-    def _min_snr_weight(self) -> torch.Tensor:
-        if self.min_snr_gamma == 0:
-            return torch.ones(self.num_timesteps)
-        snr = self.alphas_cumprod / (1 - self.alphas_cumprod)
-        clipped = snr.clamp(max=self.min_snr_gamma)
-        return clipped / snr if self.prediction == "epsilon" else clipped / (snr + 1)
+        alphas_cumprod = (1 - SCHEDULES[schedule](num_timesteps)).cumprod(0)
+        snr = alphas_cumprod / (1 - alphas_cumprod)
+        weight = snr.clamp(max=min_snr_gamma) / (snr if prediction == "epsilon" else snr + 1)
+        self.loss_weight = (weight if min_snr_gamma else torch.ones(num_timesteps)).float().to(device)
+        self.alphas_cumprod = torch.cat([alphas_cumprod, torch.ones(1)])  # the last entry, index CLEAN
+        self.alpha = self.alphas_cumprod.sqrt().float().to(device)
+        self.sigma = (1 - self.alphas_cumprod).sqrt().float().to(device)
 
     def alpha_sigma(self, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return alpha_t and sigma_t of int64 ``t`` (N,), 0..T-1 or CLEAN, each float32 (N, 1, 1, 1)."""
@@ -83,8 +67,6 @@ class Diffusion(nn.Module):
 
     def alpha_sigma_at(self, t: int) -> tuple[float, float]:
         """Return alpha_t and sigma_t in float64; ``t`` is 0..T-1 or CLEAN."""
-        if t == CLEAN:
-            return 1.0, 0.0
         alphas_cumprod = float(self.alphas_cumprod[t])
         return alphas_cumprod**0.5, (1 - alphas_cumprod) ** 0.5
 
@@ -101,13 +83,13 @@ class Diffusion(nn.Module):
         return alpha * eps - sigma * x0
 
     def to_x0_and_eps(
-        self, output: torch.Tensor, x_t: torch.Tensor, t: torch.Tensor
+        self, output: torch.Tensor, x: torch.Tensor, t: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Turn the network's output at x_t into its predictions of x_0 and eps."""
         alpha, sigma = self.alpha_sigma(t)
         if self.prediction == "epsilon":
-            return (x_t - sigma * output) / alpha, output
-        return alpha * x_t - sigma * output, sigma * x_t + alpha * output
+            return (x - sigma * output) / alpha, output
+        return alpha * x - sigma * output, sigma * x + alpha * output
 
     def losses(
         self, network: Network, x0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, class_labels: torch.Tensor
@@ -118,18 +100,6 @@ class Diffusion(nn.Module):
         return self.loss_weight[t] * error
 
 
-def build_diffusion(config: Mapping[str, Any]) -> Diffusion:
-    """Return the diffusion process of a configuration (the fields of a TrainConfig)."""
-    return Diffusion(config["timesteps"], config["schedule"], config["prediction"], config["min_snr_gamma"])
-
-
-def drop_labels(class_labels: torch.Tensor, uniform: torch.Tensor, rate: float) -> torch.Tensor:
-    """Replace the class label by the null label where ``uniform`` < ``rate`` (Ho and Salimans, 2022, algorithm 1).
-
-    Args:
-        class_labels: int64 (N,).
-        uniform: one number in [0, 1) per sample, (N,); dropping whole batches at once would train some steps without
-            any label and others without any null label.
-        rate: fraction of samples to drop.
-    """
-    return torch.where(uniform < rate, NULL_LABEL, class_labels)
+def build_diffusion(config: Mapping[str, Any], device: torch.device) -> Diffusion:
+    """Return the diffusion process of a TrainConfig's fields."""
+    return Diffusion(config["timesteps"], config["schedule"], config["prediction"], config["min_snr_gamma"], device)

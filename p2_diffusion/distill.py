@@ -6,8 +6,7 @@
 
 One DDIM step of the student is to end where several guided DDIM steps of the teacher end: Salimans and Ho,
 "Progressive Distillation for Fast Sampling of Diffusion Models", 2022, algorithm 2, with the teacher's guidance as in
-Meng et al., "On Distillation of Guided Diffusion Models", 2023. Stopped or killed, the same command resumes from the
-last checkpoint and ends with the same weights.
+Meng et al., "On Distillation of Guided Diffusion Models", 2023. Stopped or killed, the same command resumes.
 """
 
 from __future__ import annotations
@@ -17,27 +16,25 @@ from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
-from common.data import EpochSampler, dataset_name, digest
+from common.cli import add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
+from common.data import EpochSampler
 from common.device import autocast
-from common.distributed import Distributed, init_distributed
+from common.distributed import init_distributed
 from common.ema import ExponentialMovingAverage
 from common.files import file_digest
 from common.images import normalize
 from common.seed import seed_everything
 from common.training import TrainingRun
 from common.weights import shipped_path
-from p2_diffusion.config import DISTILL_PRESETS, STUDENT_STEPS, DistillConfig, make_distill_config
-from p2_diffusion.dataset import DOMAIN, load_mnistm
-from p2_diffusion.diffusion import CLEAN, Diffusion, Network
+from p2_diffusion.config import DISTILL_PRESETS, DistillConfig, make_distill_config
+from p2_diffusion.dataset import load_mnistm
+from p2_diffusion.diffusion import CLEAN, Diffusion, Network, build_diffusion
 from p2_diffusion.inference import load_model
 from p2_diffusion.model import ARCHITECTURE, MODEL, UNet, build_model, to_device
 from p2_diffusion.samplers import guided_prediction, sampling_timesteps
-from p2_diffusion.train import lr_factor, save_sample_grid
+from p2_diffusion.train import lr_factor, save_samples
 
 import torch
-
-PANELS = {"loss": ["loss"]}
 
 
 @torch.no_grad()
@@ -50,7 +47,7 @@ def teachers_x0(
     t_next: torch.Tensor,
     class_labels: torch.Tensor,
 ) -> torch.Tensor:
-    """Return the x_0 with which one DDIM step of ``z`` (N, C, H, W) ends where the teacher's guided steps end.
+    """Return the x_0 with which one DDIM step from ``z`` (N, C, H, W) ends where the teacher's guided steps end.
 
     The step leads from timesteps ``t`` to ``t_next``, both int64 (N,); the latter may be CLEAN.
     """
@@ -69,39 +66,24 @@ def teachers_x0(
     return (z_u - ratio * z) / (alpha_next - ratio * alpha)
 
 
-def distill(
-    run: TrainingRun,
-    config: DistillConfig,
-    dist: Distributed,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    teacher: UNet,
-    diffusion: Diffusion,
-) -> None:
-    """Distill ``teacher`` on ``images``, uint8 (N, 3, 28, 28), and ``labels``, int64 (N,).
-
-    The run's weights are the averaged ones of the student.
-    """
-    device, seed = dist.device, run.config["seed"]
+def distill(run: TrainingRun, config: DistillConfig, images: torch.Tensor, labels: torch.Tensor, teacher: UNet) -> None:
+    """Distill ``teacher`` on images uint8 (N, 3, 28, 28) and labels int64 (N,) into the student's averaged weights."""
+    dist, device, seed = run.dist, run.dist.device, run.config["seed"]
     student = build_model(run.config)
     student.load_state_dict(teacher.state_dict())
     student = to_device(student, device)
+    diffusion = build_diffusion(run.config, device)
     seed_everything(seed)
     ema = ExponentialMovingAverage(student, config.ema_decay)
-    optimizer = torch.optim.AdamW(
-        student.parameters(), lr=config.learning_rate, weight_decay=0.0, betas=(0.9, 0.99), fused=True
-    )
+    optimizer = torch.optim.AdamW(student.parameters(), weight_decay=0.0, betas=(0.9, 0.99), fused=True)
     batches = EpochSampler(len(images), config.batch_size, seed, "distill", device)
     ddp_student = dist.ddp(student)
     student_steps = run.config["student_steps"]
-    visited = sampling_timesteps(diffusion.num_timesteps, student_steps, "trailing")
-    timesteps = torch.tensor([*visited, CLEAN], device=device)
+    visited = [*sampling_timesteps(diffusion.num_timesteps, student_steps, "trailing"), CLEAN]
+    timesteps = torch.tensor(visited, device=device)
 
     run.resume(ema.model, student=student, ema=ema, optimizer=optimizer)
     for step in run.steps(config.steps, config.batch_size):
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * lr_factor(step, config)
-
         # x_0 ~ q(x_0), eps ~ N(0, I); every timestep of the student as often as every other
         batch = dist.shard(batches(step))
         x0, class_labels = to_device(normalize(images[batch]), device), labels[batch] + 1
@@ -109,19 +91,19 @@ def distill(
         t, t_next = timesteps[i], timesteps[i + 1]
         z = diffusion.q_sample(x0, torch.randn_like(x0), t)
 
-        # v of the teacher's target: eps = (z - alpha x_0) / sigma, v = alpha eps - sigma x_0
         with autocast(device, config.precision):
             target_x0 = teachers_x0(teacher, diffusion, config, z, t, t_next, class_labels)
-        alpha, sigma = diffusion.alpha_sigma(t)
-        target_v = (alpha * z - target_x0) / sigma
-
-        # || v of the student - v of the teacher ||^2
-        with autocast(device, config.precision):
             output = ddp_student(z, t, class_labels)
+
+        # || v of the student - v of the teacher ||^2, v = alpha eps - sigma x_0 with eps = (z - alpha x_0) / sigma
+        alpha, sigma = diffusion.alpha_sigma(t)
         student_x0, student_eps = diffusion.to_x0_and_eps(output.float(), z, t)
+        target_v = (alpha * z - target_x0) / sigma
         loss = (alpha * student_eps - sigma * student_x0 - target_v).square().mean()
 
         # gradient step, then the moving average of the weights
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * lr_factor(step, config)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), config.clip_norm)
@@ -132,46 +114,38 @@ def distill(
         if (step + 1) % config.log_every == 0:
             run.log(loss=loss)
         if (step + 1) % config.sample_every == 0 and dist.is_main_process:
-            path = run.folder / f"samples_{step + 1:06d}.png"
-            save_sample_grid(ema.model, diffusion, run.config, path, device)
+            save_samples(run, ema.model, diffusion)
 
 
 def default_teacher(preset: str, student_steps: int) -> str:
     """Return the shipped weights that a student learns from: those of a network, or of the student before it."""
-    before = STUDENT_STEPS[STUDENT_STEPS.index(student_steps) - 1]
-    network = "full" if preset == "full" else "cpu"
-    return f"p2_unet_{network if student_steps == STUDENT_STEPS[0] else f'student{before}'}.safetensors"
+    name = {4: "full" if preset == "full" else "cpu", 2: "student4", 1: "student2"}[student_steps]
+    return f"p2_unet_{name}.safetensors"
 
 
 def main() -> None:
-    """Parse the command line, distill, and write weights, record and curves."""
     parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=DISTILL_PRESETS, default=DEFAULT_PRESET, help="schedule, and which teacher")
-    parser.add_argument(
-        "--student-steps", type=int, choices=STUDENT_STEPS, default=STUDENT_STEPS[0], help="timesteps it visits"
-    )
+    parser.add_argument("--preset", choices=DISTILL_PRESETS, default="cpu", help="schedule, and which teacher")
+    parser.add_argument("--student-steps", type=int, choices=(4, 2, 1), default=4, help="timesteps it visits")
     parser.add_argument("--teacher", help="weights to distill (default: shipped; that of 2 steps has 4, of 1 step 2)")
     add_common_arguments(parser)
     add_run_arguments(parser)
-    arguments, config = parse_config(
-        parser, lambda arguments: make_distill_config(arguments.preset, arguments.student_steps)
-    )
+    arguments, config = parse_config(parser, lambda chosen: make_distill_config(chosen.preset, chosen.student_steps))
     with init_distributed(arguments.device) as dist:
         dist.check_batch_size(config.batch_size)
         path = shipped_path(arguments.teacher or default_teacher(arguments.preset, arguments.student_steps))
-        teacher, diffusion, trained = load_model(path, dist.device)
-        images, labels = load_mnistm(arguments.data_root, "train", dist.device)
+        teacher, _, trained = load_model(path, dist.device)
+        images, labels, data_names = load_mnistm(arguments.data_root, "train", dist.device)
         settings = asdict(config) | {"model": MODEL, "method": "student", "student_steps": arguments.student_steps}
-        settings |= {"teacher_digest": file_digest(path)}
-        settings |= {"dataset": dataset_name(arguments.data_root, DOMAIN), "train_digest": digest(images, labels)}
+        settings |= {"teacher_digest": file_digest(path)} | data_names
         settings |= {name: trained[name] for name in (*ARCHITECTURE, "timesteps", "schedule", "prediction")}
         settings |= {"min_snr_gamma": 0.0, "dropout": 0.0, "label_dropout": 0.0}
         run = TrainingRun(arguments, dist, "p2", f"p2_student{arguments.student_steps}", settings)
         if run.is_finished():
             return
-        distill(run, config, dist, images, labels, teacher, diffusion)
+        distill(run, config, images, labels, teacher)
         final_loss = round(run.mean_of_last_quarter("loss"), 6) if run.entries else None
-        run.finish(PANELS, train_images=len(images), final_loss=final_loss)
+        run.finish({"loss": ["loss"]}, train_images=len(images), final_loss=final_loss)
 
 
 if __name__ == "__main__":

@@ -25,13 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, make_parser, progress_bar, run_main
 from common.data import DIGIT_SIZE
 from common.device import autocast, pick_device
-from common.files import atomic_path, file_digest
+from common.files import atomic_path
 from common.images import make_grid, save_gif, save_grid, to_pil, to_uint8
 from common.records import images_folder, run_folder, write_record
 from common.seed import generator
-from common.weights import WEIGHTS
 from p2_diffusion.diffusion import Diffusion
-from p2_diffusion.evaluate import record_of
+from p2_diffusion.evaluate import sampling_identity
 from p2_diffusion.inference import add_sampler_arguments, load_model, sampler_config, shipped_weights
 from p2_diffusion.model import UNet, to_device
 from p2_diffusion.samplers import SamplerConfig, sample
@@ -44,7 +43,7 @@ COLUMNS = 10
 STRIP_FRAMES = 6
 STRIP_SCALE, GRID_SCALE, GIF_SCALE = 8, 2, 3
 GIF_FRAMES, GIF_COLORS = 25, 64
-GIF_SECONDS, GIF_HOLD_SECONDS = 2.4, 2.5  # of the reverse process, and of the finished digits before it
+GIF_SECONDS, GIF_HOLD_MILLISECONDS = 2.4, 2500  # of the reverse process, and of the finished digits before it
 
 
 def sample_frames(
@@ -58,18 +57,16 @@ def sample_frames(
     """
     device = next(model.parameters()).device
     noise = torch.randn(COLUMNS, 3, DIGIT_SIZE, DIGIT_SIZE, generator=generator(seed, "grid"))[:columns]
+    noise = to_device(noise.repeat(10, 1, 1, 1), device)
     class_labels = torch.arange(1, 11, device=device).repeat_interleave(columns)
     frames = {}
 
-    with progress_bar(total=config.steps + 1, desc=config.sampler, unit="step") as bar:
+    def keep(t: int, x: torch.Tensor) -> None:
+        frames[diffusion.num_timesteps - 1 - t] = to_uint8(x[::columns]).cpu()
+        bar.update()
 
-        def keep(t: int, x: torch.Tensor) -> None:
-            frames[diffusion.num_timesteps - 1 - t] = to_uint8(x[::columns]).cpu()
-            bar.update()
-
-        with autocast(device):
-            noise = to_device(noise.repeat(10, 1, 1, 1), device)
-            images = sample(model, diffusion, class_labels, noise, config, generator(seed, "grid steps"), keep)
+    with progress_bar(total=config.sampling_steps + 1, desc=config.sampler, unit="step") as bar, autocast(device):
+        images = sample(model, diffusion, class_labels, noise, config, generator(seed, "grid steps"), keep)
     return to_uint8(images).cpu(), frames
 
 
@@ -82,11 +79,10 @@ def evenly_spaced(frames: Mapping[int, torch.Tensor], count: int) -> dict[int, t
 
 def save_strip(frames: Mapping[int, torch.Tensor], path: Path) -> None:
     """Write the first 0 of each frame side by side, labeled with the number of timesteps done."""
-    images = make_grid(torch.stack([frame[0] for frame in frames.values()]), len(frames), 8, STRIP_SCALE)
-    _, height, width = images.shape
+    images = to_pil(make_grid(torch.stack([frame[0] for frame in frames.values()]), len(frames), 8, STRIP_SCALE))
     margin, step = 32, DIGIT_SIZE * STRIP_SCALE + 8
-    strip = Image.new("RGB", (width, height + margin), "white")
-    strip.paste(to_pil(images), (0, margin))
+    strip = Image.new("RGB", (images.width, images.height + margin), "white")
+    strip.paste(images, (0, margin))
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(24)
     for index, number in enumerate(frames):
         draw.text((4 + (index + 0.5) * step, margin - 6), f"T: {number}", "black", font, anchor="ms")
@@ -97,12 +93,11 @@ def save_strip(frames: Mapping[int, torch.Tensor], path: Path) -> None:
 def save_animation(frames: Sequence[torch.Tensor], path: Path) -> None:
     """Write the last of the frames, held, and then all of them as an endless GIF of ten digits."""
     grids = [make_grid(frame, columns=5, padding=2, scale=GIF_SCALE) for frame in frames]
-    milliseconds = round(GIF_SECONDS * 1000 / len(grids), -1)
-    save_gif([grids[-1], *grids], path, [round(GIF_HOLD_SECONDS * 1000)] + [int(milliseconds)] * len(grids), GIF_COLORS)
+    milliseconds = 10 * round(GIF_SECONDS * 100 / len(grids))
+    save_gif([grids[-1], *grids], path, [GIF_HOLD_MILLISECONDS] + [milliseconds] * len(grids), GIF_COLORS)
 
 
 def main() -> None:
-    """Parse the command line, sample, and write the figures and their record."""
     parser = make_parser(__doc__)
     parser.add_argument("--images", type=Path, help="folder for the figures (default: images/P2, or that of the run)")
     add_sampler_arguments(parser, MODEL)
@@ -113,25 +108,22 @@ def main() -> None:
     model, diffusion, trained = load_model(checkpoint, device)
     config = sampler_config(arguments, trained)
     folder = arguments.images or images_folder(checkpoint, "P2")
-    shipped = checkpoint.resolve().parent == WEIGHTS
-    suffix = checkpoint.stem.removeprefix("p2_unet") if shipped else ""
-    suffix = "" if suffix == f"_{MODEL}" else suffix
+    name = checkpoint.stem.removeprefix("p2_unet")
+    suffix = name if name.startswith("_") and name != f"_{MODEL}" else ""
 
     images, frames = sample_frames(model, diffusion, config, arguments.seed, COLUMNS)
     strip_config, all_frames = config, frames
-    if config.steps < diffusion.num_timesteps and "student_steps" not in trained:
-        strip_config = replace(config, sampler="ddim", steps=diffusion.num_timesteps)
+    if config.sampling_steps < diffusion.num_timesteps and "student_steps" not in trained:
+        strip_config = replace(config, sampler="ddim", sampling_steps=diffusion.num_timesteps)
         _, all_frames = sample_frames(model, diffusion, strip_config, arguments.seed, columns=1)
     strip = evenly_spaced(all_frames, STRIP_FRAMES)
 
     save_grid(images, folder / f"diffusion_grid{suffix}.png", COLUMNS, scale=GRID_SCALE)
     save_strip(strip, folder / f"diffusion_grid_time{suffix}.png")
     save_animation(list(evenly_spaced(frames, GIF_FRAMES).values()), folder / f"reverse{suffix}.gif")
-    record = {"problem": "p2", "kind": "figures", "method": trained.get("method", "ddpm"), "preset": trained["preset"]}
-    record |= {"seed": trained["seed"], "weights": file_digest(checkpoint), "sampling_seed": arguments.seed}
-    record |= record_of(config) | {"strip_sampler": strip_config.sampler, "strip_steps": strip_config.steps}
-    record |= {"strip_timesteps_done": list(strip)}
-    write_record(run_folder(checkpoint), "figures", record, device)
+    record = sampling_identity("figures", checkpoint, trained, config, arguments.seed)
+    record |= {"strip_sampler": strip_config.sampler, "strip_steps": strip_config.sampling_steps}
+    write_record(run_folder(checkpoint), "figures", record | {"strip_timesteps_done": list(strip)}, device)
     print(f"wrote diffusion_grid{suffix}.png, diffusion_grid_time{suffix}.png and reverse{suffix}.gif in {folder}")
 
 

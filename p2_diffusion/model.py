@@ -25,7 +25,6 @@ class Swish(nn.Module):
     """x * sigmoid(x). Source: Ramachandran et al., "Searching for Activation Functions", 2017."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply the activation to any shape."""
         return F.silu(x)
 
 
@@ -36,42 +35,38 @@ class ModuleList(nn.ModuleList):
         return nn.Module.__repr__(self)
 
 
+def embedding_mlp(embedding: nn.Embedding, embedding_dim: int) -> nn.Sequential:
+    """Return ``embedding`` and two linear layers: int64 (N,) -> (N, embedding_dim)."""
+    widen, mix = nn.Linear(embedding.embedding_dim, embedding_dim), nn.Linear(embedding_dim, embedding_dim)
+    return nn.Sequential(embedding, widen, Swish(), mix)
+
+
 class TimeEmbedding(nn.Module):
     """Learned embedding of the timesteps 0..T-1, initialized as the sinusoids of Vaswani et al., 2017, section 3.5."""
 
     def __init__(self, num_timesteps: int, channels: int, embedding_dim: int) -> None:
         super().__init__()
-        self.time_embedding = nn.Sequential(
-            nn.Embedding.from_pretrained(sinusoids(num_timesteps, channels), freeze=False),
-            nn.Linear(channels, embedding_dim),
-            Swish(),
-            nn.Linear(embedding_dim, embedding_dim),
-        )
+        table = nn.Embedding.from_pretrained(sinusoids(num_timesteps, channels), freeze=False)
+        self.time_embedding = embedding_mlp(table, embedding_dim)
 
     def forward(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """Map int64 (N,) to (N, embedding_dim)."""
         return self.time_embedding(timesteps)
 
 
 class ConditionalEmbedding(nn.Module):
-    """Embedding of the class label: row 0 is the null label (kept at zero), rows 1.. the classes."""
+    """Embedding of the class label: row 0 is the null label (kept at zero), rows 1 to 10 the digits."""
 
-    def __init__(self, num_labels: int, channels: int, embedding_dim: int) -> None:
+    def __init__(self, channels: int, embedding_dim: int) -> None:
         super().__init__()
-        self.conditional_embedding = nn.Sequential(
-            nn.Embedding(num_labels + 1, channels, padding_idx=NULL_LABEL),
-            nn.Linear(channels, embedding_dim),
-            Swish(),
-            nn.Linear(embedding_dim, embedding_dim),
-        )
+        table = nn.Embedding(11, channels, padding_idx=NULL_LABEL)
+        self.conditional_embedding = embedding_mlp(table, embedding_dim)
 
     def forward(self, class_labels: torch.Tensor) -> torch.Tensor:
-        """Map int64 (N,) with values 0..num_labels to (N, embedding_dim)."""
         return self.conditional_embedding(class_labels)
 
 
 class DownSample(nn.Module):
-    """Halve height and width: the sum of two strided convolutions of different kernel sizes."""
+    """(N, C, H, W) -> (N, C, H/2, W/2): the sum of two strided convolutions of different kernel sizes."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -79,12 +74,11 @@ class DownSample(nn.Module):
         self.conv_2 = nn.Conv2d(channels, channels, 5, stride=2, padding=2)
 
     def forward(self, x: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-        """Map (N, C, H, W) to (N, C, H/2, W/2)."""
         return self.conv_1(x) + self.conv_2(x)
 
 
 class UpSample(nn.Module):
-    """Double height and width: a transposed convolution, then a convolution."""
+    """(N, C, H, W) -> (N, C, 2H, 2W): a transposed convolution, then a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -92,12 +86,11 @@ class UpSample(nn.Module):
         self.convtrans = nn.ConvTranspose2d(channels, channels, 5, stride=2, padding=2, output_padding=1)
 
     def forward(self, x: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-        """Map (N, C, H, W) to (N, C, 2H, 2W)."""
         return self.conv(self.convtrans(x))
 
 
 class AttentionBlock(nn.Module):
-    """Single-head self-attention over all pixels, added to its input."""
+    """Single-head self-attention over all pixels, added to its input (N, C, H, W)."""
 
     def __init__(self, channels: int, num_groups: int) -> None:
         super().__init__()
@@ -108,15 +101,12 @@ class AttentionBlock(nn.Module):
         self.proj = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (N, C, H, W) to the same shape."""
-        count, channels, height, width = x.shape
         h = self.group_norm(x)
-
-        def pixels(image: torch.Tensor) -> torch.Tensor:
-            return image.flatten(2).transpose(1, 2).unsqueeze(1)  # one head: torch 2.11 fuses four dimensions only
-
-        h = F.scaled_dot_product_attention(pixels(self.proj_q(h)), pixels(self.proj_k(h)), pixels(self.proj_v(h)))
-        return x + self.proj(h.squeeze(1).transpose(1, 2).reshape(count, channels, height, width))
+        # (N, one head, H * W, C): torch 2.11 fuses four dimensions only
+        projections = (self.proj_q, self.proj_k, self.proj_v)
+        q, k, v = (projection(h).flatten(2).transpose(1, 2).unsqueeze(1) for projection in projections)
+        h = F.scaled_dot_product_attention(q, k, v)
+        return x + self.proj(h.squeeze(1).transpose(1, 2).reshape(x.shape))
 
 
 class ResidualBlock(nn.Module):
@@ -151,22 +141,14 @@ class ResidualBlock(nn.Module):
 class UNet(nn.Module):
     """U-Net with skip concatenation; the defaults are the network that the original report prints.
 
-    Args:
-        num_timesteps: T, the number of rows of the time embedding.
-        num_labels: number of classes; the label embedding has one row more.
-        channels: width of the first level.
-        channel_mults: width of each level as a multiple of ``channels``; each further level halves the resolution.
-        attention_levels: the levels whose down blocks attend, 0 being full resolution.
-        num_res_blocks: residual blocks per level on the way down (one more on the way up).
-        dropout: dropout rate inside the residual blocks.
-        num_groups: groups of every GroupNorm. Where it equals the width of a level, every channel is normalized alone,
-            which removes the timestep and label embeddings again: they are constant over its pixels.
+    The arguments are fields of a TrainConfig. Each level but the first halves the resolution; on the way up it has one
+    residual block more. Where ``num_groups`` equals the width of a level, every channel is normalized alone, which
+    removes the timestep and label embeddings again: they are constant over its pixels.
     """
 
     def __init__(
         self,
         num_timesteps: int = 200,
-        num_labels: int = 10,
         channels: int = 128,
         channel_mults: Sequence[int] = (1, 2, 2),
         attention_levels: Sequence[int] = (0, 1, 2),
@@ -181,7 +163,7 @@ class UNet(nn.Module):
 
         embedding_dim = 4 * channels
         self.time_embedding = TimeEmbedding(num_timesteps, channels, embedding_dim)
-        self.cond_embedding = ConditionalEmbedding(num_labels, channels, embedding_dim)
+        self.cond_embedding = ConditionalEmbedding(channels, embedding_dim)
         self.head = nn.Conv2d(3, channels, 3, padding=1)
 
         self.downblocks = ModuleList()
@@ -189,8 +171,7 @@ class UNet(nn.Module):
         width = channels
         for level, mult in enumerate(channel_mults):
             for _ in range(num_res_blocks):
-                attention = level in attention_levels
-                self.downblocks.append(residual_block(width, channels * mult, attention))
+                self.downblocks.append(residual_block(width, channels * mult, level in attention_levels))
                 width = channels * mult
                 skip_widths.append(width)
             if level < len(channel_mults) - 1:
@@ -202,17 +183,14 @@ class UNet(nn.Module):
         self.upblocks = ModuleList()
         for level, mult in reversed(list(enumerate(channel_mults))):
             for _ in range(num_res_blocks + 1):
-                in_channels = width + skip_widths.pop()
-                self.upblocks.append(residual_block(in_channels, channels * mult, False))
+                self.upblocks.append(residual_block(width + skip_widths.pop(), channels * mult, False))
                 width = channels * mult
             if level > 0:
                 self.upblocks.append(UpSample(width))
 
         self.tail = nn.Sequential(nn.GroupNorm(num_groups, width), Swish(), nn.Conv2d(width, 3, 3, padding=1))
-        self._initialize()
 
-    def _initialize(self) -> None:
-        """Start every residual branch and the output at zero (Ho et al., 2020, released code; appendix B)."""
+        # Every residual branch and the output start at zero (Ho et al., 2020, released code; appendix B).
         last = [module.block2[-1] for module in self.modules() if isinstance(module, ResidualBlock)]
         last += [module.proj for module in self.modules() if isinstance(module, AttentionBlock)]
         for layer in [*last, self.tail[-1]]:
@@ -220,18 +198,11 @@ class UNet(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, x: torch.Tensor, timesteps: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
-        """Predict from the noisy image.
+        """Predict noise or v, (N, 3, H, W), from noisy images (N, 3, H, W).
 
-        Args:
-            x: noisy images (N, 3, H, W), about [-1, 1] plus noise; H and W divisible by 2^(levels - 1).
-            timesteps: int64 (N,), 0..T-1.
-            class_labels: int64 (N,), 0 for no label, digit + 1 otherwise.
-
-        Returns:
-            (N, 3, H, W): the predicted noise, or v.
+        ``timesteps`` are int64 (N,), 0..T-1; ``class_labels`` int64 (N,), 0 for no label, digit + 1 otherwise.
         """
-        time = self.time_embedding(timesteps)
-        label = self.cond_embedding(class_labels)
+        time, label = self.time_embedding(timesteps), self.cond_embedding(class_labels)
         h = self.head(x)
         skips = [h]
         for block in self.downblocks:
@@ -254,7 +225,7 @@ def sinusoids(num_timesteps: int, channels: int) -> torch.Tensor:
 
 
 def build_model(config: Mapping[str, Any]) -> UNet:
-    """Return the U-Net of a configuration (the fields of a TrainConfig)."""
+    """Return the U-Net of a TrainConfig's fields."""
     return UNet(config["timesteps"], dropout=config["dropout"], **{name: config[name] for name in ARCHITECTURE})
 
 

@@ -6,20 +6,19 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
-from common.cli import EXIT_TRY_AGAIN, UserError
+from common.cli import EXIT_TRY_AGAIN
 from common.data import load_digits
 from common.files import file_digest
 from common.images import save_image
-from common.metrics import frechet_distance
-from common.weights import load_weights, save_weights
+from common.weights import load_weights
 from p2_diffusion import classifier, distill, evaluate, figures, inference, sweep, train
 from p2_diffusion.classifier import NUM_FEATURES, classify, load_classifier, random_affine
-from p2_diffusion.config import PRESETS, SWEEP_PRESETS, default_sampler
+from p2_diffusion.config import PRESETS, SWEEPS, default_sampler
 from p2_diffusion.inference import generate, load_model
-from p2_diffusion.model import MODEL, build_model
+from p2_diffusion.model import MODEL
 from p2_diffusion.samplers import SAMPLERS, Sampler, SamplerConfig
 from tests.conftest import Capture, Patch, contents
 from tests.in_process import call, error_of, execute
@@ -52,7 +51,7 @@ def runs(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def student_of(teacher: Path) -> tuple[object, ...]:
     few = ("--student-steps", 2, "--sub-steps", 2, "--steps", 3, "--batch-size", 8, "--log-every", 1)
-    return ("--teacher", teacher / "weights.safetensors", *few, "--sample-every", 3)
+    return ("--teacher", weights(teacher), *few, "--sample-every", 3)
 
 
 def weights(run: Path) -> Path:
@@ -103,11 +102,8 @@ def test_training_starts_from_given_weights(runs: Path, data_root: Path, tmp_pat
         (("--init-from", "nowhere.safetensors"), "no such weights"),
         (("--init-from", "p2_classifier.safetensors"), "not of p2_diffusion/unet"),
         (("--channels", "64"), "does not fit UNet"),
-        (("--channels", "40"), "--channels 40: must be a multiple of 32"),
-        (("--prediction", "epsilon"), "trained with prediction v, asked for epsilon"),
-        (("--ema-decay", "1"), "--ema-decay 1.0: must be in [0, 1)"),
-        (("--attention-levels", "3"), "--attention-levels 3: the levels are 0 to 2"),
-        (("--channel-mults", "1", "1", "1", "1"), "--channel-mults 1 1 1 1"),
+        (("--prediction", "epsilon"), "--prediction v"),
+        (("--label-dropout", "1"), "--label-dropout 1.0: must be in (0, 1)"),
     ],
 )
 def test_training_that_cannot_start(
@@ -149,41 +145,20 @@ def test_classifier_learns_from_the_sample_set(runs: Path, data_root: Path) -> N
     images, _ = load_digits(data_root, "mnistm", "val")
     digits, features = classify(network, images)
     assert digits.shape == (32,) and features.shape == (32, NUM_FEATURES)
-    in_batches = classify(network, images, batch_size=5)
-    assert torch.equal(digits, in_batches[0])
-    torch.testing.assert_close(features, in_batches[1], atol=1e-5, rtol=1e-4)
     assert len((runs / "classifier" / "stats.jsonl").read_text().splitlines()) == 12  # 2 epochs of 96 images by 16
     assert record(runs / "classifier", "train")["kind"] == "classifier"
-
-
-def test_no_change_asked_for_is_no_change() -> None:
-    images = torch.rand(4, 3, 28, 28)
-    torch.testing.assert_close(random_affine(images, 0.0, 0.0, 0.0), images, atol=1e-5, rtol=0)
-    moved = random_affine(images, 2.0, 10.0, 0.1)
-    assert moved.shape == images.shape and not torch.allclose(moved, images, atol=1e-2)
 
 
 def test_shifts_stay_within_their_limit() -> None:
     torch.manual_seed(0)
     images = torch.zeros(200, 1, 28, 28)
     images[:, :, 14, 14] = 1.0
+    torch.testing.assert_close(random_affine(images, 0.0, 0.0, 0.0), images, atol=1e-5, rtol=0)
     moved = random_affine(images, 2.0, 0.0, 0.0)
     grid = torch.arange(28.0)
     centers = (moved.sum((1, 2)) * grid).sum(1) / moved.sum((1, 2, 3))
     assert 1.8 < (centers - 14).abs().max() <= 2.0 + 1e-3
     assert centers.mean().item() == pytest.approx(14, abs=0.3)
-
-
-@pytest.mark.parametrize("count", [5, 400])
-def test_frechet_distance_closed_forms(count: int) -> None:
-    """For equal covariances it is the squared distance of the means; for scaled data (s - 1)^2 tr C."""
-    first = torch.randn(count, 12, generator=torch.Generator().manual_seed(0))
-    shift = torch.linspace(-1, 1, 12)
-    assert frechet_distance(first, first) == pytest.approx(0.0, abs=1e-5)
-    assert frechet_distance(first, first + shift) == pytest.approx(float(shift.square().sum()), abs=1e-4)
-    centered = first - first.mean(0)
-    expected = float(centered.double().T.cov().trace())
-    assert frechet_distance(centered, 2 * centered) == pytest.approx(expected, rel=1e-4)
 
 
 # Inference
@@ -203,34 +178,26 @@ def test_inference_by_contract_and_byte_for_byte(runs: Path, tmp_path: Path) -> 
     assert (image.size, image.mode) == ((28, 28), "RGB")
 
 
-def test_an_image_does_not_depend_on_its_batch(runs: Path) -> None:
+def test_an_image_does_not_depend_on_its_batch(runs: Path, monkeypatch: Patch) -> None:
     """GroupNorm keeps its statistics within an image."""
     model, diffusion, _ = load_model(weights(runs / "unet"), CPU)
-    config = SamplerConfig("ddim", 3, 2.0)
-    together, alone = (generate(model, diffusion, [0, 3, 3, 9], config, 0, size) for size in (4, 1))
+    together = generate(model, diffusion, [0, 3, 3, 9], SamplerConfig("ddim", 3, 2.0), seed=0)
+    monkeypatch.setattr(inference, "BATCH_SIZE", 1)
+    alone = generate(model, diffusion, [0, 3, 3, 9], SamplerConfig("ddim", 3, 2.0), seed=0)
     assert together.shape == (4, 3, 28, 28) and together.dtype == torch.uint8
     assert (together.int() - alone.int()).abs().max() <= 1
 
 
 @pytest.mark.parametrize(
-    ("options", "fragments"),
+    ("options", "fragment"),
     [
-        (("--steps", "7"), ("--steps 7", f"between 1 and {TIMESTEPS}")),
-        (("--guidance-interval", "0.8", "0.2"), ("--guidance-interval 0.8 0.2",)),
-        (("--guidance-scale", "nan"), ("--guidance-scale nan",)),
-        (("--checkpoint", "nowhere.safetensors"), ("nowhere.safetensors", "no such weights")),
+        (("--steps", "7"), f"--steps 7: must lie between 1 and {TIMESTEPS}"),
+        (("--checkpoint", "nowhere.safetensors"), "nowhere.safetensors: no such weights"),
     ],
 )
-def test_inference_errors(
-    runs: Path, tmp_path: Path, capsys: Capture, options: Sequence[str], fragments: Sequence[str]
-) -> None:
-    error = error_of(capsys, inference, tmp_path / "out", "--checkpoint", weights(runs / "unet"), *options)
-    assert all(fragment in error for fragment in fragments)
+def test_inference_errors(runs: Path, tmp_path: Path, capsys: Capture, options: Sequence[str], fragment: str) -> None:
+    assert fragment in error_of(capsys, inference, tmp_path / "out", "--checkpoint", weights(runs / "unet"), *options)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_model_that_is_not_shipped_is_named_with_those_that_are(tmp_path: Path, capsys: Capture) -> None:
-    assert re.search(r"--model huge: .*\bcpu\b", error_of(capsys, inference, tmp_path / "out", "--model", "huge"))
 
 
 def test_inference_imports_nothing_slow() -> None:
@@ -243,24 +210,13 @@ def test_inference_imports_nothing_slow() -> None:
     assert result.stdout.split() == [b"[]"], result
 
 
-def test_a_network_that_saw_every_label_is_sampled_without_guidance() -> None:
-    trained = asdict(PRESETS["cpu"]) | {"preset": "cpu"}
-    assert default_sampler(trained).guidance_scale == 2.0
-    assert default_sampler(trained | {"label_dropout": 0.0}).guidance_scale == 1.0
-
-
-def test_a_student_is_sampled_at_its_own_timesteps(runs: Path, tmp_path: Path) -> None:
-    path = weights(runs / "student")
-    model, diffusion, trained = load_model(path, CPU)
+def test_a_student_is_sampled_at_its_own_timesteps(runs: Path) -> None:
+    model, diffusion, trained = load_model(weights(runs / "student"), CPU)
     assert default_sampler(trained) == SamplerConfig("ddim_trailing", 2)
     visited: list[list[int]] = []
     model.register_forward_pre_hook(lambda _, inputs: visited.append(inputs[1].tolist()))
     generate(model, diffusion, [4], default_sampler(trained), seed=0)
     assert visited == [[5], [2]]  # T = 6, then half of it
-    same = ("--sampler", "ddim_trailing", "--steps", 2, "--guidance-scale", 1)
-    for folder, options in (("default", ()), ("asked", same)):
-        execute(inference, tmp_path / folder, "--checkpoint", path, "--num-per-digit", 1, *options)
-    assert contents(tmp_path / "default") == contents(tmp_path / "asked")
 
 
 # Evaluation, sweep, figures
@@ -281,20 +237,8 @@ def test_evaluation_of_real_images_finds_the_classifiers_accuracy(
     shutil.copy(next((tmp_path / "real").iterdir()), tmp_path / "real" / "seven.png")
     error = error_of(capsys, evaluate, tmp_path / "real", *using)
     assert "seven.png: the name must tell the digit, like 7_001.png" in error
-
-
-def test_one_image_has_no_distance(runs: Path, data_root: Path, tmp_path: Path, capsys: Capture) -> None:
-    using = ("--classifier", weights(runs / "classifier"), "--device", "cpu")
-    save_image(torch.zeros(3, 28, 28, dtype=torch.uint8), tmp_path / "one" / "7_001.png")
-    assert "one: needs at least two images" in error_of(
-        capsys, evaluate, tmp_path / "one", *using, "--data-root", data_root
-    )
-    source, own = data_root / "digits" / "mnistm", tmp_path / "own" / "digits" / "mnistm"
-    shutil.copytree(source / "data", own / "data")
-    shutil.copy(source / "train.csv", own)
-    (own / "val.csv").write_text("\n".join((source / "val.csv").read_text().splitlines()[:2]))
-    with pytest.raises(UserError, match=r"val.csv: needs at least two"):
-        evaluate.Evaluator(weights(runs / "classifier"), tmp_path / "own", CPU)
+    save_image(images[0], tmp_path / "one" / "7_001.png")
+    assert "one: needs at least two images" in error_of(capsys, evaluate, tmp_path / "one", *using)
 
 
 def test_evaluation_measures_what_inference_generates_and_measures_it_once(
@@ -321,11 +265,11 @@ def test_evaluation_measures_what_inference_generates_and_measures_it_once(
     assert path.read_bytes() == before
 
 
-def run_sweep(runs: Path, data_root: Path, images: Path, *options: object) -> None:
-    few = ("--num-per-digit", 1, "--steps", 2, 3, "--guidance-scales", 1, 2, "--guidance-starts", 0, 0.4)
+def run_sweep(runs: Path, data_root: Path, images: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setitem(SWEEPS, "sample", ((2, 3), (1.0, 2.0), (0.0, 0.4), 1))
     files = ("--checkpoint", weights(runs / "unet"), weights(runs / "student"))
     using = ("--classifier", weights(runs / "classifier"), "--data-root", data_root, "--preset", "sample")
-    execute(sweep, *files, *few, *using, "--images", images, "--device", "cpu", *options)
+    execute(sweep, *files, *using, "--images", images, "--device", "cpu")
 
 
 def swept(runs: Path) -> dict[tuple[object, ...], float]:
@@ -336,10 +280,10 @@ def swept(runs: Path) -> dict[tuple[object, ...], float]:
 
 
 def test_sweep_measures_every_setting_once_and_counts_evaluations(
-    runs: Path, data_root: Path, tmp_path: Path, capsys: Capture
+    runs: Path, data_root: Path, tmp_path: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
     runs = shutil.copytree(runs, tmp_path / "runs")
-    run_sweep(runs, data_root, tmp_path, "--all-steps")
+    run_sweep(runs, data_root, tmp_path, monkeypatch)
     # Of T = 6, two timesteps are 5, 0 (trailing: 5, 2), three are 5, 2, 0 (quadratic: 5, 1, 0; trailing: 5, 3, 1);
     # guidance from 0.4 T on doubles those above 2.4.
     expected = {("student", "ddim_trailing", 2, 1, 0): 2, ("ddpm", "ddpm", 6, 2, 0): 12, ("ddpm", "dpmpp", 6, 2, 0): 12}
@@ -351,7 +295,7 @@ def test_sweep_measures_every_setting_once_and_counts_evaluations(
     assert swept(runs) == expected
     assert Image.open(tmp_path / "quality_over_nfe.png").width > 1000
     before = contents(runs)
-    run_sweep(runs, data_root, tmp_path, "--all-steps")
+    run_sweep(runs, data_root, tmp_path, monkeypatch)
     assert contents(runs) == before
     printed = capsys.readouterr().out
     assert printed.count("NFE") == 2 * len(expected)
@@ -365,15 +309,9 @@ def test_a_new_sampler_is_one_entry_of_the_table(
     few = ("--checkpoint", weights(runs / "unet"), "--num-per-digit", 1, "--device", "cpu")
     execute(inference, tmp_path / "digits", *few, "--sampler", "heun", "--steps", 3)
     assert len(list((tmp_path / "digits").iterdir())) == 10
-    run_sweep(runs, data_root, tmp_path)
+    run_sweep(runs, data_root, tmp_path, monkeypatch)
     assert swept(runs)["ddpm", "heun", 3, 1, 0] == 2 * 3 - 1
     assert swept(runs)["ddpm", "heun", 3, 2, 0] == 2 * (2 * 3 - 1)
-
-
-def test_sweep_of_a_network_without_null_label_has_no_guidance() -> None:
-    trained = asdict(PRESETS["sample"]) | {"preset": "sample", "label_dropout": 0.0}
-    found = sweep.settings(SWEEP_PRESETS["full"], trained)
-    assert found and {setting.guidance_scale for setting in found} == {1.0}
 
 
 @pytest.mark.parametrize(
@@ -419,10 +357,7 @@ def test_figures_come_from_one_sampler(runs: Path, tmp_path: Path) -> None:
     held, duration = np.asarray(gif.convert("RGB")), gif.info["duration"]
     gif.seek(gif.n_frames - 1)
     assert np.array_equal(held, np.asarray(gif.convert("RGB")))  # begins with what it ends with, and holds it
-    assert duration == 1000 * figures.GIF_HOLD_SECONDS > gif.info["duration"]
-
-    plot(run, tmp_path / "b", "--sampler", "ddpm")
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert duration == figures.GIF_HOLD_MILLISECONDS > gif.info["duration"]
 
 
 def test_strip_of_a_sampler_that_skips_timesteps_visits_them_all(runs: Path, tmp_path: Path) -> None:
@@ -444,11 +379,3 @@ def test_strip_of_a_student_shows_the_timesteps_it_knows(runs: Path, tmp_path: P
 
 def test_the_strip_of_the_report_shows_every_fortieth_timestep() -> None:
     assert [*figures.evenly_spaced(dict.fromkeys(range(201)), figures.STRIP_FRAMES)] == [0, 40, 80, 120, 160, 200]
-
-
-def test_weights_of_another_architecture_are_refused(tmp_path: Path, capsys: Capture) -> None:
-    config = asdict(PRESETS["sample"]) | {"preset": "sample", "model": MODEL, "channel_mults": (1, 2)}
-    state = build_model(config | {"attention_levels": ()}).state_dict()
-    save_weights(tmp_path / "w.safetensors", state, config | {"channel_mults": (1, 1), "attention_levels": ()})
-    error = error_of(capsys, inference, tmp_path / "out", "--checkpoint", tmp_path / "w.safetensors")
-    assert "w.safetensors: does not fit UNet" in error
