@@ -17,7 +17,6 @@ def atomic_path(path: Path, sync: bool = True, shared: bool = False) -> Iterator
     """Yield a temporary neighbor of ``path`` to write to; it takes the name ``path`` only when whole.
 
     Args:
-        path: the file; missing folders are made.
         sync: flush to the disk before the rename, so that a crash leaves the old file or the new one.
         shared: several processes may write it at once, so each has a temporary file of its own.
     """
