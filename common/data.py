@@ -149,6 +149,11 @@ def thread_map(
     running: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:  # Pillow lets other threads run while it decodes, resizes and encodes
         try:
+            pool.submit(int)
+        except RuntimeError:  # no more threads allowed
+            yield from map(function, items)
+            return
+        try:
             for item in items:
                 running.append(pool.submit(function, item))
                 if len(running) > 16 * workers:
@@ -237,10 +242,7 @@ def check_root(data_root: Path) -> None:
 
 
 class EpochSampler:
-    """Endless shuffled batches of the numbers below ``count``, in the order of the named ``stream`` of ``seed``.
-
-    A batch is a pure function of the step, so that a resumed run repeats it.
-    """
+    """Endless shuffled batches of sample numbers; a batch depends on the step, ``seed`` and ``stream`` alone."""
 
     def __init__(self, count: int, batch_size: int, seed: int, stream: str, device: torch.device) -> None:
         self.count, self.batch_size, self.device = count, batch_size, device

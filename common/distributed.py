@@ -77,6 +77,8 @@ def init_distributed(device: str) -> Iterator[Distributed]:
         return
     if device != "cpu" and torch.cuda.is_available():
         # Before anything touches a GPU, or every process would open one on the first.
+        if "LOCAL_RANK" not in os.environ:
+            raise UserError("WORLD_SIZE is set without LOCAL_RANK: start several processes with torchrun")
         local_rank, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local_rank >= gpus:
             raise UserError(f"torchrun: process {local_rank + 1} finds {gpus} GPUs; start one process per GPU")

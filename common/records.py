@@ -6,6 +6,7 @@ data (digests), the values, and the environment. ``scripts/collect.py`` gathers 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -51,10 +52,8 @@ def measured(
     record is taken only where all of it is the same.
     """
     identity = json.loads(json.dumps(identity))
-    try:
+    with contextlib.suppress(OSError, ValueError):
         found = json.loads((folder / "records" / f"{name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = {}
-    if identity.items() <= found.items():
-        return found
+        if identity.items() <= found.items():
+            return found
     return write_record(folder, name, identity | dict(measure()), device)

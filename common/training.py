@@ -105,10 +105,10 @@ class TrainingRun:
                 (self.folder / name).unlink(missing_ok=True)
         elif is_run and ((self.folder / "checkpoint.pt").exists() or self.weights_path.exists()):
             for key in sorted(found.keys() | self.config.keys()):
-                if found.get(key) != self.config.get(key):
+                before, now = found.get(key), self.config.get(key)
+                if before != now:
                     raise UserError(
-                        f"{self.folder}: trained with {key} {found.get(key)}, asked for {self.config.get(key)}; "
-                        "pass the same options, --restart, or another --run-dir"
+                        f"{self.folder}: trained with {key} {before}, not {now}; pass --restart or --run-dir"
                     )
         write_json(self.folder / "config.json", self.config)
 

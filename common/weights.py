@@ -34,10 +34,9 @@ def save_weights(path: Path, state: State, config: dict[str, Any], half: bool = 
 
 
 def load_weights(path: Path, *models: str) -> tuple[State, dict[str, Any]]:
-    """Read weights of one of ``models`` (such as ``p1_gan/B``) from a .safetensors file or a checkpoint (.pt).
+    """Return the float32 ``state_dict`` of one of ``models`` (such as ``p1_gan/B``) and its configuration.
 
-    Returns:
-        The float32 ``state_dict`` and the configuration saved with it, with ``step`` where it is a checkpoint's.
+    A checkpoint (.pt) is read as well as a .safetensors file; its configuration has ``step``.
     """
     if path.suffix == ".pt":
         payload = load_checkpoint(path)

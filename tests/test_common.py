@@ -430,8 +430,11 @@ def test_batches_and_processes_that_do_not_fit_are_one_line(monkeypatch: Patch) 
             dist.check_batch_size(batch_size, 2)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UserError, match="torchrun"), init_distributed("auto"):
-        pass
+    for local_rank in (None, "1"):
+        if local_rank:
+            monkeypatch.setenv("LOCAL_RANK", local_rank)
+        with pytest.raises(UserError, match="torchrun"), init_distributed("auto"):
+            pass
