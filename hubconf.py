@@ -19,21 +19,20 @@ import torch
 
 dependencies = ["torch", "numpy", "PIL", "safetensors", "tqdm"]
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-CPU = torch.device("cpu")
 
 
 def face_generator(method: str = "B") -> torch.nn.Module:
     """Return P1's generator: latents (N, 100, 1, 1) -> images (N, 3, 64, 64) in [-1, 1]."""
     from p1_gan.inference import load_generator
 
-    return load_generator(None, method, CPU)[0]
+    return load_generator(None, method, torch.device("cpu"))[0]
 
 
 def digit_sampler(model: str = "") -> Callable[..., torch.Tensor]:
     """Return P2's sampler, called with (digits, seed=...): a list of class labels 0-9 -> uint8 (N, 3, 28, 28)."""
     from p2_diffusion.inference import DEFAULT_MODEL, default_sampler, generate, load_model, shipped_weights
 
-    network, diffusion, config = load_model(shipped_weights(model or DEFAULT_MODEL), CPU)
+    network, diffusion, config = load_model(shipped_weights(model or DEFAULT_MODEL), torch.device("cpu"))
     return functools.partial(generate, network, diffusion, config=default_sampler(config))
 
 
@@ -42,5 +41,5 @@ def digit_classifier(target: str = "svhn") -> Callable[[torch.Tensor], torch.Ten
     from p3_dann.evaluate import predict
     from p3_dann.model import load_model, shipped_weights
 
-    network, config, _ = load_model(shipped_weights(target), CPU)
+    network, config, _ = load_model(shipped_weights(target), torch.device("cpu"))
     return functools.partial(predict, network, config=config)

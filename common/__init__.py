@@ -1,7 +1,4 @@
-"""What the three problems share. Importing it tunes the process; that must happen before torch is loaded.
-
-Measured by ``benchmarks/speed.py threads``: see the report for why these values.
-"""
+"""What the three problems share. Importing it, before torch, tunes the process as ``benchmarks/speed.py`` measured."""
 
 from __future__ import annotations
 
