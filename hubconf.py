@@ -1,11 +1,8 @@
 """Pretrained models for ``torch.hub.load``; each comes in evaluation mode on the CPU.
 
-generator = torch.hub.load("OWNER/REPO", "face_generator")
-faces = generator(torch.randn(16, 100, 1, 1))             # (16, 3, 64, 64) in [-1, 1]
-sample = torch.hub.load("OWNER/REPO", "digit_sampler")
-digits = sample([0, 1, 2], seed=0)                        # uint8 (3, 3, 28, 28)
-classifier = torch.hub.load("OWNER/REPO", "digit_classifier", target="svhn")
-classes = classifier(images)                              # uint8 (N, 3, 28, 28) -> int64 (N,)
+faces = torch.hub.load("OWNER/REPO", "face_generator")(torch.randn(16, 100, 1, 1))  # (16, 3, 64, 64) in [-1, 1]
+digits = torch.hub.load("OWNER/REPO", "digit_sampler")([0, 1, 2], seed=0)           # uint8 (3, 3, 28, 28)
+classes = torch.hub.load("OWNER/REPO", "digit_classifier", target="svhn")(images)   # uint8 (N, 3, 28, 28) -> int64 (N,)
 """
 
 from __future__ import annotations

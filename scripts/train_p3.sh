@@ -20,13 +20,13 @@ if [[ -z $target ]]; then
     [[ $status != 0 ]] || run scripts/collect.py "$runs"
     exit $status
 fi
-train() { run p3_dann/train.py --target "$target" "${options[@]}" "$@" "${extra[@]}"; }
+train() { run p3_dann/train.py --method "$1" --target "$target" "${options[@]}" "${@:2}" "${extra[@]}"; }
 methods=(source dann self_ensembling ours)
 [[ $preset != sample ]] || methods=(source ours)
 if grep -q ',[0-9]' "$data_root/digits/$target/train.csv"; then methods+=(target); fi # it needs labels
-for method in "${methods[@]}"; do train --method "$method"; done
+for method in "${methods[@]}"; do train "$method"; done
 if [[ $preset == cpu ]]; then
-    for method in source dann; do train --method $method --preset original --inputs plain; done
+    for method in source dann; do train $method --preset original --inputs plain; done
 fi
 run p3_dann/tsne.py "${shared[@]}" --checkpoints "$runs"/p3_"$target"_{source,ours}_seed"$seed"/weights.safetensors
 run scripts/collect.py "$runs"
