@@ -1,11 +1,8 @@
 """Pretrained models for ``torch.hub.load``; each comes in evaluation mode on the CPU.
 
-generator = torch.hub.load("OWNER/REPO", "face_generator")
-faces = generator(torch.randn(16, 100, 1, 1))             # (16, 3, 64, 64) in [-1, 1]
-sample = torch.hub.load("OWNER/REPO", "digit_sampler")
-digits = sample([0, 1, 2], seed=0)                        # uint8 (3, 3, 28, 28)
-classifier = torch.hub.load("OWNER/REPO", "digit_classifier", target="svhn")
-classes = classifier(images)                              # uint8 (N, 3, 28, 28) -> int64 (N,)
+faces = torch.hub.load("OWNER/REPO", "face_generator")(torch.randn(16, 100, 1, 1))  # (16, 3, 64, 64) in [-1, 1]
+digits = torch.hub.load("OWNER/REPO", "digit_sampler")([0, 1, 2], seed=0)           # uint8 (3, 3, 28, 28)
+classes = torch.hub.load("OWNER/REPO", "digit_classifier", target="svhn")(images)   # uint8 (N, 3, 28, 28) -> int64 (N,)
 """
 
 from __future__ import annotations
@@ -19,21 +16,20 @@ import torch
 
 dependencies = ["torch", "numpy", "PIL", "safetensors", "tqdm"]
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-CPU = torch.device("cpu")
 
 
 def face_generator(method: str = "B") -> torch.nn.Module:
     """Return P1's generator: latents (N, 100, 1, 1) -> images (N, 3, 64, 64) in [-1, 1]."""
     from p1_gan.inference import load_generator
 
-    return load_generator(None, method, CPU)[0]
+    return load_generator(None, method, torch.device("cpu"))[0]
 
 
 def digit_sampler(model: str = "") -> Callable[..., torch.Tensor]:
     """Return P2's sampler, called with (digits, seed=...): a list of class labels 0-9 -> uint8 (N, 3, 28, 28)."""
     from p2_diffusion.inference import DEFAULT_MODEL, default_sampler, generate, load_model, shipped_weights
 
-    network, diffusion, config = load_model(shipped_weights(model or DEFAULT_MODEL), CPU)
+    network, diffusion, config = load_model(shipped_weights(model or DEFAULT_MODEL), torch.device("cpu"))
     return functools.partial(generate, network, diffusion, config=default_sampler(config))
 
 
@@ -42,5 +38,5 @@ def digit_classifier(target: str = "svhn") -> Callable[[torch.Tensor], torch.Ten
     from p3_dann.evaluate import predict
     from p3_dann.model import load_model, shipped_weights
 
-    network, config, _ = load_model(shipped_weights(target), CPU)
+    network, config, _ = load_model(shipped_weights(target), torch.device("cpu"))
     return functools.partial(predict, network, config=config)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import UserError, add_common_arguments, make_parser, positive_int, run_main
@@ -24,29 +25,20 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision import transforms
 
 TO_TENSOR = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
 WARM_UP_STEPS = 3
 
-Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
+
+def collate(listed: list[tuple[Path, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the images (N, 3, H, W) of PNG files, and their labels (N,)."""
+    images = [TO_TENSOR(Image.open(path).convert("RGB")) for path, _ in listed]
+    return torch.stack(images), torch.tensor([label for _, label in listed])
 
 
-class Images(Dataset):
-    """PNG files and their labels, decoded when asked for."""
-
-    def __init__(self, paths: list[Path], labels: list[int]) -> None:
-        self.paths, self.labels = paths, labels
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return TO_TENSOR(Image.open(self.paths[index]).convert("RGB")), self.labels[index]
-
-
-def batches(folder: Path, batch_size: int) -> Batches:
+def batches(folder: Path, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield shuffled batches of a digit domain or of face/train, epoch after epoch."""
     if (folder / "train.csv").exists():
         with open(folder / "train.csv", newline="", encoding="utf-8") as file:
@@ -55,9 +47,9 @@ def batches(folder: Path, batch_size: int) -> Batches:
         listed = [(path, 0) for path in sorted(folder.glob("*.png"))]
     if len(listed) < batch_size:
         raise UserError(f"{folder}: {len(listed)} images, fewer than --batch-size {batch_size}")
-    images = Images([path for path, _ in listed], [label for _, label in listed])
+    options: Any = {"shuffle": True, "drop_last": True, "num_workers": os.cpu_count() or 1, "collate_fn": collate}
     while True:
-        yield from DataLoader(images, batch_size, shuffle=True, num_workers=os.cpu_count() or 1, drop_last=True)
+        yield from DataLoader(listed, batch_size, **options)  # type: ignore[arg-type] # a list is a dataset
 
 
 def p1(data_root: Path, batch_size: int, device: torch.device) -> Iterator[None]:

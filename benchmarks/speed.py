@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py                        # everything, about 30 minutes on two cores
     python benchmarks/speed.py training --trials 5    # ours side by side with the plain loops
-    python benchmarks/speed.py sampling               # seconds per 1,000 images by network and sampler
+    python benchmarks/speed.py sampling               # seconds per 1,000 images
     python benchmarks/speed.py threads                # OpenMP settings, idle and beside a busy process
 
 Every trial is a command of its own, the compared ones in turns, so that a machine that slows down slows all of them.
@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from common import ROOT, usable_cores
 from common.cli import UserError, add_common_arguments, make_parser, positive_int, progress_bar, run_main
 from common.device import bfloat16_is_fast, pick_device
 from common.records import write_record
+from common.weights import load_checkpoint
 
 # The work of the plain loops, at batch sizes that two CPU cores can bear.
 TRAINING = {
@@ -35,7 +35,7 @@ TRAINING = {
     "p2": (8, "p2_diffusion/train.py --preset full --no-compile"),
     "p3": (64, "p3_dann/train.py --method dann --target svhn --inputs plain --preset original"),
 }
-# What a user samples with, and how many images.
+# How many images a user samples, and with what.
 SAMPLING = {
     "p1 B": (1000, "p1_gan/inference.py {out} --method B --num 1000"),
     "p2 student": (1000, "p2_diffusion/inference.py {out}"),
@@ -58,15 +58,10 @@ THREADED = {
     "p3 cpu": "p3_dann/train.py --method ours --target svhn",
 }
 WARM_UP_SECONDS = 5
-BUSY = "while True: pass"
 
 
 def printed_by(command: str, *options: object, env: dict[str, str] | None = None) -> str:
-    """Run a command of the repository and return what it printed.
-
-    Raises:
-        UserError: it failed; its own last line says why.
-    """
+    """Run a command of the repository and return what it printed; its own last line says why it failed."""
     words = [sys.executable, *f"{ROOT}/{command}".split(), *map(str, options)]
     done = subprocess.run(words, capture_output=True, text=True, env=os.environ | (env or {}))
     if done.returncode not in (0, 75):  # 75: ended by --max-seconds
@@ -81,14 +76,26 @@ def steps_per_second(command: str, arguments: argparse.Namespace, env: dict[str,
     for seconds in (WARM_UP_SECONDS, WARM_UP_SECONDS + arguments.seconds):
         with tempfile.TemporaryDirectory() as folder:
             printed_by(command, *options, "--max-seconds", seconds, "--run-dir", f"{folder}/run", env=env)
-            done.append(json.loads(Path(folder, "run/timing.json").read_text(encoding="utf-8")))
+            done.append(load_checkpoint(Path(folder, "run/checkpoint.pt")))
     short, long = done
     if long["step"] == short["step"]:
         raise UserError(f"--seconds {arguments.seconds}: too short for a step of {command}")
     return (long["step"] - short["step"]) / (long["seconds"] - short["seconds"])
 
 
-def training(arguments: argparse.Namespace, record: Callable[..., None]) -> None:
+def spread(name: str, values: list[float]) -> dict[str, float]:
+    """Return the columns of a record that tell a measurement and how far its trials lie apart."""
+    return {name: statistics.median(values), f"{name}_low": min(values), f"{name}_high": max(values)}
+
+
+def record(arguments: argparse.Namespace, name: str, **columns: Any) -> None:
+    """Write and print one row of the report's tables."""
+    rounded = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in columns.items()}
+    rounded |= {"problem": "benchmark", "kind": name.split("_")[0], "trials": arguments.trials}
+    print(json.dumps(write_record(arguments.run_dir, name.replace(" ", "_"), rounded, pick_device(arguments.device))))
+
+
+def training(arguments: argparse.Namespace) -> None:
     """Compare our training steps with those of the plain loops."""
     precision = "bfloat16" if bfloat16_is_fast(pick_device(arguments.device)) else "float32"
     for problem, (batch_size, command) in TRAINING.items():
@@ -98,20 +105,11 @@ def training(arguments: argparse.Namespace, record: Callable[..., None]) -> None
             ours.append(batch_size * steps_per_second(f"{command} --batch-size {batch_size}", arguments))
             plain.append(float(printed_by(f"benchmarks/plain.py {problem}", *options, "--seconds", arguments.seconds)))
         ratios = [fast / slow for fast, slow in zip(ours, plain, strict=True)]
-        record(
-            f"training_{problem}",
-            task=problem,
-            batch_size=batch_size,
-            precision=precision,
-            ours=statistics.median(ours),
-            plain=statistics.median(plain),
-            ratio=statistics.median(ratios),
-            ratio_low=min(ratios),
-            ratio_high=max(ratios),
-        )
+        columns = spread("ours", ours) | spread("plain", plain) | spread("ratio", ratios)
+        record(arguments, f"training_{problem}", task=problem, batch_size=batch_size, precision=precision, **columns)
 
 
-def sampling(arguments: argparse.Namespace, record: Callable[..., None]) -> None:
+def sampling(arguments: argparse.Namespace) -> None:
     """Time the inference commands from the start of Python to the last file, with the shipped weights."""
     seconds: dict[str, list[float]] = {task: [] for task in SAMPLING}
     for _ in progress_bar(range(arguments.trials), desc="sampling", unit="trial"):
@@ -121,23 +119,15 @@ def sampling(arguments: argparse.Namespace, record: Callable[..., None]) -> None
                 printed_by(command.format(out=folder, data=arguments.data_root), "--device", arguments.device)
                 seconds[task].append(time.perf_counter() - begun)
     for task, (count, command) in SAMPLING.items():
-        times = seconds[task]
-        record(
-            f"sampling_{task.replace(' ', '_')}",
-            task=task,
-            command=command,
-            num_images=count,
-            seconds=statistics.median(times),
-            seconds_low=min(times),
-            seconds_high=max(times),
-        )
+        columns = spread("seconds", seconds[task])
+        record(arguments, f"sampling_{task}", task=task, command=command, num_images=count, **columns)
 
 
-def threads(arguments: argparse.Namespace, record: Callable[..., None]) -> None:
+def threads(arguments: argparse.Namespace) -> None:
     """Compare OpenMP settings on an idle machine and beside one process that keeps a core busy."""
     for task, command in progress_bar(THREADED.items(), desc="threads", unit="loop"):
         for load in ("idle", "busy"):
-            other = subprocess.Popen([sys.executable, "-c", BUSY]) if load == "busy" else None
+            other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if load == "busy" else None
             try:
                 speeds: dict[str, list[float]] = {name: [] for name in THREADS}
                 for _ in range(arguments.trials):
@@ -147,21 +137,15 @@ def threads(arguments: argparse.Namespace, record: Callable[..., None]) -> None:
                 if other:
                     other.kill()
             for name, values in speeds.items():
-                record(
-                    f"threads_{task}_{load}_{name}".replace(" ", "_"),
-                    task=task,
-                    load=load,
-                    setting=name,
-                    cores=usable_cores(),
-                    steps_per_second=statistics.median(values),
-                )
+                columns = {"task": task, "load": load, "setting": name, "cores": usable_cores()}
+                record(arguments, f"threads_{task}_{load}_{name}", **columns, **spread("steps_per_second", values))
 
 
 PARTS = {"training": training, "sampling": sampling, "threads": threads}
 
 
 def main() -> None:
-    """Parse the command line, measure, and write one record per row of the report's tables."""
+    """Parse the command line and measure."""
     parser = make_parser(__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"some of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--trials", type=positive_int, default=3, help="how often; medians are recorded")
@@ -171,16 +155,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"part {min(unknown)}: choose from {', '.join(PARTS)}")
-    arguments.data_root, device = arguments.data_root.resolve(), pick_device(arguments.device)
-    arguments.device = device.type
-
-    def record(name: str, **columns: Any) -> None:
-        rounded = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in columns.items()}
-        identity = {"problem": "benchmark", "kind": name.split("_")[0], "trials": arguments.trials}
-        print(json.dumps(write_record(arguments.run_dir, name, identity | rounded, device)))
-
+    arguments.data_root, arguments.device = arguments.data_root.resolve(), pick_device(arguments.device).type
     for part in arguments.parts or PARTS:
-        PARTS[part](arguments, record)
+        PARTS[part](arguments)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import os
 import sys
 import textwrap
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,33 +47,19 @@ def run_main(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except (MemoryError, RuntimeError) as error:
-        if is_out_of_memory(error):
+        out_of_memory = ("can't allocate memory", "not enough memory", "out of memory")
+        if isinstance(error, MemoryError) or any(words in str(error).lower() for words in out_of_memory):
             _fail("out of memory: pass a smaller --batch-size or another --device")
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             _fail(f"torch.compile failed ({str(error).splitlines()[0]}): pass --no-compile")
         raise
     except OSError as error:
-        reasons = {
-            errno.ENOSPC: "no space left on the disk: free some and run again",
-            errno.EDQUOT: "disk quota exceeded: free some space and run again",
-            errno.EFBIG: "larger than this disk or a limit allows: choose another folder",
-            errno.EACCES: "permission denied: choose a folder you may write to",
-            errno.EPERM: "permission denied: choose a folder you may write to",
-            errno.EROFS: "read-only file system: choose a folder you may write to",
-            errno.ENOTDIR: "a file stands where a folder is needed: move it or choose another folder",
-            errno.EISDIR: "a folder stands where a file is needed: name another",
-            errno.EEXIST: "a file stands where a folder is needed: move it or choose another folder",
-            errno.ELOOP: "a symbolic link that leads to itself",
-        }
-        if error.errno not in reasons:
+        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        elsewhere = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP)
+        if error.errno not in full + elsewhere:
             raise
-        _fail(f"{error.filename or 'output'}: {reasons[error.errno]}")
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether ``error`` says that no memory is left, on any device."""
-    words = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+        advice = "free some space" if error.errno in full else "choose another folder"
+        _fail(f"{error.filename or 'output'}: {error.strerror}; {advice}")
 
 
 def _fail(message: str, code: int = 2) -> None:
@@ -88,7 +74,7 @@ def progress_bar(iterable: Any = None, **options: Any) -> tqdm:
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, except where an option is simply unset, and keeps the line breaks of examples."""
+    """Shows defaults, except where an option is unset, and keeps the line breaks of examples."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
@@ -129,47 +115,33 @@ def option(default: Any, help: str, interval: str = "") -> Any:
 
 
 def parse_config(
-    parser: argparse.ArgumentParser,
-    build: Callable[[argparse.Namespace], Config],
-    argv: Sequence[str] | None = None,
+    parser: argparse.ArgumentParser, build: Callable[[argparse.Namespace], Config]
 ) -> tuple[argparse.Namespace, Config]:
-    """Parse a command line in which every field of a configuration is an option.
+    """Parse the command line, in which every field of a configuration is an option; return arguments and configuration.
 
-    Args:
-        parser: with all other options, among them those that choose the configuration (--method, --preset).
-        build: returns the configuration that these choose; its values are the defaults.
-        argv: the command line without the program's name (default: that of the process).
-
-    Returns:
-        The arguments, with ``overrides`` naming the fields that the command line changed, and the configuration.
-
-    Raises:
-        UserError: a value outside its interval.
+    ``build`` returns the configuration that the options of ``parser`` (--method, --preset) choose; its values are the
+    defaults. The arguments get ``overrides``, the names of the fields that the command line changed.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    chosen, _ = parser.parse_known_args([word for word in argv if word not in ("-h", "--help")])
-    default = build(chosen)
-    assert dataclasses.is_dataclass(default) and not isinstance(default, type)
+    chosen, _ = parser.parse_known_args([word for word in sys.argv[1:] if word not in ("-h", "--help")])
+    default: Any = build(chosen)
     group = parser.add_argument_group("configuration")
     hints = typing.get_type_hints(type(default))
+    flags = {field.name: "--" + field.name.replace("_", "-") for field in dataclasses.fields(default)}
     for field in dataclasses.fields(default):
-        flag = "--" + field.name.replace("_", "-")
-        value = getattr(default, field.name)
+        value, kind = getattr(default, field.name), _argument_type(hints[field.name])
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
         text = f"{field.metadata['help']} (default: {'none' if shown == '' else shown})".replace("%", "%%")
-        group.add_argument(
-            flag, dest=f"config_{field.name}", default=None, help=text, **_argument_type(hints[field.name])
-        )
-    arguments = parser.parse_args(argv)
+        group.add_argument(flags[field.name], dest=f"config_{field.name}", default=None, help=text, **kind)
+    arguments = parser.parse_args()
     changes = {}
     for field in dataclasses.fields(default):
         value = getattr(arguments, f"config_{field.name}")
         value = tuple(value) if isinstance(value, list) else value
         if value is not None and value != getattr(default, field.name):
-            check_interval(f"--{field.name.replace('_', '-')}", value, field.metadata["interval"])
+            check_interval(flags[field.name], value, field.metadata["interval"])
             changes[field.name] = value
     arguments.overrides = sorted(changes)
-    return arguments, typing.cast(Config, dataclasses.replace(default, **changes))
+    return arguments, dataclasses.replace(default, **changes)
 
 
 def check_interval(name: str, value: Any, interval: str) -> None:
@@ -195,7 +167,7 @@ def positive_int(text: str) -> int:
 
 
 def _argument_type(hint: Any) -> dict[str, Any]:
-    """Return the options of ``add_argument`` for a field's type: Literal, tuple[T, ...], bool, int, float or str."""
+    """Return what ``add_argument`` needs for a field's type: Literal, tuple[T, ...], bool, int, float or str."""
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
     if typing.get_origin(hint) is tuple:

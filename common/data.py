@@ -12,6 +12,7 @@ uint8 tensor, decoded once and cached next to the files.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -26,6 +27,7 @@ from common import usable_cores
 from common.cli import UserError, progress_bar
 from common.decode import center_square, is_image, read_image
 from common.files import write_bytes
+from common.seed import derive_seed, generator
 
 if TYPE_CHECKING:  # imported where it is used: preparing data must not wait seconds for it
     import torch
@@ -39,15 +41,7 @@ Result = TypeVar("Result")
 
 
 def read_csv(path: Path, paths: bool = False) -> Rows:
-    """Read the columns ``image_name`` and, if there is one, ``label``; blank lines are skipped.
-
-    Args:
-        path: the file.
-        paths: names may hold folders; else they are plain file names.
-
-    Raises:
-        UserError: names the file and what is wrong with it.
-    """
+    """Read the columns ``image_name`` and, if there is one, ``label``; only with ``paths`` may names hold folders."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         rows = [[field.strip() for field in row] for row in csv.reader(io.StringIO(text, newline=""), strict=True)]
@@ -73,22 +67,14 @@ def read_csv(path: Path, paths: bool = False) -> Rows:
 
 
 def check_label(path: Path, name: str, label: str) -> int:
-    """Return the digit that ``label`` writes.
-
-    Raises:
-        UserError: it is missing or anything but 0 to 9.
-    """
+    """Return the digit that ``label`` writes; anything but 0 to 9 is a UserError."""
     if label not in tuple("0123456789"):
         raise UserError(f"{path}: {name}: the label must be a digit 0-9, found {label[:80]!r}")
     return int(label)
 
 
 def list_images(folder: Path) -> list[str]:
-    """Return the names of the images in ``folder``, sorted; other files are counted and named on standard error.
-
-    Raises:
-        UserError: no such folder, or no image in it.
-    """
+    """Return the names of the images in ``folder``, sorted; other files are counted and named on standard error."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name another, or make the data with data/prepare.py")
     files = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
@@ -104,17 +90,11 @@ def list_images(folder: Path) -> list[str]:
 def load_images(
     folder: Path, names: Sequence[str], size: int, cache: Path | None = None, resize: bool = False
 ) -> torch.Tensor:
-    """Return the named images of ``folder`` as uint8 (N, 3, size, size), grayscale repeated over the channels.
+    """Return the named images of ``folder`` in this order as uint8 (N, 3, size, size), grayscale as RGB.
 
     Args:
-        folder: where the files lie.
-        names: file names, in the order wanted.
-        size: height and width.
         cache: file that keeps the decoded tensor; it is rebuilt whenever a name, size or time of change differs.
-        resize: scale the center square of images of other sizes, and say how many; else they are an error.
-
-    Raises:
-        UserError: names the first file that is missing, damaged or of another size.
+        resize: scale the center square of images of other sizes, and say how many; else they are a UserError.
     """
     from common.weights import read_safetensors
 
@@ -122,47 +102,40 @@ def load_images(
     import torch
     from safetensors.torch import save
 
-    fingerprint = ""
-    if cache is not None:
-        state = hashlib.sha256(str(size).encode())
-        for name in names:
-            try:
-                status = (folder / name).stat()
-            except (OSError, ValueError) as error:  # a name that no file can have
-                raise UserError(f"{folder / name[:200]}: no such image") from error
-            # The time of change, unlike that of modification, cannot be set back.
-            state.update(f"{name}\0{status.st_size}\0{status.st_ctime_ns}\n".encode())
-        fingerprint = state.hexdigest()
+    state = hashlib.sha256(str(size).encode())
+    for name in names:
         try:
+            status = (folder / name).stat()
+        except (OSError, ValueError) as error:  # a name that no file can have
+            raise UserError(f"{folder / name[:200]}: no such image") from error
+        # The time of change, unlike that of modification, cannot be set back.
+        state.update(f"{name}\0{status.st_size}\0{status.st_ctime_ns}\n".encode())
+    fingerprint = {"fingerprint": state.hexdigest()}
+    if cache is not None:
+        with contextlib.suppress(OSError, ValueError):
             tensors, metadata = read_safetensors(cache)
-            if metadata.get("fingerprint") == fingerprint:
+            if metadata == fingerprint:
                 return tensors["images"]
-        except (OSError, ValueError):
-            pass
 
     images = torch.empty((len(names), 3, size, size), dtype=torch.uint8)
 
     def decode(index: int) -> bool:
         path = folder / names[index]
         image = read_image(path, str(path), size)
-        if fits := image.size == (size, size):
-            pass
-        elif resize:
-            image = center_square(image, size)
-        else:
+        is_other = image.size != (size, size)
+        if is_other and not resize:
             raise UserError(f"{path}: {image.width}x{image.height} pixels, expected {size}x{size}")
-        images[index] = torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
-        return not fits
+        images[index] = torch.from_numpy(np.array(center_square(image, size)).transpose(2, 0, 1))
+        return is_other
 
     few = len(names) < 2000
     decoded = thread_map(decode, range(len(names)))
     bar = progress_bar(decoded, total=len(names), desc=f"decoding {folder}", unit="img", leave=False, disable=few)
-    scaled = sum(bar)
-    if scaled:
+    if scaled := sum(bar):
         print(f"note: {folder}: {scaled} of {len(names)} images scaled to {size}x{size}", file=sys.stderr)
     if cache is not None:
         try:
-            write_bytes(cache, save({"images": images}, {"fingerprint": fingerprint}), shared=True)
+            write_bytes(cache, save({"images": images}, fingerprint), shared=True)
         except OSError as error:
             print(f"note: {cache}: cannot be written ({error.strerror}), so images are decoded again", file=sys.stderr)
     return images
@@ -171,13 +144,10 @@ def load_images(
 def thread_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
 ) -> Iterator[Result]:
-    """Yield ``function(item)`` of all items, in order; items are taken as needed, so that the memory stays small.
-
-    Threads are enough: Pillow lets others run while it decodes, resizes and encodes.
-    """
+    """Yield ``function(item)`` of all items, in order; items are taken as needed, so that the memory stays small."""
     workers = workers or usable_cores()
     running: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool:  # Pillow lets other threads run while it decodes, resizes and encodes
         try:
             pool.submit(int)
         except RuntimeError:  # no more threads allowed
@@ -214,11 +184,7 @@ def load_digit_images(data_root: Path, domain: str, split: str, names: Sequence[
 
 
 def load_digits(data_root: Path, domain: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the labeled images of a split, uint8 (N, 3, 28, 28), and their labels, int64 (N,).
-
-    Raises:
-        UserError: a label that is no digit, or none at all.
-    """
+    """Return the labeled images of a split, uint8 (N, 3, 28, 28), and their labels, int64 (N,)."""
     import torch
 
     path = domain_folder(data_root, domain) / f"{split}.csv"
@@ -256,20 +222,16 @@ def dataset_name(data_root: Path, part: str) -> str:
 
 def digit_domains(data_root: Path) -> list[str]:
     """Return the domains of a data root, sorted: the folders of digits/ that hold train.csv or data/."""
-    folders = [path for path in (data_root / "digits").glob("*/") if not path.name.startswith(".")]
+    folders = (data_root / "digits").glob("[!.]*/")
     return sorted(path.name for path in folders if (path / "train.csv").exists() or (path / "data").is_dir())
 
 
 def domain_folder(data_root: Path, domain: str) -> Path:
-    """Return the folder of a domain.
-
-    Raises:
-        UserError: there is no such domain.
-    """
+    """Return the folder of a domain; where there is none, raise a UserError that lists the domains."""
     check_root(data_root)
-    if domain not in digit_domains(data_root):
-        known = ", ".join(digit_domains(data_root)) or "none"
-        raise UserError(f"{data_root / 'digits' / domain}: no such domain; there are: {known}")
+    known = digit_domains(data_root)
+    if domain not in known:
+        raise UserError(f"{data_root / 'digits' / domain}: no such domain; there are: {', '.join(known) or 'none'}")
     return data_root / "digits" / domain
 
 
@@ -280,22 +242,15 @@ def check_root(data_root: Path) -> None:
 
 
 class EpochSampler:
-    """Endless shuffled batches of sample numbers: a pure function of the step, so that a resumed run repeats them."""
+    """Endless shuffled batches of sample numbers; a batch depends on the step, ``seed`` and ``stream`` alone."""
 
     def __init__(self, count: int, batch_size: int, seed: int, stream: str, device: torch.device) -> None:
-        """Visit ``count`` samples in the order of the named ``stream`` of ``seed``."""
-        from common.seed import derive_seed
-
-        import torch
-
         self.count, self.batch_size, self.device = count, batch_size, device
-        self._seed = derive_seed(seed, stream)
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+        self._seed, self._epoch = derive_seed(seed, stream), -1
+        self._order: torch.Tensor  # of the samples in this epoch
 
     def __call__(self, step: int) -> torch.Tensor:
         """Return the sample numbers of batch ``step``, int64 (batch_size,); epochs follow without a gap."""
-        from common.seed import generator
-
         import torch
 
         position, pieces, missing = step * self.batch_size, [], self.batch_size

@@ -18,8 +18,6 @@ SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().it
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 Image.MAX_IMAGE_PIXELS = 2**28  # phones take 200 megapixels; Pillow refuses twice this
 
-_SPARE = 4  # a large JPEG is decoded at no less than this many times the side wanted, much faster than whole
-
 
 def is_image(name: str) -> bool:
     """Return whether a file of this name is read as an image; hidden files (``._NAME`` of a Mac) are not."""
@@ -28,29 +26,19 @@ def is_image(name: str) -> bool:
 
 
 def read_image(source: Path | bytes, name: str, size: int | None = None) -> Image.Image:
-    """Decode an image file to RGB: upright by EXIF, transparency over white, 16 bits scaled to 8, the first frame.
+    """Decode a file or its content to RGB: upright by EXIF, transparency over white, 16 bits as 8, the first frame.
 
-    Args:
-        source: the file or its content, of any format and mode that Pillow reads.
-        name: what messages call it.
-        size: side in pixels to which it will be scaled; a large JPEG is then decoded at a fraction of its size.
-
-    Raises:
-        UserError: not an image, or a damaged one.
+    Messages call it ``name``; ``size`` is the side in pixels to which it will be scaled, if that is known.
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
-            if size:
-                image.draft(None, (_SPARE * size, _SPARE * size))
+            if size:  # a large JPEG is decoded at no less than four times the side wanted, much faster than whole
+                image.draft(None, (4 * size, 4 * size))
             return _to_rgb(ImageOps.exif_transpose(image))
-    except FileNotFoundError as error:
-        raise UserError(f"{name}: no such image") from error
     except UnidentifiedImageError as error:
         raise UserError(f"{name}: not an image of a format that Pillow reads") from error
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{name}: too large ({error})") from error
     except Exception as error:  # what a decoder raises on damaged bytes is not documented
-        raise UserError(f"{name}: damaged image ({error})") from error
+        raise UserError(f"{name}: damaged or too large ({error})") from error
 
 
 def center_square(
@@ -59,13 +47,8 @@ def center_square(
     """Return the center square of an image, ``size`` pixels a side.
 
     Args:
-        image: any size.
-        size: side of the result.
         crop: side of the square in pixels of ``image`` (after un-stretching); None takes the largest.
         stretched_from: (width, height) before somebody squashed the image; that shape is restored first.
-
-    Raises:
-        ValueError: the image is smaller than ``crop``.
     """
     if stretched_from:
         width, height = stretched_from

@@ -13,12 +13,8 @@ from torch import nn
 Movable = TypeVar("Movable", bound=nn.Module | torch.Tensor)
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """Return the device called ``name``; ``auto`` takes cuda, else mps, else cpu.
-
-    Raises:
-        UserError: the named device does not exist on this machine.
-    """
+def pick_device(name: str) -> torch.device:
+    """Return the device called ``name``; ``auto`` takes cuda, else mps, else cpu."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -37,10 +33,8 @@ def bfloat16_is_fast(device: torch.device) -> bool:
     """Return whether ``device`` computes bfloat16 in hardware; emulated, it is 3 to 30 times slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return False
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
@@ -50,10 +44,7 @@ def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
 
 
 def to_device(thing: Movable, device: torch.device, channels_last: bool | None = None) -> Movable:
-    """Move a network (in place) or a batch of images (N, C, H, W) to ``device``.
-
-    ``channels_last`` None stores (N, H, W, C) on cuda and cpu, where convolutions then run faster.
-    """
+    """Move a network (in place) or images (N, C, H, W); None is channels_last where convolutions then run faster."""
     if channels_last is None:
         channels_last = device.type in ("cuda", "cpu")
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -67,5 +58,4 @@ def describe(device: torch.device) -> str:
     if device.type == "mps":
         return f"Apple {platform.machine()} (mps)"
     threads = torch.get_num_threads()
-    plural = "" if threads == 1 else "s"
-    return f"CPU {platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {threads} thread{plural}"
+    return f"CPU {platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {threads} thread{'s' * (threads > 1)}"

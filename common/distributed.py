@@ -59,7 +59,6 @@ class Distributed:
             return model
         if self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-            return nn.parallel.DistributedDataParallel(model, device_ids=[self.device.index], broadcast_buffers=False)
         return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
 
     def check_batch_size(self, batch_size: int, min_per_process: int = 1) -> None:
@@ -70,12 +69,8 @@ class Distributed:
 
 
 @contextmanager
-def init_distributed(device: str = "auto") -> Iterator[Distributed]:
-    """Yield the processes that train; under ``torchrun`` the process group (gloo or nccl) lives as long as the block.
-
-    Raises:
-        UserError: more processes on this machine than GPUs, or variables of torchrun are missing.
-    """
+def init_distributed(device: str) -> Iterator[Distributed]:
+    """Yield the processes that train; those of ``torchrun`` are joined (gloo or nccl) as long as the block lasts."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Distributed(0, 1, pick_device(device))
@@ -89,8 +84,6 @@ def init_distributed(device: str = "auto") -> Iterator[Distributed]:
             raise UserError(f"torchrun: process {local_rank + 1} finds {gpus} GPUs; start one process per GPU")
         torch.cuda.set_device(local_rank)
     chosen = pick_device(device)
-    if chosen.type == "mps":
-        raise UserError("torchrun: processes on mps cannot be joined; pass --device cpu, or train in one process")
     if chosen.type == "cuda":
         chosen = torch.device("cuda", torch.cuda.current_device())
     torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")

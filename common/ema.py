@@ -10,7 +10,7 @@ from torch import nn
 
 
 class ExponentialMovingAverage:
-    """A shadow copy of ``model`` that follows it with ``decay`` after every optimizer step.
+    """A shadow copy of ``model`` that follows it with ``decay`` in [0, 1) after every optimizer step.
 
     Parameters are averaged; buffers (BatchNorm's running statistics) are copied, since they are averages
     already. The ramp-up min(decay, (1 + step) / (10 + step)) lets the copy follow quickly at first, as in
@@ -21,15 +21,12 @@ class ExponentialMovingAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        if not 0.0 <= decay < 1.0:
-            raise ValueError(f"decay must lie in [0, 1), got {decay}")
-        self.decay = decay
-        self.step = 0
+        self.decay, self.step = decay, 0
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the shadow towards ``model``; call once after every optimizer step."""
+        """Move the shadow towards ``model``."""
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
         self.step += 1
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1.0 - decay)
@@ -37,10 +34,8 @@ class ExponentialMovingAverage:
             shadow.copy_(buffer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold."""
         return {"model": self.model.state_dict(), "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what :meth:`state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.step = state["step"]

@@ -16,10 +16,8 @@ from typing import Any
 def atomic_path(path: Path, sync: bool = True, shared: bool = False) -> Iterator[Path]:
     """Yield a temporary neighbor of ``path`` to write to; it takes the name ``path`` only when whole.
 
-    Args:
-        path: the file; missing folders are made.
-        sync: flush to the disk before the rename, so that a crash leaves the old file or the new one.
-        shared: several processes may write it at once, so each has a temporary file of its own.
+    With ``sync`` it is on the disk before the rename, so that a crash leaves the old file or the new one; ``shared``
+    files may be written by several processes at once, so each has a temporary one of its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp" if shared else f".{path.name}.tmp")

@@ -33,11 +33,7 @@ def save_image(image: torch.Tensor, path: Path) -> None:
 
 
 def make_grid(images: torch.Tensor, columns: int, padding: int = 2, scale: int = 1) -> torch.Tensor:
-    """Tile uint8 images (N, 3, H, W) row by row on white; ``scale`` repeats each pixel.
-
-    Returns:
-        uint8 (3, rows * (scale * H + padding) + padding, columns * (scale * W + padding) + padding).
-    """
+    """Tile uint8 images (N, 3, H, W) row by row on white, to uint8 (3, H', W'); ``scale`` repeats each pixel."""
     images = images.cpu().repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
     count, channels, height, width = images.shape
     shape = (channels, -(-count // columns) * (height + padding) + padding, columns * (width + padding) + padding)
@@ -55,23 +51,9 @@ def save_grid(images: torch.Tensor, path: Path, columns: int, scale: int = 1) ->
 
 
 def save_gif(frames: Sequence[torch.Tensor], path: Path, milliseconds: Sequence[int], colors: int = 256) -> None:
-    """Write uint8 frames (3, H, W) as an endless GIF with one palette, so that no color flickers.
-
-    Args:
-        frames: at least one.
-        path: the file.
-        milliseconds: how long each frame is shown.
-        colors: size of the palette, at most 256.
-    """
+    """Write uint8 frames (3, H, W) as an endless GIF with one palette, so that no color flickers."""
     palette = to_pil(torch.cat(list(frames), dim=1)).quantize(colors)
     first, *others = [to_pil(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    options = {"save_all": True, "append_images": others, "duration": list(milliseconds), "loop": 0, "optimize": False}
     with atomic_path(path, sync=False) as temporary:
-        first.save(
-            temporary,
-            format="GIF",
-            save_all=True,
-            append_images=others,
-            duration=list(milliseconds),
-            loop=0,
-            optimize=False,
-        )
+        first.save(temporary, format="GIF", **options)

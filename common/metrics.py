@@ -11,14 +11,10 @@ import torch
 
 
 def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Return ||m1 - m2||^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of the means and covariances of two sets of features.
+    """Return ||m1 - m2||^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of the means and covariances of features (N, D) and (M, D).
 
     Only with features of Inception it is called FID. Few samples bias it upward: compare it with the baseline, the
     distance of as many real images.
-
-    Args:
-        first: (N, D), N at least 2.
-        second: (M, D), M at least 2.
 
     Source: Dowson and Landau, "The Fréchet distance between multivariate normal distributions", 1982; Heusel et al.,
     "GANs Trained by a Two Time-Scale Update Rule", 2017, eq. 6.

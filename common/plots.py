@@ -19,9 +19,7 @@ os.environ["MPLBACKEND"] = "agg"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 
 STYLE: Any = {
-    "figure.dpi": 100,
     "savefig.dpi": 150,
-    "savefig.facecolor": "white",
     "font.size": 11,
     "axes.grid": True,
     "grid.alpha": 0.25,
@@ -32,7 +30,7 @@ STYLE: Any = {
 }
 
 
-def new_figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 4.0)) -> tuple[Figure, Any]:
+def new_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, Any]:
     """Return a figure of ``size`` inches and its axes, always as a (rows, columns) array."""
     import matplotlib
     from cycler import cycler
@@ -50,15 +48,14 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def save_curves(
-    log: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[str]], path: Path, title: str = ""
+    log: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[str]], path: Path, title: str
 ) -> None:
     """Plot logged values over the steps of a run, one panel per entry of ``panels`` (title -> keys of the log)."""
     figure, axes = new_figure(1, len(panels), (5.0 * len(panels), 3.6))
     for axis, (name, keys) in zip(axes[0], panels.items(), strict=True):
         for key in keys:
             points = [(entry["step"], entry[key]) for entry in log if key in entry]
-            if points:
-                axis.plot(*zip(*points, strict=True), label=key, linewidth=1.3)
+            axis.plot(*zip(*points, strict=True), label=key, linewidth=1.3)
         axis.set(title=name, xlabel="step")
         if axis.lines:
             axis.legend()

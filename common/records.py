@@ -1,12 +1,12 @@
 """What was measured: one flat JSON object per measurement, kept in the folder of the run that it belongs to.
 
-``scripts/collect.py`` gathers them into ``results/*.jsonl``, from which the report's tables are filled. A record says
-what was measured (``problem``, ``kind``, ``method``, ``preset``, ``seed``, ...), on which weights and data (digests),
-the values, and the environment.
+A record says what was measured (``problem``, ``kind``, ``method``, ``preset``, ``seed``, ...), on which weights and
+data (digests), the values, and the environment. ``scripts/collect.py`` gathers them into ``results/*.jsonl``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -34,16 +34,11 @@ def images_folder(checkpoint: Path, problem: str) -> Path:
     return ROOT / "images" / problem if checkpoint.resolve().parent == WEIGHTS else checkpoint.parent / "images"
 
 
-def environment(device: torch.device) -> Record:
-    """Return hardware and library versions."""
-    # Importing torchvision only to ask for its version would cost every command a second.
-    packages = ("torch", "torchvision", "numpy")
-    return {"device": describe(device)} | {name: version(name) for name in packages}
-
-
 def write_record(folder: Path, name: str, record: Mapping[str, Any], device: torch.device) -> Record:
-    """Write ``folder/records/NAME.json`` and return it, with the environment added."""
-    whole = dict(record) | environment(device)
+    """Write ``folder/records/NAME.json`` and return it, with hardware and library versions added."""
+    # Importing torchvision only to ask for its version would cost every command a second.
+    versions = {name: version(name) for name in ("torch", "torchvision", "numpy")}
+    whole = dict(record) | {"device": describe(device)} | versions
     write_json(folder / "records" / f"{name}.json", whole)
     return whole
 
@@ -51,21 +46,14 @@ def write_record(folder: Path, name: str, record: Mapping[str, Any], device: tor
 def measured(
     folder: Path, name: str, identity: Record, measure: Callable[[], Mapping[str, Any]], device: torch.device
 ) -> Record:
-    """Return the record ``name`` of ``folder``, measuring only what was not measured before.
+    """Return the record ``name`` of a run's folder, measuring only what was not measured before.
 
-    Args:
-        folder: of the run.
-        name: of the record.
-        identity: everything the measurement depends on, digests of weights and data among it; a record is taken only
-            where all of it is the same.
-        measure: returns the values.
-        device: where it runs.
+    ``identity`` holds everything that the values of ``measure`` depend on, digests of weights and data among it; a
+    record is taken only where all of it is the same.
     """
     identity = json.loads(json.dumps(identity))
-    try:
+    with contextlib.suppress(OSError, ValueError):
         found = json.loads((folder / "records" / f"{name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = {}
-    if identity.items() <= found.items():
-        return found
+        if identity.items() <= found.items():
+            return found
     return write_record(folder, name, identity | dict(measure()), device)

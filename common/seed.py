@@ -10,12 +10,7 @@ if TYPE_CHECKING:  # imported where it is used: preparing data must not wait sec
 
 
 def seed_everything(seed: int, deterministic: bool = True) -> None:
-    """Seed torch on every device; nothing here uses Python's or NumPy's global generators.
-
-    Args:
-        seed: any non-negative integer.
-        deterministic: ask cuDNN for deterministic algorithms and no autotuning.
-    """
+    """Seed torch on every device; ``deterministic`` asks cuDNN for such algorithms and no autotuning."""
     import torch
 
     torch.manual_seed(seed)

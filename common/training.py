@@ -11,19 +11,12 @@ Every train.py reads::
         run.check_finite(loss)                                           # stops at the first loss that is not finite
         if (step + 1) % config.log_every == 0:
             run.log(loss=loss)                                           # one line of stats.jsonl
-    run.finish(train_images=len(images))                                 # weights, record, curves
+    run.finish(PANELS, train_images=len(images))                         # weights, record, curves
 
 Killed at any moment and started again, a run ends with the same weights and log as if never killed.
 
-======================  ==================================================================
-config.json             the configuration in force
-checkpoint.pt           everything needed to resume
-stats.jsonl             the log, one JSON object per line, the same bytes for the same seed
-weights.safetensors     of the finished run, for inference
-records/train.json      what the run was: configuration, data, digest of the weights, time
-curves.png              the logged values of ``panels``
-timing.json             seconds spent so far, over all starts
-======================  ==================================================================
+Its folder holds config.json, checkpoint.pt (everything needed to resume), stats.jsonl (the log) and, once finished,
+weights.safetensors, records/train.json (what the run was) and curves.png.
 """
 
 from __future__ import annotations
@@ -50,7 +43,6 @@ from common.weights import load_checkpoint, save_weights
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 CHECKPOINT_SECONDS = 60.0  # the result does not depend on it
 AGREEMENT_STEPS = 10  # several processes ask each other this rarely whether to stop, since asking waits for the device
@@ -60,13 +52,9 @@ RUNNING, OUT_OF_TIME, INTERRUPTED = range(3)  # why to stop; the largest of seve
 class Stateful(Protocol):
     """Anything a checkpoint can hold: modules, optimizers, averages."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what must be saved."""
-        ...
+    def state_dict(self) -> dict[str, Any]: ...
 
-    def load_state_dict(self, state: dict[str, Any], /) -> Any:
-        """Restore what :meth:`state_dict` returned."""
-        ...
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
 
 
 class TrainingRun:
@@ -75,17 +63,10 @@ class TrainingRun:
     def __init__(
         self, arguments: argparse.Namespace, dist: Distributed, problem: str, name: str, config: Mapping[str, Any]
     ) -> None:
-        """Open the run of a command line.
+        """Open the run of a command line; its folder is runs/PRESET/NAME_seedSEED, or --run-dir.
 
-        Args:
-            arguments: of :func:`common.cli.add_run_arguments` and ``add_common_arguments``, with preset and overrides.
-            dist: the processes that train; only the main process writes.
-            problem: ``p1``, ``p2`` or ``p3``.
-            name: of the folder in runs/PRESET/, the seed left out.
-            config: everything that decides the weights, plain JSON values, ``model`` among them.
-
-        Raises:
-            UserError: the folder holds something else, or a run of another configuration.
+        ``config`` holds everything that decides the weights, plain JSON values, ``model`` among them. A folder of
+        something else, or of a run of another configuration, is a UserError.
         """
         chosen = {"preset": arguments.preset, "seed": arguments.seed, "overrides": arguments.overrides}
         self.config: dict[str, Any] = json.loads(json.dumps(dict(config) | chosen))
@@ -94,23 +75,25 @@ class TrainingRun:
         self.folder: Path = folder if arguments.run_dir is None else arguments.run_dir
         self.step = 0  # the step in progress; every step below it is complete
         self.entries: list[dict[str, Any]] = []  # of the log
-        self._max_seconds, self._tensorboard = arguments.max_seconds, None
-        self._images_per_step = 0
-        self._saved_at, self._saved_step = 0.0, -1
-        self._stop_signal: int | None = None
-        self._bar: tqdm | None = None
+        self._max_seconds = arguments.max_seconds
+        self._tensorboard: Any = None
+        self._saved_step, self._is_interrupted = -1, False
         if dist.is_main_process:
             self._claim_folder(arguments.restart)
             if arguments.tensorboard:
-                self._tensorboard = _tensorboard_writer(self.folder)
+                try:
+                    from torch.utils.tensorboard import SummaryWriter
+                except ImportError as error:
+                    raise UserError("--tensorboard: not installed; pip install tensorboard") from error
+                self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"))
         if dist.size > 1:
             torch.distributed.barrier()
-        self._seconds_before, self._started = self._read_timing(), time.perf_counter()
+        self._seconds_before, self._started = 0.0, time.perf_counter()
 
     def _claim_folder(self, restart: bool) -> None:
         """Make the folder this run's; only files that a run itself writes are ever deleted, and only here."""
         try:
-            found = json.loads(self._path("config.json").read_text(encoding="utf-8"))
+            found = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             found = {}
         is_run = isinstance(found, dict) and {"model", "preset", "seed"} <= found.keys()
@@ -118,26 +101,26 @@ class TrainingRun:
         if not is_run and self.folder.is_dir() and any(path.name[0] != "." for path in self.folder.iterdir()):
             raise UserError(f"{self.folder}: holds other files and no run; pass a new or empty --run-dir")
         if restart:
-            for name in ("checkpoint.pt", "weights.safetensors", "stats.jsonl", "timing.json", "records/train.json"):
-                self._path(name).unlink(missing_ok=True)
-        elif is_run and (self._path("checkpoint.pt").exists() or self.weights_path.exists()):
+            for name in ("checkpoint.pt", "weights.safetensors", "stats.jsonl", "records/train.json"):
+                (self.folder / name).unlink(missing_ok=True)
+        elif is_run and ((self.folder / "checkpoint.pt").exists() or self.weights_path.exists()):
             for key in sorted(found.keys() | self.config.keys()):
-                if found.get(key) != self.config.get(key):
+                before, now = found.get(key), self.config.get(key)
+                if before != now:
                     raise UserError(
-                        f"{self.folder}: trained with {key} {found.get(key)}, asked for {self.config.get(key)}; "
-                        "pass the same options, --restart, or another --run-dir"
+                        f"{self.folder}: trained with {key} {before}, not {now}; pass --restart or --run-dir"
                     )
-        write_json(self._path("config.json"), self.config)
+        write_json(self.folder / "config.json", self.config)
 
     @property
     def weights_path(self) -> Path:
         """The weights of the finished run."""
-        return self._path("weights.safetensors")
+        return self.folder / "weights.safetensors"
 
     def is_finished(self) -> bool:
         """Return whether this very run was finished before (and say so): its weights are those of its record."""
         try:
-            record = json.loads(self._path("records/train.json").read_text(encoding="utf-8"))
+            record = json.loads((self.folder / "records/train.json").read_text(encoding="utf-8"))
             done = self.config.items() <= record.items() and file_digest(self.weights_path) == record["weights"]
         except (OSError, ValueError, KeyError, AttributeError):
             return False
@@ -146,31 +129,24 @@ class TrainingRun:
         return done
 
     def resume(self, weights: nn.Module, **state: Stateful) -> None:
-        """Name what a run consists of, and restore it from the checkpoint if there is one.
-
-        Args:
-            weights: the module whose state inference uses (the EMA's, say).
-            state: what a checkpoint must restore.
-        """
+        """Restore ``state`` from the checkpoint, if there is one; inference will use the state of ``weights``."""
         self._weights, self._state = weights, state
         # -1 until a loss is not finite; kept on the device, since reading it would wait for every step.
         self._first_bad_step = torch.full((), -1, dtype=torch.int64, device=self.dist.device)
-        if self._path("checkpoint.pt").exists():
-            payload = load_checkpoint(self._path("checkpoint.pt"), self.dist.device)
+        if (self.folder / "checkpoint.pt").exists():
+            payload = load_checkpoint(self.folder / "checkpoint.pt", self.dist.device)
             for name, thing in state.items():
                 thing.load_state_dict(payload["state"][name])
             set_random_state(payload["random"])
             self.entries, self.step = payload["log"], payload["step"]
-            self._saved_step = self.step
+            self._saved_step, self._seconds_before = self.step, payload.get("seconds", 0.0)
         if self.dist.is_main_process:
-            write_text(self._path("stats.jsonl"), "".join(json.dumps(entry) + "\n" for entry in self.entries))
+            write_text(self.folder / "stats.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.entries))
 
     def steps(self, total: int, images_per_step: int) -> Iterator[int]:
         """Yield the steps below ``total`` that are still to do, with checkpoints in time, at the end and when stopped.
 
-        Raises:
-            KeyboardInterrupt: after SIGINT or SIGTERM, once the step in progress is complete and saved.
-            SystemExit: likewise after --max-seconds, with status 75.
+        After SIGINT or SIGTERM it ends with KeyboardInterrupt, after --max-seconds with exit status 75.
         """
         self._images_per_step, self._saved_at = images_per_step, time.perf_counter()
         self._bar = progress_bar(
@@ -212,17 +188,14 @@ class TrainingRun:
     def log(self, **values: float | torch.Tensor) -> None:
         """Append one entry to the log, numbers rounded to 6 significant digits, and show it in the progress bar."""
         self._stop_if_not_finite()
-        plain = {
-            key: float(value.detach() if isinstance(value, torch.Tensor) else value) for key, value in values.items()
-        }
+        plain = {key: value.item() if isinstance(value, torch.Tensor) else value for key, value in values.items()}
         numbers = {key: float(f"{value:.6g}") for key, value in plain.items()}
         self.entries.append({"step": self.step, **numbers})
         if not self.dist.is_main_process:
             return
-        with open(self._path("stats.jsonl"), "a", encoding="utf-8") as file:
+        with open(self.folder / "stats.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(self.entries[-1]) + "\n")
-        if self._bar is not None:
-            self._bar.set_postfix({key: f"{value:.3g}" for key, value in numbers.items()}, refresh=False)
+        self._bar.set_postfix({key: f"{value:.3g}" for key, value in numbers.items()}, refresh=False)
         if self._tensorboard is not None:
             for key, value in numbers.items():
                 self._tensorboard.add_scalar(key, value, self.step)
@@ -243,18 +216,18 @@ class TrainingRun:
         # A finite loss can have a gradient that is not.
         if not all(bool(value.isfinite().all()) for value in weights.values()):
             self._stop(f"the weights are not finite after step {self.step - 1}")
-        content = io.BytesIO()  # through memory: torch's own writer does not report a full disk as such
         payload = {
             "config": self.config,
             "step": self.step,
+            "seconds": self.seconds,
             "state": {name: thing.state_dict() for name, thing in self._state.items()},
             "weights": weights,
             "random": random_state(),
             "log": self.entries,
         }
+        content = io.BytesIO()  # through memory: torch's own writer does not report a full disk as such
         torch.save(payload, content)
-        write_bytes(self._path("checkpoint.pt"), content.getvalue())
-        write_json(self._path("timing.json"), {"seconds": round(self.seconds, 3), "step": self.step})
+        write_bytes(self.folder / "checkpoint.pt", content.getvalue())
 
     def finish(self, panels: Mapping[str, Sequence[str]], **facts: Any) -> None:
         """Write the weights, then the record with ``facts``, then the curves of ``panels``, in the main process."""
@@ -268,7 +241,7 @@ class TrainingRun:
         write_record(self.folder, "train", record | {"processes": self.dist.size}, self.dist.device)
         print(f"wrote {self.weights_path}")
         try:
-            save_curves(self.entries, panels, self._path("curves.png"), title=self.folder.name)
+            save_curves(self.entries, panels, self.folder / "curves.png", title=self.folder.name)
         except Exception as error:  # what a broken matplotlib raises is not documented
             print(f"warning: curves.png was not plotted ({error}); stats.jsonl has the values", file=sys.stderr)
 
@@ -277,21 +250,12 @@ class TrainingRun:
         """Seconds of training so far, earlier starts included."""
         return self._seconds_before + time.perf_counter() - self._started
 
-    def _path(self, name: str) -> Path:
-        return self.folder / name
-
-    def _read_timing(self) -> float:
-        try:
-            return float(json.loads(self._path("timing.json").read_text(encoding="utf-8"))["seconds"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0.0
-
     def _reason_to_stop(self) -> int:
         """Return why to stop after the step just done; several processes stop after the same one."""
         reason = RUNNING
         if self._max_seconds and time.perf_counter() - self._started > self._max_seconds:
             reason = OUT_OF_TIME
-        if self._stop_signal is not None:
+        if self._is_interrupted:
             reason = INTERRUPTED
         if self.dist.size == 1:
             return reason
@@ -305,8 +269,8 @@ class TrainingRun:
     def _signals(self) -> Iterator[None]:
         """Let SIGINT and SIGTERM end the run after the step in progress."""
 
-        def remember(number: int, _frame: object) -> None:
-            self._stop_signal = number
+        def remember(*_: object) -> None:
+            self._is_interrupted = True
 
         before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -316,20 +280,11 @@ class TrainingRun:
                 signal.signal(number, handler)
 
     def _stop_if_not_finite(self) -> None:
-        bad_step = int(self._first_bad_step)
-        if bad_step >= 0:
-            self._stop(f"the loss is not finite since step {bad_step}")
+        if self._first_bad_step >= 0:
+            self._stop(f"the loss is not finite since step {int(self._first_bad_step)}")
 
     def _stop(self, what: str) -> None:
         raise UserError(
             f"{self.folder}: {what}; the checkpoint before it is kept. Pass --restart and a lower learning rate, "
             "or --precision fp32"
         )
-
-
-def _tensorboard_writer(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError("--tensorboard: not installed; pip install tensorboard") from error
-    return SummaryWriter(str(folder / "tensorboard"))

@@ -21,13 +21,9 @@ State = dict[str, torch.Tensor]
 
 
 def save_weights(path: Path, state: State, config: dict[str, Any], half: bool = False) -> None:
-    """Write model weights atomically; the same weights give the same bytes.
+    """Write a ``state_dict`` atomically, ``half`` in half precision; the same weights give the same bytes.
 
-    Args:
-        path: a ``.safetensors`` file.
-        state: the model's ``state_dict``.
-        config: what rebuilds the model, plain JSON values; ``config["model"]`` says which model it is.
-        half: store floating-point tensors in half precision.
+    ``config`` holds what rebuilds the model, plain JSON values; ``config["model"]`` says which model it is.
     """
     tensors = {}
     for name, tensor in state.items():
@@ -38,17 +34,9 @@ def save_weights(path: Path, state: State, config: dict[str, Any], half: bool = 
 
 
 def load_weights(path: Path, *models: str) -> tuple[State, dict[str, Any]]:
-    """Read weights from a ``.safetensors`` file or a training checkpoint (``.pt``).
+    """Return the float32 ``state_dict`` of one of ``models`` (such as ``p1_gan/B``) and its configuration.
 
-    Args:
-        path: the file.
-        models: what it may hold, for example ``p1_gan/B``.
-
-    Returns:
-        The float32 ``state_dict`` and the configuration saved with it; it holds ``step`` where the run was unfinished.
-
-    Raises:
-        UserError: missing, damaged, or of another model.
+    A checkpoint (.pt) is read as well as a .safetensors file; its configuration has ``step``.
     """
     if path.suffix == ".pt":
         payload = load_checkpoint(path)
@@ -82,11 +70,7 @@ def shipped_path(name: str) -> Path:
 
 
 def load_checkpoint(path: Path, map_location: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint of :class:`common.training.TrainingRun`; nothing in it is executed.
-
-    Raises:
-        UserError: missing, damaged, or not such a checkpoint.
-    """
+    """Read a checkpoint of :class:`common.training.TrainingRun`; nothing in it is executed."""
     try:
         payload = torch.load(path, map_location=map_location, weights_only=True)
         if {"config", "step", "weights"} <= payload.keys():
@@ -99,12 +83,8 @@ def load_checkpoint(path: Path, map_location: torch.device | str = "cpu") -> dic
 
 
 def read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
-    """Return tensors and metadata of a safetensors file, read as bytes: some mounts cannot map files into memory.
-
-    Raises:
-        ValueError: not a whole safetensors file.
-    """
-    content = path.read_bytes()
+    """Return tensors and metadata of a safetensors file; a ValueError says that it is not whole."""
+    content = path.read_bytes()  # some mounts cannot map files into memory
     try:
         tensors = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:

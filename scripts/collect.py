@@ -29,7 +29,7 @@ IDENTITY = (*RUN, *MEASUREMENT, "guidance_scale", "guidance_interval", "counter"
 
 
 def identity(record: Record, columns: tuple[str, ...] = IDENTITY) -> str:
-    """Return what tells a record (or with ``RUN`` its run) from every other one; results are sorted by it."""
+    """Return what tells a record (with ``RUN``: its run) from every other one; results are sorted by it."""
     return json.dumps([str(record.get(column, "")) for column in columns])
 
 
@@ -77,9 +77,7 @@ def main() -> None:
     # A run that was trained again takes with it what was measured of its old weights.
     current = {identity(record, RUN): record["weights"] for record in here.values() if "weights" in record}
     lines = {identity(record): record for record in read_results(arguments.results)} | here
-    lines = {
-        key: line for key, line in lines.items() if current.get(identity(line, RUN)) in (None, line.get("weights"))
-    }
+    lines = {key: one for key, one in lines.items() if current.get(identity(one, RUN)) in (None, one.get("weights"))}
     for problem, name in FILES.items():
         chosen = [lines[key] for key in sorted(lines) if lines[key]["problem"] == problem]
         text = "".join(json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n" for record in chosen)

@@ -1,5 +1,5 @@
-# Sourced by train_p*.sh: $preset, $seed, $target, $runs; shared=(for every command); extra=(the rest, for train.py);
-# and run, which runs a command of the repository.
+# Sourced by train_p*.sh: $preset, $seed, $target, $runs; for every command shared=(), for training options=() and
+# extra=(), which has the rest of the command line; and run, which runs a command of the repository.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 preset=cpu seed=0 target="" data_root="$root/hw2_data" device=auto extra=()
@@ -14,11 +14,9 @@ while (($#)); do
     esac
 done
 runs="$root/runs/$preset" shared=(--data-root "$data_root" --device "$device")
+options=(--preset "$preset" --seed "$seed" "${shared[@]}")
 for python in "${PYTHON:-}" ${VIRTUAL_ENV:+python} ${CONDA_PREFIX:+python} "$root/.venv/bin/python" python3; do
     if "$python" -c 'import torch' 2>/dev/null; then break; fi
 done
 trap : INT TERM # the command in progress gets the signal too, saves, and fails; only then the script ends
-run() { # SCRIPT OPTIONS...
-    echo "== python $*"
-    "$python" "$root/$1" "${@:2}"
-}
+run() { echo "== python $*" && "$python" "$root/$1" "${@:2}"; }

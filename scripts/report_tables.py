@@ -60,13 +60,14 @@ def read_records(folder: Path) -> list[Record]:
     return records + [{"kind": "file", "preset": DEFAULTS["preset"]} | file for file in files]
 
 
-def select(records: Records, filters: Spec) -> list[Record]:
+def select(records: Records, *specs: Spec) -> list[Record]:
     """Return the records whose columns have these values (a list: one of them; "": no such column; "*": any value).
 
     Files of weights/ count only where they are asked for or their run itself was not measured.
     """
     found = list(records)
-    for key, value in (DEFAULTS | dict(filters)).items():
+    filters = {key: value for spec in (DEFAULTS, *specs) for key, value in spec.items() if key not in TEXTS}
+    for key, value in filters.items():
         values = [str(one) for one in (value if isinstance(value, list) else [value])]
         found = [one for one in found if str(one.get(key, "")) in values or ("*" in values and key in one)]
     return [record for record in found if "shipped" not in record] or found
@@ -84,13 +85,10 @@ def show(value: Any, form: str) -> str:
 
 
 def cell(records: Records, key: str, form: str) -> tuple[str, int]:
-    """Return mean ± half range over the records that have ``key`` ("" for none), and n (0: nothing to average).
-
-    Of measurements on different numbers of images, those on the most count.
-    """
+    """Return mean ± half range over the records that have ``key`` ("" for none), and n (0: nothing to average)."""
     records = [record for record in records if key in record]
     most = max((record.get("num_images", 0) for record in records), default=0)
-    values = [record[key] for record in records if record.get("num_images", 0) == most]
+    values = [record[key] for record in records if record.get("num_images", 0) == most]  # not of fewer images
     if not values or form in ("text", "time", ",d"):
         return (show(values[0], form) if values else ""), 0
     text = show(statistics.fmean(values), form)
@@ -110,9 +108,8 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         texts = [row[k] for row in rows]
         if any(texts) or k == 0:
             number = all(re.match(r"[\d*–-]", text or "–") for text in texts)
-            lines.append(
-                [title, "---:" if number else "---", *(text or ("–" if k and number else "") for text in texts)]
-            )
+            missing = "–" if k and number else ""
+            lines.append([title, "---:" if number else "---", *(text or missing for text in texts)])
     return "\n".join(f"| {' | '.join(line)} |" for line in zip(*lines, strict=True))
 
 
@@ -122,25 +119,22 @@ def grid(records: Records, rows: Sequence[Spec], columns: Sequence[Spec], real: 
     A column has ``title``, ``key``, ``format`` and filters. ``real`` names a last row with the keys' ``_baseline``.
     """
     lines = []
-    for row in [*rows, *([{"label": real}] if real else [])]:
-        cells = []
-        for column in columns:
-            filters = {key: value for key, value in {**column, **row}.items() if key not in TEXTS}
-            baseline = real and row["label"] == real
-            key = f"{column['key']}_baseline" if baseline else column["key"]
-            cells.append(cell(records if baseline else select(records, filters), key, column["format"]))
+    for row in rows:
+        cells = [cell(select(records, column, row), column["key"], column["format"]) for column in columns]
         counts = {count for _, count in cells if count}
         if len(counts) == 1 and max(counts) > 1:
             lines.append([f"{row['label']} (n = {max(counts)})", *(text for text, _ in cells)])
         else:
             lines.append([row["label"], *(f"{text} (n = {count})" if count > 1 else text for text, count in cells)])
+    if real:
+        lines.append([real, *(cell(records, f"{one['key']}_baseline", one["format"])[0] for one in columns)])
     return markdown(["", *(column["title"] for column in columns)], lines)
 
 
 def settings(records: Records, rows: Sequence[Spec], module: str) -> str:
     """Return the configuration of some runs, one option per line and one run per column."""
     names = [field.name for field in dataclasses.fields(importlib.import_module(module).TrainConfig)]
-    runs = [select(records, {key: value for key, value in row.items() if key not in TEXTS}) for row in rows]
+    runs = [select(records, row) for row in rows]
     lines = [[f"`--{name.replace('_', '-')}`", *(cell(run, name, "text")[0] for run in runs)] for name in names]
     return markdown(["", *(row["label"] for row in rows)], lines)
 
@@ -169,11 +163,7 @@ def sweep(records: Records, columns: Sequence[Spec]) -> str:
 
 
 def make_table(records: Records, name: str, specs: Mapping[str, Spec]) -> str:
-    """Return the table called ``name``.
-
-    Raises:
-        UserError: no such table.
-    """
+    """Return the table called ``name``."""
     if name not in specs:
         raise UserError(f"table: {name}: not in scripts/tables.toml; there are: {', '.join(specs)}")
     spec = specs[name]

@@ -1,10 +1,8 @@
 #!/usr/bin/env bash
 # Everything at toy size, offline after the installation: environment, sample data, P1, P2, P3, runs/sample/report.md.
+# Options go to train_p1.sh, train_p2.sh and train_p3.sh. Rerun the same command to resume.
 #
-#   bash scripts/run_all.sh
-#   bash scripts/run_all.sh --device cpu --seed 1    # options go to train_p1.sh, train_p2.sh and train_p3.sh
-#
-# Rerun the same command to resume.
+#   bash scripts/run_all.sh --device cpu --seed 1
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 sample="$root/runs/sample"

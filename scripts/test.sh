@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change lands: environment, lint, format, types, tables of the pages, tests.
 #
-#   bash scripts/test.sh                 # minutes on two cores
-#   bash scripts/test.sh -k diffusion    # arguments go to pytest
+#   bash scripts/test.sh -k diffusion    # arguments go to pytest; all tests take minutes on two cores
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 cd "$root"

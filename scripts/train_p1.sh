@@ -1,21 +1,20 @@
 #!/usr/bin/env bash
 # Everything the report shows of P1: train every method, then measure and plot it.
+# Rerun the same command to resume; exit status 75 means stopped by --max-seconds.
 #
 #   bash scripts/train_p1.sh --data-root hw2_data
-#   bash scripts/train_p1.sh --preset full --device cuda
-#
-# Other options go to p1_gan/train.py. Rerun the same command to resume; exit status 75 means stopped by --max-seconds.
+#   bash scripts/train_p1.sh --preset full --device cuda    # other options go to p1_gan/train.py
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
-snapshots=(--snapshots) all=()
+snapshots=(--snapshots)
 [[ $preset != sample ]] || snapshots=()
 for method in A B C; do
     weights="$runs/p1_${method}_seed$seed/weights.safetensors"
-    all+=("$weights")
-    run p1_gan/train.py --method $method --preset "$preset" --seed "$seed" "${shared[@]}" "${extra[@]}"
+    run p1_gan/train.py --method $method "${options[@]}" "${extra[@]}"
     run p1_gan/evaluate.py --checkpoint "$weights" "${snapshots[@]}" "${shared[@]}"
     run p1_gan/figures.py --checkpoint "$weights" "${shared[@]}"
 done
+all=("$runs"/p1_{A,B,C}_seed"$seed"/weights.safetensors)
 [[ $preset == sample ]] || run p1_gan/figures.py distances --checkpoint "${all[@]}" "${shared[@]}"
 run scripts/collect.py "$runs"

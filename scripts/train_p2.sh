@@ -1,24 +1,20 @@
 #!/usr/bin/env bash
 # Everything the report shows of P2: the evaluation classifier, the U-Net, its students, then measures and plots.
+# Rerun the same command to resume; exit status 75 means stopped by --max-seconds.
 #
 #   bash scripts/train_p2.sh --data-root hw2_data
-#   bash scripts/train_p2.sh --preset full --device cuda
-#
-# Other options go to p2_diffusion/train.py. Rerun the same command to resume; status 75 means stopped by --max-seconds.
+#   bash scripts/train_p2.sh --preset full --device cuda    # other options go to p2_diffusion/train.py
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
-options=(--preset "$preset" --seed "$seed" "${shared[@]}")
 classifier="$runs/p2_classifier_seed$seed/weights.safetensors"
-teacher="$runs/p2_seed$seed/weights.safetensors"
+networks=("$runs/p2_seed$seed/weights.safetensors")
 run p2_diffusion/classifier.py "${options[@]}"
 run p2_diffusion/train.py "${options[@]}" "${extra[@]}"
-before="$teacher"
-for steps in 4 2 1; do # each student learns from the one before it
-    run p2_diffusion/distill.py "${options[@]}" --student-steps $steps --teacher "$before"
-    before="$runs/p2_student${steps}_seed$seed/weights.safetensors"
+for steps in 4 2 1; do # each student learns from the network before it
+    run p2_diffusion/distill.py "${options[@]}" --student-steps $steps --teacher "${networks[-1]}"
+    networks+=("$runs/p2_student${steps}_seed$seed/weights.safetensors")
 done
-networks=("$teacher" "$runs"/p2_student*_seed"$seed"/weights.safetensors)
 for weights in "${networks[@]}"; do
     run p2_diffusion/evaluate.py --checkpoint "$weights" --classifier "$classifier" "${shared[@]}"
     run p2_diffusion/figures.py --checkpoint "$weights" "${shared[@]}"

@@ -1,15 +1,13 @@
 #!/usr/bin/env bash
 # Everything the report shows of P3: every method on every target (side by side), the course report's recipe, t-SNE.
+# Rerun the same command to resume; exit status 75 means stopped by --max-seconds.
 #
-#   bash scripts/train_p3.sh --data-root hw2_data
-#   bash scripts/train_p3.sh --target receipts     # one target: any folder of digits/
-#   bash scripts/train_p3.sh --seed 1              # once more: the report has mean and range over seeds
-#
-# Other options go to p3_dann/train.py. Rerun the same command to resume; exit status 75 means stopped by --max-seconds.
+#   bash scripts/train_p3.sh --data-root hw2_data --seed 1    # the report has mean and range over seeds
+#   bash scripts/train_p3.sh --target receipts                # one target: any folder of digits/
+#   bash scripts/train_p3.sh --preset full --device cuda      # other options go to p3_dann/train.py
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
-options=(--preset "$preset" --seed "$seed" "${shared[@]}")
 if [[ -z $target ]]; then
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # so small a network gains nothing from a second thread
     set -m # a process group each, which a signal reaches as a whole
@@ -22,16 +20,13 @@ if [[ -z $target ]]; then
     [[ $status != 0 ]] || run scripts/collect.py "$runs"
     exit $status
 fi
+train() { run p3_dann/train.py --method "$1" --target "$target" "${options[@]}" "${@:2}" "${extra[@]}"; }
 methods=(source dann self_ensembling ours)
 [[ $preset != sample ]] || methods=(source ours)
 if grep -q ',[0-9]' "$data_root/digits/$target/train.csv"; then methods+=(target); fi # it needs labels
-for method in "${methods[@]}"; do
-    run p3_dann/train.py --method "$method" --target "$target" "${options[@]}" "${extra[@]}"
-done
+for method in "${methods[@]}"; do train "$method"; done
 if [[ $preset == cpu ]]; then
-    for method in source dann; do
-        run p3_dann/train.py --method "$method" --target "$target" "${options[@]}" --preset original --inputs plain
-    done
+    for method in source dann; do train $method --preset original --inputs plain; done
 fi
 run p3_dann/tsne.py "${shared[@]}" --checkpoints "$runs"/p3_"$target"_{source,ours}_seed"$seed"/weights.safetensors
 run scripts/collect.py "$runs"

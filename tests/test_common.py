@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 from common import ROOT, usable_cores
 from common.cli import (
@@ -63,7 +64,8 @@ def parse(*argv: str) -> tuple[argparse.Namespace, Config]:
     parser.add_argument("--method", choices=tuple(CONFIGS), default="A")
     add_common_arguments(parser)
     add_run_arguments(parser)
-    return parse_config(parser, lambda arguments: CONFIGS[arguments.method], argv)
+    with patch.object(sys, "argv", ["train.py", *argv]):
+        return parse_config(parser, lambda arguments: CONFIGS[arguments.method])
 
 
 def test_every_field_is_an_option_whose_default_the_method_sets() -> None:
