@@ -28,7 +28,8 @@ def gradients(dist: Distributed) -> dict[str, torch.Tensor]:
     seed_everything(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
     inputs = torch.randn(BATCH, 4)
-    dist.ddp(model)(dist.shard(inputs)).square().mean().backward()
+    network = dist.ddp(model)  # averages only as long as somebody holds it
+    network(dist.shard(inputs)).square().mean().backward()
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
