@@ -4,7 +4,7 @@
     python p2_diffusion/sweep.py --preset full --checkpoint weights/p2_unet_full.safetensors --device cuda
 
 A student is measured at its own steps only. Settings already measured with the same weights are skipped, so a stopped
-sweep resumes. At the end it plots quality over cost (for the shipped weights: of all of them that were measured) and
+sweep resumes. At the end it plots quality over cost (for shipped weights with what results/ holds of others) and
 names the setting that the rule of choose() takes; it becomes the default when written into config.py.
 """
 
@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import ROOT
 from common.cli import add_common_arguments, make_parser, positive_int, run_main
 from common.device import pick_device
-from common.files import file_digest
 from common.plots import PALETTE, new_figure, save_figure
-from common.records import Record, images_folder, run_folder
+from common.records import Record, images_folder
 from common.weights import WEIGHTS
 from p2_diffusion.config import SWEEPS, default_sampler
 from p2_diffusion.evaluate import CLASSIFIER, Evaluator
@@ -69,11 +69,10 @@ def describe(record: Record) -> str:
     return f"{record['preset']}{student}, {record['sampler']}, {record['sampling_steps']} steps, {guidance}"
 
 
-def sweep_records(checkpoint: Path, num_images: int) -> list[Record]:
-    """Return what was measured with these weights on so many images per setting."""
-    paths = (run_folder(checkpoint) / "records").glob(f"sweep_*_n{num_images}_*.json")
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    return [record for record in records if record["weights"] == file_digest(checkpoint)]
+def collected() -> list[Record]:
+    """Return what results/ holds of samplers and students, whatever machine measured it."""
+    lines = (ROOT / "results" / "p2.jsonl").read_text(encoding="utf-8").splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] in ("sweep", "evaluate")]
 
 
 def plot(records: Sequence[Record], path: Path) -> None:
@@ -110,10 +109,9 @@ def plot(records: Sequence[Record], path: Path) -> None:
 
 
 def main() -> None:
-    shipped = sorted(WEIGHTS.glob("p2_unet_*.safetensors"))
     parser = make_parser(__doc__)
     parser.add_argument("--preset", choices=SWEEPS, default="cpu", help="which settings")
-    small = [path for path in shipped if path.stem != "p2_unet_full"]
+    small = [path for path in sorted(WEIGHTS.glob("p2_unet_*.safetensors")) if "full" not in path.stem]
     parser.add_argument("--checkpoint", type=Path, nargs="+", default=small, help="weights of networks and of students")
     parser.add_argument("--classifier", type=Path, default=CLASSIFIER, help="weights of the evaluation classifier")
     parser.add_argument("--images", type=Path, help="folder for the plot (default: images/P2, or that of the run)")
@@ -133,11 +131,9 @@ def main() -> None:
     chosen = choose(records)
     print(f"the rule takes {describe(chosen)}" if chosen else "no setting is near the best in both measures")
 
-    plotted = arguments.checkpoint
-    if any(path.resolve().parent == WEIGHTS for path in plotted):
-        plotted = [*plotted, *shipped]
-    path = (arguments.images or images_folder(arguments.checkpoint[0], "P2")) / "quality_over_nfe.png"
-    plot([record for checkpoint in plotted for record in sweep_records(checkpoint, 10 * num_per_digit)], path)
+    shown = arguments.checkpoint[0]
+    path = (arguments.images or images_folder(shown, "P2")) / "quality_over_nfe.png"
+    plot(records + collected() if shown.resolve().parent == WEIGHTS else records, path)
     print(f"wrote {path}")
 
 
