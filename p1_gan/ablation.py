@@ -10,36 +10,29 @@ Rerun the same command to resume; finished variants are neither trained nor meas
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import (
-    DEFAULT_PRESET,
-    UserError,
-    add_common_arguments,
-    add_run_arguments,
-    make_parser,
-    positive_int,
-    run_main,
-)
+from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, positive_int, run_main
 from common.distributed import init_distributed
 from p1_gan.config import METHODS, PRESETS, TrainConfig, make_config
 from p1_gan.evaluate import RealFaces, evaluate
 from p1_gan.inference import load_generator
-from p1_gan.train import finish, open_run, train
+from p1_gan.train import run_training
 
 # Name -> whose networks and settings, and what differs from them.
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "A": ("A", {}),
     "A-ema": ("A", {"ema_decay": 0.999}),
     "B": ("B", {}),
-    "no-spectral-norm": ("A", dict(METHODS["B"].settings)),
+    "no-spectral-norm": ("A", METHODS["B"].settings),
     "no-ema": ("B", {"ema_decay": 0.0}),
     "no-augmentation": ("B", {"diff_augment": ()}),
     "no-smoothing-noise": ("B", {"real_label": 1.0, "instance_noise": 0.0}),
-    "equal-learning-rates": ("B", {"generator_learning_rate": 2e-4, "discriminator_learning_rate": 2e-4}),
+    "equal-learning-rates": ("B", {"discriminator_learning_rate": 2e-4}),
     "hinge": ("B", {"loss": "hinge"}),  # which has no label smoothing
     "C": ("C", {}),
     "no-relativistic": ("C", {"loss": "bce"}),
@@ -65,18 +58,13 @@ def main() -> None:
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments = parser.parse_args()
-    if arguments.run_dir is not None:
-        raise UserError("--run-dir: every variant has a folder of its own in runs/PRESET/p1_ablation/")
     with init_distributed(arguments.device) as dist:
         real = RealFaces(arguments.data_root, dist.device)
         for variant in arguments.variants:
-            arguments.method, changes = VARIANTS[variant]
+            arguments.variant, (arguments.method, changes) = variant, VARIANTS[variant]
             arguments.overrides = sorted({*changes, "steps", "sample_every"})
             config = variant_config(variant, arguments.preset, arguments.budget)
-            run = open_run(arguments, dist, config, real.train, f"p1_ablation/{variant}", variant=variant)
-            if not run.is_finished():
-                train(run, config, dist, real.train)
-                finish(run, real.train)
+            run = run_training(arguments, dist, config, real.train, f"p1_ablation/{variant}")
             if dist.is_main_process:
                 model, trained = load_generator(run.weights_path, arguments.method, dist.device)
                 evaluate(run.weights_path, model, trained, real, arguments.num, seed=0)

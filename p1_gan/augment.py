@@ -1,7 +1,6 @@
 """Augmentation: mirrored real images; random changes of real and generated images, with gradients through them.
 
-Source of the latter: Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020, section 3.2;
-with a probability as in Karras et al., "Training Generative Adversarial Networks with Limited Data" (ADA), 2020.
+Source of the latter: Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020, section 3.2.
 Images are float (N, 3, H, W), here in [-1, 1]; every change is drawn anew for each of them.
 """
 
@@ -19,14 +18,10 @@ def random_flip(images: torch.Tensor) -> torch.Tensor:
     return torch.where(flip, images.flip(3), images)
 
 
-def diff_augment(images: torch.Tensor, policy: Sequence[str], probability: float = 1.0) -> torch.Tensor:
-    """Apply the augmentations of ``policy`` in order, each to an image with ``probability``."""
+def diff_augment(images: torch.Tensor, policy: Sequence[str]) -> torch.Tensor:
+    """Apply the augmentations of ``policy`` in order."""
     for name in policy:
-        changed = AUGMENTATIONS[name](images)
-        if probability < 1:
-            chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < probability
-            changed = torch.where(chosen, changed, images)
-        images = changed
+        images = AUGMENTATIONS[name](images)
     return images
 
 
@@ -40,29 +35,26 @@ def color(images: torch.Tensor) -> torch.Tensor:
     return mean + (images - mean) * (contrast + 0.5)
 
 
-def translation(images: torch.Tensor, ratio: float = 0.125) -> torch.Tensor:
-    """Shift by up to ``ratio`` of each side, filling with zeros."""
+def translation(images: torch.Tensor) -> torch.Tensor:
+    """Shift by up to an eighth of each side, filling with zeros."""
     count, _, height, width = images.shape
-    reach = int(height * ratio + 0.5), int(width * ratio + 0.5)
-    shift_y = torch.randint(-reach[0], reach[0] + 1, (count, 1, 1), device=images.device)
-    shift_x = torch.randint(-reach[1], reach[1] + 1, (count, 1, 1), device=images.device)
+    shift_y = torch.randint(-(height // 8), height // 8 + 1, (count, 1, 1), device=images.device)
+    shift_x = torch.randint(-(width // 8), width // 8 + 1, (count, 1, 1), device=images.device)
     rows = (torch.arange(height, device=images.device)[None, :, None] + shift_y + 1).clamp(0, height + 1)
     columns = (torch.arange(width, device=images.device)[None, None, :] + shift_x + 1).clamp(0, width + 1)
     padded = F.pad(images, (1, 1, 1, 1)).permute(0, 2, 3, 1)
     return padded[torch.arange(count, device=images.device)[:, None, None], rows, columns].permute(0, 3, 1, 2)
 
 
-def cutout(images: torch.Tensor, ratio: float = 0.5) -> torch.Tensor:
-    """Set a square of ``ratio`` of each side, centered anywhere, to zero."""
+def cutout(images: torch.Tensor) -> torch.Tensor:
+    """Set a rectangle of half of each side, centered anywhere, to zero."""
     count, _, height, width = images.shape
-    mask = torch.ones(count, 1, 1, 1, dtype=torch.bool, device=images.device)
-    for dimension, size in ((2, height), (3, width)):
-        cut = int(size * ratio + 0.5)
-        start = torch.randint(0, size, (count, 1), device=images.device) - cut // 2
-        offset = torch.arange(size, device=images.device)[None] - start
-        inside = (offset >= 0) & (offset < cut)
-        mask = mask & inside.view(count, 1, *([-1, 1] if dimension == 2 else [1, -1]))
-    return images.masked_fill(mask, 0.0)
+    top = torch.randint(0, height, (count, 1, 1, 1), device=images.device) - height // 4
+    left = torch.randint(0, width, (count, 1, 1, 1), device=images.device) - width // 4
+    rows = torch.arange(height, device=images.device)[:, None] - top
+    columns = torch.arange(width, device=images.device) - left
+    inside = (rows >= 0) & (rows < height // 2) & (columns >= 0) & (columns < width // 2)
+    return images.masked_fill(inside, 0.0)
 
 
 AUGMENTATIONS = {"color": color, "translation": translation, "cutout": cutout}

@@ -20,17 +20,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import UserError, add_common_arguments, make_parser, positive_int, run_main
 from common.data import load_faces
 from common.device import pick_device
-from common.files import file_digest, write_json
-from common.images import make_grid, save_image
+from common.files import write_json
+from common.images import make_grid, to_pil
 from common.metrics import baseline_images
-from common.records import Record, run_folder, write_record
+from common.records import run_folder, write_record
 from common.seed import generator
 from p1_gan.evaluate import identity
 from p1_gan.inference import generate, load_generator, sample_latents
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 
 COLUMNS, ROWS, SCALE, MARGIN = 10, 5, 2, 14  # of a sheet; the margin holds the numbers
 KEY = ".key.json"
@@ -46,31 +45,30 @@ def wilson_interval(count: int, total: int, z: float = 1.96) -> tuple[float, flo
 
 def save_sheet(images: torch.Tensor, first: int, path: Path) -> None:
     """Write images uint8 (N, 3, 64, 64) enlarged, numbered from ``first`` on."""
-    size = SCALE * images.shape[2]
-    large = images.repeat_interleave(SCALE, dim=2).repeat_interleave(SCALE, dim=3)
-    tiles = torch.full((len(images), 3, size + MARGIN, size), 255, dtype=torch.uint8)
-    for index, image in enumerate(large):
-        label = Image.new("RGB", (size, MARGIN), "white")
-        ImageDraw.Draw(label).text((2, 1), str(first + index), fill="black")
-        tiles[index] = torch.cat([torch.from_numpy(np.array(label)).permute(2, 0, 1), image], dim=1)
-    save_image(make_grid(tiles, COLUMNS), path)
+    sheet = to_pil(make_grid(images, COLUMNS, MARGIN, SCALE))
+    pitch = SCALE * images.shape[2] + MARGIN
+    for index in range(len(images)):
+        row, column = divmod(index, COLUMNS)
+        ImageDraw.Draw(sheet).text((MARGIN + column * pitch, row * pitch), str(first + index), fill="black")
+    sheet.save(path)
 
 
 def make_sheets(folder: Path, checkpoints: list[Path], num: int, seed: int, real: torch.Tensor | None) -> None:
     """Write the sheets of ``num`` images of each checkpoint (and of ``real``), and the key."""
-    device, images, sources = pick_device("cpu"), [], []
+    images, sources, records = [], [], {}
     for path in checkpoints:
-        images.append(generate(load_generator(path, None, device)[0], sample_latents(num, seed)))
+        model, config = load_generator(path, None, pick_device("cpu"))
+        images.append(generate(model, sample_latents(num, seed)))
         sources += [str(path.resolve())] * num
+        records[str(path.resolve())] = identity("blind_count", path, config, sampling_seed=seed)
     if real is not None:
         images.append(baseline_images(real, num))
         sources += ["real"] * len(images[-1])
+    folder.mkdir(parents=True, exist_ok=True)
     order = torch.randperm(len(sources), generator=generator(seed, "blind count"))
-    per_sheet = COLUMNS * ROWS
-    for number, batch in enumerate(torch.cat(images)[order].split(per_sheet)):
-        save_sheet(batch, number * per_sheet + 1, folder / f"sheet_{number + 1:02d}.png")
-    digests = {str(path.resolve()): file_digest(path) for path in checkpoints}
-    write_json(folder / KEY, {"seed": seed, "weights": digests, "sources": [sources[index] for index in order]})
+    for number, batch in enumerate(torch.cat(images)[order].split(COLUMNS * ROWS)):
+        save_sheet(batch, number * COLUMNS * ROWS + 1, folder / f"sheet_{number + 1:02d}.png")
+    write_json(folder / KEY, {"sources": [sources[index] for index in order], "records": records})
 
 
 def read_numbers(path: Path, count: int) -> set[int]:
@@ -79,33 +77,27 @@ def read_numbers(path: Path, count: int) -> set[int]:
         words = path.read_text(encoding="utf-8").replace(",", " ").split()
     except OSError as error:
         raise UserError(f"{path}: cannot be read; write the numbers of the broken faces into it") from error
-    wrong = [word for word in words if not word.isdecimal() or not 1 <= int(word) <= count]
-    if wrong:
-        raise UserError(f"{path}: {wrong[0]!r} is not the number of a face, 1 to {count}")
+    for word in words:
+        if not word.isdecimal() or not 1 <= int(word) <= count:
+            raise UserError(f"{path}: {word!r} is not the number of a face, 1 to {count}")
     return set(map(int, words))
 
 
-def score(folder: Path, path: Path) -> list[Record]:
-    """Print and return the rates of broken faces that a counter found; those of checkpoints become records."""
+def score(folder: Path, path: Path) -> None:
+    """Print the rates of broken faces that a counter found; those of checkpoints become records."""
     if not (folder / KEY).exists():
         raise UserError(f"{folder}: holds no sheets; make them with --checkpoint")
-    key, records = json.loads((folder / KEY).read_text(encoding="utf-8")), []
+    key = json.loads((folder / KEY).read_text(encoding="utf-8"))
     broken = read_numbers(path, len(key["sources"]))
-    for source in dict.fromkeys(sorted(key["sources"])):
+    for source in sorted(set(key["sources"])):
         numbers = {number for number, name in enumerate(key["sources"], 1) if name == source}
         count, total = len(numbers & broken), len(numbers)
         low, high = wilson_interval(count, total)
-        found: Record = {"counter": path.stem, "num_images": total, "broken": count, "broken_rate": count / total}
-        found |= {"broken_low": low, "broken_high": high, "sampling_seed": key["seed"]}
-        if source != "real":
-            weights, device = Path(source), pick_device("cpu")
-            if file_digest(weights) != key["weights"][source]:
-                raise UserError(f"{weights}: has changed since the sheets were made; make them again")
-            record = identity("blind_count", weights, load_generator(weights, None, device)[1], **found)
-            found = write_record(run_folder(weights), f"blind_count_{path.stem}", record, device)
+        if source in key["records"]:
+            found = {"counter": path.stem, "num_images": total, "broken": count, "broken_rate": count / total}
+            record = key["records"][source] | found | {"broken_low": low, "broken_high": high}
+            write_record(run_folder(Path(source)), f"blind_count_{path.stem}", record, pick_device("cpu"))
         print(f"{source}: {count} of {total} broken, {100 * count / total:.1f} % ({100 * low:.1f} to {100 * high:.1f})")
-        records.append(found)
-    return records
 
 
 def main() -> None:

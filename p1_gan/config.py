@@ -45,35 +45,23 @@ class TrainConfig:
     ema_decay: float = option(0.0, "decay of the averaged generator that samples; 0: no average", "[0, 1)")
 
     # Inputs of the discriminator
-    instance_noise: float = option(0.0, "standard deviation of noise on them at the start", "[0, inf)")
-    instance_noise_fraction: float = option(0.5, "fraction of the steps after which that noise is gone", "[0, 1]")
+    instance_noise: float = option(0.0, "standard deviation of noise on them, gone after half of the steps", "[0, inf)")
     diff_augment: tuple[Literal["color", "translation", "cutout"], ...] = option((), "differentiable augmentations")
-    augment_probability: float = option(1.0, "probability of each of them", "[0, 1]")
 
     # Schedule
     steps: int = option(62_500, "optimizer steps of each network", "[1, inf)")
     batch_size: int = option(32, "images per step, over all processes", "[2, inf)")
-    lr_decay_fraction: float = option(
-        0.0, "fraction of the steps, the last, with learning rates falling to 0", "[0, 1]"
-    )
+    lr_decay_fraction: float = option(0.0, "last fraction of the steps, with learning rates falling to 0", "[0, 1]")
 
     # Machine and logs
     precision: Literal["auto", "bf16", "fp32"] = option("auto", "bf16 where it is fast, or force one")
-    compile: bool = option(False, "torch.compile both networks")
     log_every: int = option(50, "steps between entries of stats.jsonl", "[1, inf)")
     sample_every: int = option(5000, "steps between sample grids and snapshots of the generator", "[1, inf)")
 
 
 @dataclass(frozen=True)
 class Method:
-    """Two networks and how they are trained.
-
-    Attributes:
-        title: for texts.
-        generator: class, built with the width.
-        discriminator: class, built with the width.
-        settings: fields of TrainConfig that differ from DCGAN's.
-    """
+    """Two networks, and the fields of TrainConfig that differ from DCGAN's."""
 
     title: str
     generator: type[DCGAN_Generator]
@@ -88,7 +76,6 @@ METHODS = {
         My_Generator,
         My_Discriminator,
         {
-            "generator_learning_rate": 2e-4,
             "discriminator_learning_rate": 4e-4,  # TTUR (Heusel et al., 2017)
             "weight_decay": 1e-4,
             "real_label": 0.9,
@@ -128,11 +115,6 @@ def make_config(method: str, preset: str) -> TrainConfig:
     config = replace(TrainConfig(), **{**METHODS[method].settings, **PRESETS[preset]})
     # An average over a larger part of a short run would remember its start.
     return replace(config, ema_decay=min(config.ema_decay, 1 - 15 / config.steps))
-
-
-def model_name(method: str) -> str:
-    """Return the name that weights of ``method`` bear."""
-    return f"p1_gan/{method}"
 
 
 def add_method_argument(parser: argparse.ArgumentParser, default: str | None = DEFAULT_METHOD) -> None:

@@ -20,26 +20,14 @@ from common.cli import UserError, add_common_arguments, make_parser, positive_in
 from common.data import FACE_SIZE, digest, load_faces, load_folder
 from common.device import pick_device
 from common.files import file_digest
-from common.images import save_grid
 from common.metrics import baseline_images, check_enough, frechet_distance
 from common.records import Record, measured, run_folder
 from p1_gan.inference import add_weights_arguments, generate, load_generator, sample_latents, shipped_weights
-from p1_gan.metrics import (
-    cached,
-    distances,
-    efficientnet,
-    face_detector,
-    image_statistics,
-    inception,
-    memorization,
-    nearest,
-)
+from p1_gan.metrics import cached, distances, efficientnet, image_statistics, inception, memorization
 
 import torch
 
-FID_IMAGES = 1000  # as the course defines its FID and counts its faces
-SNAPSHOT_IMAGES = 1000
-SHOWN = 8  # nearest training images
+COURSE_IMAGES = 1000  # as the course defines its FID and counts its faces; also of every snapshot
 
 
 class RealFaces:
@@ -47,45 +35,23 @@ class RealFaces:
 
     def __init__(self, data_root: Path, device: torch.device) -> None:
         self.train, self.val = load_faces(data_root, "train"), load_faces(data_root, "val")
-        check_enough(self.train, data_root / "face" / "train")
-        check_enough(self.val, data_root / "face" / "val")
+        self.digests = {"train_digest": digest(self.train), "val_digest": digest(self.val)}
         self.device, self.cache, self.extract = device, data_root / "face" / ".cache", efficientnet(device)
 
-    @property
-    def digests(self) -> Record:
-        """What names these images in records."""
-        return {"train_digest": digest(self.train), "val_digest": digest(self.val)}
+    def features(self, real: torch.Tensor) -> torch.Tensor:
+        """Return the features of real images."""
+        return cached(self.extract, real, self.cache)
 
-    def distances(self, images: torch.Tensor) -> dict[str, float]:
-        """Return the distances of generated images to the validation images; none without EfficientNet-Lite0."""
-        if self.extract is None:
-            return {}
-        return distances(self.extract(images), cached(self.extract, self.val, self.cache))
-
-    def measure(self, images: torch.Tensor, closest: Path | None = None) -> dict[str, float]:
-        """Return all that can be measured of generated images here, with baselines.
-
-        ``closest`` also compares them with the training images, and receives the closest pairs.
-        """
-        found = image_statistics(images)
-        of_val = image_statistics(self.val[:FID_IMAGES], self.cache)
-        found |= {f"{name}_baseline": of_val[name] for name in found if name in of_val}
-        baseline, extract_fid = baseline_images(self.train, len(images)), inception(self.device)
-        if self.extract is not None:
-            features, val = self.extract(images), cached(self.extract, self.val, self.cache)
-            found |= distances(features, val)
-            real = distances(cached(self.extract, baseline, self.cache), val)
-            found |= {f"{name}_baseline": value for name, value in real.items()}
-            if closest is not None:
-                train = cached(self.extract, self.train, self.cache)
-                found |= memorization(features, val, train)
-                distance, index = nearest(features, train)
-                order = distance.argsort()[:SHOWN]
-                save_grid(torch.cat([images[order], self.train[index[order]]]), closest, columns=len(order))
-        if extract_fid is not None:
-            val = extract_fid(self.val)
-            found["fid"] = frechet_distance(extract_fid(images[:FID_IMAGES]), val)
-            found["fid_baseline"] = frechet_distance(extract_fid(baseline[:FID_IMAGES]), val)
+    def measure(self, images: torch.Tensor) -> dict[str, float]:
+        """Print and return all that can be measured of generated images here, with baselines."""
+        features, val, train = self.extract(images), self.features(self.val), self.features(self.train)
+        found = image_statistics(images) | distances(features, val) | memorization(features, val, train)
+        baseline = image_statistics(self.val[:COURSE_IMAGES]) | distances(baseline_images(train, len(images)), val)
+        if (extract_fid := inception(self.device)) is not None:
+            fid_features, fid_val = extract_fid(images[:COURSE_IMAGES]), extract_fid(self.val)
+            found["fid"] = frechet_distance(fid_features, fid_val)
+            baseline["fid"] = frechet_distance(extract_fid(baseline_images(self.train, len(fid_features))), fid_val)
+        found |= {f"{name}_baseline": value for name, value in baseline.items() if name in found}
         for name, value in found.items():
             print(f"{name}: {value:.4g}")
         return found
@@ -93,48 +59,44 @@ class RealFaces:
 
 def images_seen(config: Record) -> int:
     """Return how many images weights have seen; ``initial_images`` is of weights that were continued."""
-    return config.get("step", config.get("steps", 0)) * config.get("batch_size", 0) + config.get("initial_images", 0)
+    return config.get("step", config["steps"]) * config["batch_size"] + config.get("initial_images", 0)
 
 
 def identity(kind: str, weights: Path, config: Record, **columns: Any) -> Record:
     """Return the columns of a record of ``kind`` that say which weights were measured, and how."""
     names = ("method", "variant", "preset", "seed", "overrides", "steps", "batch_size", "dataset")
     known = {name: config[name] for name in names if name in config}
-    weights_columns = {"images_seen": images_seen(config), "weights": file_digest(weights)}
-    return {"problem": "p1", "kind": kind} | known | weights_columns | columns
+    known |= {"images_seen": images_seen(config), "weights": file_digest(weights)}
+    return {"problem": "p1", "kind": kind} | known | columns
 
 
-def evaluate(weights: Path, model: torch.nn.Module, config: Record, real: RealFaces, num: int, seed: int) -> Record:
-    """Measure ``num`` images of a generator, unless its record is there; return the record."""
-    available = {"efficientnet": real.extract is not None, "dlib": face_detector() is not None}
-    columns = {"sampling_seed": seed, "num_images": num} | available | real.digests
-    folder, name = run_folder(weights), f"evaluate_seed{seed}"
+def evaluate(weights: Path, model: torch.nn.Module, config: Record, real: RealFaces, num: int, seed: int) -> None:
+    """Measure ``num`` images of a generator, unless its record is there."""
+    columns = identity("evaluate", weights, config, sampling_seed=seed, num_images=num, **real.digests)
 
     def measure() -> dict[str, float]:
-        return real.measure(generate(model, sample_latents(num, seed)), folder / "closest" / f"seed{seed}.png")
+        return real.measure(generate(model, sample_latents(num, seed)))
 
-    return measured(folder, name, identity("evaluate", weights, config, **columns), measure, real.device)
+    measured(run_folder(weights), f"evaluate_seed{seed}", columns, measure, real.device)
 
 
-def evaluate_snapshots(weights: Path, config: Record, real: RealFaces, seed: int) -> Record:
-    """Measure distances over the course of a run, from the snapshots of its generator; return the record."""
+def evaluate_snapshots(weights: Path, config: Record, real: RealFaces, seed: int) -> None:
+    """Measure distances over the course of a run, from the snapshots of its generator, unless the record is there."""
     snapshots = sorted((weights.parent / "snapshots").glob("*.safetensors"))
     if not snapshots:
         raise UserError(f"{weights.parent / 'snapshots'}: no snapshots; train.py writes them")
+    columns = identity("progress", weights, config, sampling_seed=seed, num_images=COURSE_IMAGES, **real.digests)
 
     def measure() -> dict[str, list[float]]:
-        found: dict[str, list[float]] = {"images_seen_at": []}
+        val, found = real.features(real.val), []
         for path in snapshots:
             model, at = load_generator(path, None, real.device)
-            found["images_seen_at"].append(images_seen(at))
-            for name, value in real.distances(generate(model, sample_latents(SNAPSHOT_IMAGES, seed))).items():
-                found.setdefault(name, []).append(value)
-            print(f"{path.name}: " + ", ".join(f"{name} {values[-1]:.4g}" for name, values in found.items()))
-        return found
+            features = real.extract(generate(model, sample_latents(COURSE_IMAGES, seed)))
+            found.append({"images_seen_at": images_seen(at), **distances(features, val)})
+            print(f"{path.name}: {found[-1]}")
+        return {name: [entry[name] for entry in found] for name in found[0]}
 
-    columns = {"sampling_seed": seed, "num_images": SNAPSHOT_IMAGES} | real.digests
-    progress = identity("progress", weights, config, **columns)
-    return measured(weights.parent, f"progress_seed{seed}", progress, measure, real.device)
+    measured(weights.parent, f"progress_seed{seed}", columns, measure, real.device)
 
 
 def main() -> None:

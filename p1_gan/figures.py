@@ -52,16 +52,10 @@ def walk_latents(seed: int) -> torch.Tensor:
     return torch.stack(frames)
 
 
-def save_walk(model: torch.nn.Module, seed: int, path: Path) -> None:
-    """Write the walk as an endless GIF of 128x128 pixels."""
-    images = generate(model, walk_latents(seed)).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-    save_gif(list(images), path, [FRAME_MILLISECONDS] * len(images))
-
-
 def save_progress(run: Path, seed: int, path: Path) -> None:
     """Plot what four latents became in the course of a run, the images seen so far under each column."""
     paths = sorted((run / "snapshots").glob("*.safetensors"))
-    paths = paths[:: -(-len(paths) // STRIP_SNAPSHOTS) or 1]
+    paths = paths[:: -(-len(paths) // STRIP_SNAPSHOTS)]
     figure, axes = new_figure(STRIPS, len(paths), (len(paths), STRIPS + 0.3))
     for column, snapshot in enumerate(paths):
         model, config = load_generator(snapshot, None, torch.device("cpu"))
@@ -75,15 +69,15 @@ def save_progress(run: Path, seed: int, path: Path) -> None:
 
 def save_distances(checkpoints: list[Path], seed: int, path: Path) -> None:
     """Plot KID and Fréchet distance over images seen, one line per run, from what evaluate.py --snapshots measured."""
-    figure, axes = new_figure(1, 2, (10, 3.6))
+    figure, ((kid, frechet),) = new_figure(1, 2, (10, 3.6))
     for checkpoint in checkpoints:
         try:
             record = json.loads((checkpoint.parent / f"records/progress_seed{seed}.json").read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"{error.filename}: not measured; run evaluate.py --snapshots first") from error
-        for axis, key in zip(axes[0], ("kid_lite0", "fd_lite0"), strict=True):
-            axis.plot(record["images_seen_at"], record[key], label=record["method"])
-    for axis, title in zip(axes[0], ("KID", "Fréchet distance"), strict=True):
+        kid.plot(record["images_seen_at"], record["kid_lite0"], label=record["method"])
+        frechet.plot(record["images_seen_at"], record["fd_lite0"], label=record["method"])
+    for axis, title in ((kid, "KID"), (frechet, "Fréchet distance")):
         axis.set(title=title, xlabel="images seen", yscale="log")
         axis.legend()
     save_figure(figure, path)
@@ -91,38 +85,36 @@ def save_distances(checkpoints: list[Path], seed: int, path: Path) -> None:
 
 def main() -> None:
     """Parse the command line and plot."""
-    known = ("grid", "sheet", "walk", "progress", "distances")
     parser = make_parser(__doc__)
-    # argparse would check the default of a list against choices, and then not its members.
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"some of {', '.join(known)}")
+    parts = ("grid", "sheet", "walk", "progress", "distances")
+    parser.add_argument("part", choices=parts, nargs="?", help="default: all but distances")
     add_method_argument(parser, default=None)
     parser.add_argument("--checkpoint", type=Path, nargs="+", help="weights of runs (default: those of --method)")
     parser.add_argument("--images", type=Path, help="folder (default: next to the weights; images/P1 for shipped ones)")
     add_common_arguments(parser)
     arguments = parser.parse_args()
-    if unknown := set(arguments.parts) - set(known):
-        parser.error(f"part {min(unknown)}: choose from {', '.join(known)}")
-    checkpoints = arguments.checkpoint or [shipped_weights(arguments.method)]
+    checkpoints, part = arguments.checkpoint or [shipped_weights(arguments.method)], arguments.part
+    if part == "distances":
+        folder = arguments.images or images_folder(checkpoints[0], "P1")
+        save_distances(checkpoints, arguments.seed, folder / "GAN_distances.png")
+        return
     for checkpoint in checkpoints:
         folder = arguments.images or images_folder(checkpoint, "P1")
-        has_snapshots = (checkpoint.parent / "snapshots").is_dir()
-        parts = arguments.parts or ["grid", "sheet", "walk", *(["progress"] if has_snapshots else [])]
         model, config = load_generator(checkpoint, arguments.method, pick_device(arguments.device))
         name = f"GAN_{config['method']}"
         images = generate(model, sample_latents(SHEET, arguments.seed))
-        if "grid" in parts:
+        if part in (None, "grid"):
             save_grid(images[:GRID], folder / f"{name}_grid.png", columns=8)
-        if "sheet" in parts:
+        if part in (None, "sheet"):
             save_grid(images, folder / f"{name}_sheet.png", columns=20)
-        if "walk" in parts:
+        if part in (None, "walk"):
             walk = "walk" if config["method"] == DEFAULT_METHOD else f"{name}_walk"
-            save_walk(model, arguments.seed, folder / f"{walk}.gif")
-        if "progress" in parts:
+            frames = generate(model, walk_latents(arguments.seed))
+            frames = frames.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+            save_gif(list(frames), folder / f"{walk}.gif", [FRAME_MILLISECONDS] * len(frames))
+        if part in (None, "progress") and (checkpoint.parent / "snapshots").is_dir():
             save_progress(checkpoint.parent, arguments.seed, folder / f"{name}_progress.png")
-        print(f"plotted {', '.join(parts)} in {folder}")
-    if "distances" in arguments.parts:
-        folder = arguments.images or images_folder(checkpoints[0], "P1")
-        save_distances(checkpoints, arguments.seed, folder / "GAN_distances.png")
+        print(f"plotted in {folder}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from common.device import autocast, pick_device, to_device
 from common.images import save_image, to_uint8
 from common.seed import generator
 from common.weights import WEIGHTS, load_into, load_weights
-from p1_gan.config import DEFAULT_METHOD, METHODS, add_method_argument, model_name
+from p1_gan.config import DEFAULT_METHOD, METHODS, add_method_argument
 from p1_gan.model import LATENT_SIZE, DCGAN_Generator
 
 import torch
@@ -29,25 +29,19 @@ BATCH_SIZE = 250
 def load_generator(
     checkpoint: Path | None, method: str | None, device: torch.device
 ) -> tuple[DCGAN_Generator, dict[str, Any]]:
-    """Return the generator of a weights file or checkpoint, ready to sample, and how it was trained.
+    """Return the generator of weights or a checkpoint (default: the shipped weights of ``method``) and its settings.
 
-    Args:
-        checkpoint: default: the weights that come with the repository.
-        method: whose they must be; default: any checkpoint's, DEFAULT_METHOD's of the repository.
-        device: where it will run.
-
-    Raises:
-        UserError: missing, damaged, or of another model.
+    Where ``method`` is given, the weights must be of it.
     """
     path = checkpoint or shipped_weights(method)
-    state, config = load_weights(path, *map(model_name, [method] if method else METHODS))
+    state, config = load_weights(path, *(f"p1_gan/{name}" for name in ([method] if method else METHODS)))
     state = {name.removeprefix("generator."): value for name, value in state.items() if name.startswith("generator.")}
     model = METHODS[config["method"]].generator(config["channels"])
     load_into(model, state, path)
     return to_device(model, device).eval().requires_grad_(False), config
 
 
-def shipped_weights(method: str | None = None) -> Path:
+def shipped_weights(method: str | None) -> Path:
     """Return the file of weights that comes with the repository."""
     return WEIGHTS / f"p1_gan_{method or DEFAULT_METHOD}.safetensors"
 

@@ -13,10 +13,9 @@ from torch.nn import functional as F
 
 
 def discriminator_loss(real: torch.Tensor, fake: torch.Tensor, loss: str, real_label: float = 1.0) -> torch.Tensor:
-    """Return the discriminator's loss of logits of real and generated images.
+    """Return the discriminator's loss of logits of real and generated images; ``real_label`` is bce's target.
 
-    ``real_label`` is bce's target for real images; 0.9 is one-sided smoothing (Salimans et al., "Improved Techniques
-    for Training GANs", 2016, section 3.4).
+    0.9 is one-sided label smoothing (Salimans et al., "Improved Techniques for Training GANs", 2016, section 3.4).
     """
     if loss == "relativistic":
         return F.softplus(fake - real).mean()
@@ -38,9 +37,7 @@ def generator_loss(real: torch.Tensor | None, fake: torch.Tensor, loss: str) -> 
 def gradient_penalty(logits: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """Return the mean over images x of ||dD(x)/dx||^2, differentiable with respect to D's weights.
 
-    Args:
-        logits: D(x), (N,).
-        images: x, (N, 3, H, W), from which the logits were computed and which requires gradients.
+    ``logits``, D(x) (N,), were computed from ``images``, x (N, 3, H, W), which require gradients.
 
     Source: Mescheder et al., "Which Training Methods for GANs do actually Converge?", 2018, eq. 9 (R1) and 10 (R2).
     """

