@@ -8,7 +8,6 @@ give the rest: digits in house numbers are narrow, blurred and have distractors,
 
 from __future__ import annotations
 
-import functools
 import math
 
 from p3_dann.config import TrainConfig
@@ -17,8 +16,6 @@ import torch
 import torch.nn.functional as F
 
 BLUR_RADIUS = 4
-# What a digit is upside down, -1 where it is none: of the others 1, 2 and 5 turn into a digit in some hands only.
-ROTATED = (0, -1, -1, -1, -1, -1, 9, -1, 8, 6)
 
 
 def prepare(images: torch.Tensor, config: TrainConfig) -> torch.Tensor:
@@ -37,12 +34,9 @@ def augment(images: torch.Tensor, config: TrainConfig, domain: str) -> torch.Ten
     pixels = images.float() / 255.0
     if config.grayscale:
         pixels = mix_channels(pixels)
-    if domain == "source":
-        if config.distractor_probability > 0:
-            pixels = add_distractors(pixels, config.distractor_probability)
-        pixels = affine(pixels, config, config.source_zoom, config.source_width)
-    else:
-        pixels = affine(pixels, config, config.target_zoom, config.target_width)
+    if domain == "source" and config.distractor_probability > 0:
+        pixels = add_distractors(pixels, config.distractor_probability)
+    pixels = affine(pixels, config, getattr(config, f"{domain}_zoom"), getattr(config, f"{domain}_width"))
     if config.blur > 0:
         pixels = blur(pixels, config.blur)
     return change_intensity(_normalize(pixels, config), config).expand(-1, 3, -1, -1)
@@ -51,20 +45,16 @@ def augment(images: torch.Tensor, config: TrainConfig, domain: str) -> torch.Ten
 def rotate(images: torch.Tensor, labels: torch.Tensor, probability: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Rotate some 0, 6, 8 and 9 by 180 degrees; return images (N, C, S, S) and what they then show, int64 (N,).
 
-    A printed six curls at the top; upside down, a handwritten nine does so too.
+    A printed six curls at the top; upside down, a handwritten nine does so too. 1, 2 and 5 turn into a digit in some
+    hands only, the others into none.
     """
     if probability == 0.0:
         return images, labels
-    rotated_labels = _rotated(labels.device)[labels]
-    chosen = (torch.rand(len(labels), device=labels.device) < probability) & (rotated_labels >= 0)
+    swaps = (labels == 6) | (labels == 9)
+    stays = (labels == 0) | (labels == 8)
+    chosen = (torch.rand(len(labels), device=labels.device) < probability) & (swaps | stays)
     images = torch.where(chosen[:, None, None, None], images.flip(2, 3), images)
-    return images, torch.where(chosen, rotated_labels, labels)
-
-
-@functools.cache
-def _rotated(device: torch.device) -> torch.Tensor:
-    """Return the table on ``device``: copied in every step, a GPU would be waited for."""
-    return torch.tensor(ROTATED, device=device)
+    return images, torch.where(chosen & swaps, 15 - labels, labels)
 
 
 def mix_channels(pixels: torch.Tensor) -> torch.Tensor:
@@ -106,7 +96,7 @@ def add_distractors(pixels: torch.Tensor, probability: float) -> torch.Tensor:
 def affine(
     pixels: torch.Tensor, config: TrainConfig, zoom: tuple[float, ...], width: tuple[float, ...]
 ) -> torch.Tensor:
-    """Return the middle squares (N, C, S, S) of images (N, C, S, W), rotated, sheared, scaled, shifted;."""
+    """Return the middle squares (N, C, S, S) of images (N, C, S, W), rotated, sheared, scaled and shifted."""
     count, size, device = len(pixels), pixels.shape[2], pixels.device
     changes = (config.affine_degrees, config.affine_shear, config.affine_shift)
     if not any(changes) and (*zoom, *width) == (1.0,) * 4 and pixels.shape[3] == size:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from common.cli import UserError, option
+from common.cli import option
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,6 @@ class TrainConfig:
     # machine
     precision: Literal["auto", "bf16", "fp32"] = option("auto", "arithmetic of convolutions")
     compile: bool = option(False, "compile the network")
-
-    def __post_init__(self) -> None:
-        """Raise a UserError for a zoom or width that is no range."""
-        for name in ("source_zoom", "source_width", "target_zoom", "target_width"):
-            limits = getattr(self, name)
-            if len(limits) != 2 or not 0.0 < limits[0] <= limits[1]:
-                raise UserError(f"--{name.replace('_', '-')}: give the smallest and the largest factor, above 0")
 
 
 class Method(NamedTuple):

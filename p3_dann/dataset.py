@@ -21,12 +21,8 @@ def load_training_data(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Return what a method learns from; only method ``target`` opens the target's labels.
 
-    Returns:
-        Labeled images, uint8 (N, 3, 28, 28), their labels, int64 (N,), and where the method adapts, unlabeled training
-        images of the target, uint8 (M, 3, 28, 28).
-
-    Raises:
-        UserError: the target is the source or no domain, or there is no label to learn from.
+    These are labeled images, uint8 (N, 3, 28, 28), their labels, int64 (N,), and where the method adapts, unlabeled
+    training images of the target, uint8 (M, 3, 28, 28).
     """
     if target == SOURCE:
         raise UserError(f"--target {target}: is the source; name another folder of {data_root / 'digits'}")
@@ -35,6 +31,5 @@ def load_training_data(
     images, labels = load_digits(data_root, labeled, "train")
     total = count_labels(data_root, labeled, "train")[1]
     if len(images) < total:
-        path = domain_folder(data_root, labeled) / "train.csv"
-        print(f"note: {path}: learning from the {len(images)} of {total} images with a label", file=sys.stderr)
+        print(f"note: {labeled}: learning from the {len(images)} of {total} images with a label", file=sys.stderr)
     return images, labels, None if method in SUPERVISED else load_digit_images(data_root, target, "train")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import sys
 from pathlib import Path
 
@@ -27,22 +26,7 @@ from p3_dann.evaluate import predict
 from p3_dann.model import load_model, shipped_targets, shipped_weights
 
 
-def target_named_by(folder: Path) -> str:
-    """Return the shipped target whose name is a word of the path, the innermost folder that names just one deciding.
-
-    Raises:
-        UserError: the path names none.
-    """
-    targets = shipped_targets()
-    for part in reversed(folder.absolute().parts):
-        named = sorted(set(targets).intersection(re.split("[^a-z0-9]+", part.lower())))
-        if len(named) == 1:
-            return named[0]
-    raise UserError(f"{folder}: names no target; pass --target ({', '.join(targets)}) or --checkpoint")
-
-
 def main() -> None:
-    """Parse the command line, predict, and write the file."""
     parser = make_parser(__doc__)
     parser.add_argument("image_dir", type=Path, help="folder of images, one digit each")
     parser.add_argument("pred_csv", type=Path, help="the file to write")
@@ -58,10 +42,15 @@ def main() -> None:
         raise UserError(f"{arguments.pred_csv}: is a folder; name the CSV file to write")
     checkpoint = arguments.checkpoint
     if checkpoint is None:
-        target = arguments.target or target_named_by(arguments.image_dir)
-        if target not in shipped_targets():
-            shipped = ", ".join(shipped_targets())
-            raise UserError(f"--target {target}: weights/ has {shipped}; train for it, and pass its --checkpoint")
+        # The innermost folder that names a target decides.
+        parts, shipped = reversed(arguments.image_dir.absolute().parts), shipped_targets()
+        named = [target for part in parts for target in shipped if target in part.lower()]
+        target = arguments.target or (named[0] if named else None)
+        if target not in shipped:
+            what = arguments.target or arguments.image_dir
+            raise UserError(
+                f"{what}: names no shipped weights; pass --target {' or '.join(shipped)}, or a --checkpoint"
+            )
         checkpoint = shipped_weights(target)
     model, config, _ = load_model(checkpoint, device)
     names = list_images(arguments.image_dir)

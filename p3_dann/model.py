@@ -20,36 +20,25 @@ FEATURES = 48 * 4 * 4
 
 
 class GradientReversal(torch.autograd.Function):
-    """Identity forward, -grl_lambda times the gradient backward.
-
-    Source: Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016, section 4.2.
-    """
+    """Identity forward, -grl_lambda times the gradient backward (Ganin et al., JMLR 2016, section 4.2)."""
 
     @staticmethod
     def forward(ctx: Any, features: torch.Tensor, grl_lambda: float) -> torch.Tensor:
-        """Return ``features`` unchanged."""
         ctx.grl_lambda = grl_lambda
         return features.view_as(features)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Return the reversed gradient; ``grl_lambda`` itself has none."""
-        return -ctx.grl_lambda * gradient, None
+        return -ctx.grl_lambda * gradient, None  # grl_lambda has no gradient
 
 
 def grl_lambda_at(progress: float, maximum: float = 1.0) -> float:
-    """Return grl_lambda at ``progress`` (0..1) of training: from 0 smoothly up to ``maximum``.
-
-    Source: Ganin et al. 2016, section 5.2.2, lambda_p = 2 / (1 + exp(-gamma p)) - 1 with gamma = 10.
-    """
+    """Return 2 / (1 + exp(-10 p)) - 1 at ``progress`` p (0..1) times ``maximum`` (Ganin et al. 2016, section 5.2.2)."""
     return maximum * (2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0)
 
 
 class DANN_model(nn.Module):
-    """Feature extractor, class classifier, and a domain classifier behind gradient reversal.
-
-    Names and order print as in the original report.
-    """
+    """Class classifier and, behind gradient reversal, domain classifier of features; prints as in the report."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,29 +89,20 @@ class DANN_model(nn.Module):
         return self.class_classifier(features), self.domain_classifier(GradientReversal.apply(features, grl_lambda))
 
 
-# Weights exported before the methods had names of their own say "mode dann" for what is now called ours.
-OLD_NAMES = {"instance_norm": "standardize", "grey": "grayscale"}
-
-
 def load_model(path: Path, device: torch.device) -> tuple[DANN_model, TrainConfig, dict[str, Any]]:
-    """Return the network of a weights file in evaluation mode, its configuration, and all that its header says.
-
-    Raises:
-        UserError: the file is missing, damaged, or of another model.
-    """
+    """Return the network of a weights file in evaluation mode, its configuration, and all that its header says."""
     state, header = load_weights(path, MODEL)
-    if "mode" in header:
-        header = {OLD_NAMES.get(name, name): value for name, value in header.items()}
+    if "mode" in header:  # exported before the methods had names of their own: "mode dann" is now called ours
         header |= {"method": "ours", "inputs": "full", "overrides": []}
+        header |= {"standardize": header["instance_norm"], "grayscale": header["grey"]}
     model = DANN_model()
     load_into(model, state, path)
-    values: dict[str, Any] = {field.name: header[field.name] for field in fields(TrainConfig) if field.name in header}
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return to_device(model, device).eval(), TrainConfig(**values), header
+    config = TrainConfig(**{field.name: header[field.name] for field in fields(TrainConfig) if field.name in header})
+    return to_device(model, device).eval(), config, header
 
 
 def shipped_weights(target: str, method: str = "ours") -> Path:
-    """Return the file of weights/ for a target: p3_TARGET.safetensors is of ours, DANN's is called p3_dann_TARGET."""
+    """Return the file of weights/ for a target: p3_svhn is of method ours, p3_dann_svhn of DANN."""
     return WEIGHTS / f"p3_{'' if method == 'ours' else f'{method}_'}{target}.safetensors"
 
 

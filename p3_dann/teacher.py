@@ -23,12 +23,11 @@ MOMENTUM = 0.99  # of the running class distribution: it remembers about the las
 
 
 class EmaTeacher:
-    """Pseudo-labels of target images, and the running class distribution that aligns them."""
+    """Pseudo-labels of target images by the student's average, and the class distributions that align them."""
 
     def __init__(
         self, ema: ExponentialMovingAverage, config: TrainConfig, dist: Distributed, source_labels: torch.Tensor
     ) -> None:
-        """Teach what ``ema``, the student's average, sees; ``source_labels`` (N,) give the class distribution."""
         self.model, self.config, self.dist = cast(DANN_model, ema.model), config, dist
         self.source_distribution = source_labels.bincount(minlength=CLASSES) / len(source_labels)
         self.target_distribution = self.source_distribution.clone()
@@ -37,8 +36,7 @@ class EmaTeacher:
     def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return pseudo-labels, int64 (N,), of uint8 images (N, 3, 28, 28) and their confidence (N,), 0..1.
 
-        Call it once per step: it remembers how often each digit was predicted. :func:`mask` tells which pseudo-labels
-        count; that depends on the student's confidence in the same step.
+        Call it once per step: it remembers how often each digit was predicted.
         """
         with autocast(self.dist.device, self.config.precision):
             logits = self.model.classify(prepare(self.dist.shard(images), self.config))
@@ -51,22 +49,17 @@ class EmaTeacher:
         return pseudo_labels, confidence
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return what a checkpoint must hold."""
         return {"target_distribution": self.target_distribution}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Put back what :meth:`state_dict` returned."""
         self.target_distribution.copy_(state["target_distribution"])
 
 
 def align(probabilities: torch.Tensor, source: torch.Tensor, target: torch.Tensor, one_sided: bool) -> torch.Tensor:
-    """Return ``probabilities`` (N, 10) corrected towards the source's class distribution: distribution alignment.
+    """Return ``probabilities`` (N, 10) of target images corrected towards the class distribution of the source (10,).
 
-    Args:
-        probabilities: predictions on target images.
-        source: the class distribution of the source (10,).
-        target: the running mean of predictions on the target (10,).
-        one_sided: raise digits that are predicted too rarely, and leave the others; AdaMatch lowers these too.
+    ``target`` (10,) is the running mean of predictions on the target. ``one_sided`` raises digits that are predicted
+    too rarely, and leaves the others; AdaMatch lowers these too.
 
     Source: AdaMatch 2022 (there with the source's predictions in place of its labels), after ReMixMatch, 2020,
     section 3.1: normalize(p * source / target).
@@ -79,8 +72,7 @@ def align(probabilities: torch.Tensor, source: torch.Tensor, target: torch.Tenso
 def mask(confidence: torch.Tensor, source_confidence: torch.Tensor | float, threshold: float) -> torch.Tensor:
     """Return which pseudo-labels count, float 0 or 1 (N,): those nearly as sure as predictions on the source.
 
-    Source: AdaMatch 2022, relative confidence threshold c_tau = threshold * mean confidence on the source; it keeps
-    its meaning under label smoothing.
+    Source: AdaMatch 2022, relative confidence threshold c_tau = threshold * mean confidence on the source.
     """
     return (confidence >= threshold * source_confidence).float()
 
@@ -94,8 +86,5 @@ def consistency(logits: torch.Tensor, pseudo_labels: torch.Tensor, mask: torch.T
 
 
 def ramp_up(progress: float, fraction: float) -> float:
-    """Return the weight mu of the target's loss: half a cosine from 0 to 1 over the first ``fraction`` of training.
-
-    Source: AdaMatch 2022, section 3.3.
-    """
+    """Return mu, half a cosine from 0 to 1 over the first ``fraction`` of training (AdaMatch 2022, section 3.3)."""
     return 0.5 - 0.5 * math.cos(math.pi * min(1.0, progress / fraction)) if fraction else 1.0

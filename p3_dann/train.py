@@ -7,9 +7,8 @@
     torchrun --nproc_per_node 2 p3_dann/train.py --method ours --target svhn
 
 Labels come from MNIST-M (method target: from the target). An adapted model sees the target's training images without
-labels, and the averaged weights of the last step are the result: no label of the target is read before the evaluation
-at the end, and it may have none. Method ours is self-ensembling with rotation by 180 degrees, one-sided distribution
-alignment, and fine-tuning on the target alone. The same command resumes a run that was stopped.
+labels; none of these is read before the evaluation of the last step's averaged weights. Method ours is self-ensembling
+with rotation by 180 degrees, one-sided distribution alignment, and fine-tuning on the target alone.
 """
 
 from __future__ import annotations
@@ -50,10 +49,9 @@ class Student:
     """The network in training, its optimizer, and its exponential moving average (EMA)."""
 
     def __init__(self, config: TrainConfig, dist: Distributed, adapts: bool) -> None:
-        """Create the network; its domain classifier learns only where there are two domains."""
         self.config, self.dist = config, dist
         self.model = to_device(DANN_model(), dist.device)
-        self.model.domain_classifier.requires_grad_(adapts)
+        self.model.domain_classifier.requires_grad_(adapts)  # it learns only where there are two domains
         self.ema = ExponentialMovingAverage(self.model, config.ema_decay)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay, fused=True)
@@ -62,8 +60,14 @@ class Student:
         self.network = dist.ddp(self.model)
 
     def set_learning_rate(self, progress: float, steps: int) -> float:
-        """Set the learning rate at ``progress`` (0..1) of a stage of ``steps``; return it relative to its peak."""
-        relative = learning_rate_at(progress, steps, self.config)
+        """Set the learning rate at ``progress`` (0..1) of a stage of ``steps``; return it relative to its peak.
+
+        Linear warmup, then down to 0 along half a cosine that spans the whole stage, the warmup included (Loshchilov
+        and Hutter, "SGDR", 2017, equation 5).
+        """
+        relative = 0.5 + 0.5 * math.cos(math.pi * progress) if self.config.cosine else 1.0
+        if progress < self.config.warmup:
+            relative = min(1.0, (progress + 1.0 / steps) / self.config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * relative
         return relative
@@ -84,25 +88,20 @@ class Student:
 
 
 def train(
-    run: TrainingRun,
-    config: TrainConfig,
-    dist: Distributed,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    unlabeled: torch.Tensor | None,
+    run: TrainingRun, config: TrainConfig, images: torch.Tensor, labels: torch.Tensor, unlabeled: torch.Tensor | None
 ) -> None:
     """Train on labeled images and adapt to unlabeled ones of the target, if any; all uint8 (N, 3, 28, 28)."""
-    seed, device, size = run.config["seed"], dist.device, config.batch_size
+    dist, seed, size = run.dist, run.config["seed"], config.batch_size
     seed_everything(seed)
     student = Student(config, dist, adapts=unlabeled is not None)
     state: dict[str, Stateful] = {"model": student.model, "ema": student.ema, "optimizer": student.optimizer}
     # The names of streams decide the numbers: they stay as they were.
-    labeled_batches = EpochSampler(len(images), size, seed, "labelled", device)
+    labeled_batches = EpochSampler(len(images), size, seed, "labelled", dist.device)
     labeled_domain = "target" if run.config["method"] == "target" else "source"
     teacher = None
     if unlabeled is not None:
-        unlabeled_batches = EpochSampler(len(unlabeled), size, seed, "unlabelled", device)
-        domains = torch.arange(2, device=device).repeat_interleave(size // dist.size)
+        unlabeled_batches = EpochSampler(len(unlabeled), size, seed, "unlabelled", dist.device)
+        domains = torch.arange(2, device=dist.device).repeat_interleave(size // dist.size)
         if config.consistency_weight > 0:
             teacher = EmaTeacher(student.ema, config, dist, labels)
             state["teacher"] = teacher
@@ -160,22 +159,17 @@ def train(
             run.log(**values)
 
     if unlabeled is not None and teacher is not None:
-        finetune_on_target(run, config, dist, student, teacher, unlabeled, unlabeled_batches)
+        finetune_on_target(run, student, teacher, unlabeled, unlabeled_batches)
 
 
 def finetune_on_target(
-    run: TrainingRun,
-    config: TrainConfig,
-    dist: Distributed,
-    student: Student,
-    teacher: EmaTeacher,
-    unlabeled: torch.Tensor,
-    unlabeled_batches: EpochSampler,
+    run: TrainingRun, student: Student, teacher: EmaTeacher, unlabeled: torch.Tensor, unlabeled_batches: EpochSampler
 ) -> None:
     """Go on with the target alone, so that network and BatchNorm fit it; the learning rate rises and falls once more.
 
     Source: Shu et al., "A DIRT-T Approach to Unsupervised Domain Adaptation", 2018 (there with other losses).
     """
+    config, dist = student.config, student.dist
     steps = round(config.finetune_fraction * config.steps)
     for step in run.steps(config.steps + steps, config.batch_size):
         progress = (step - config.steps) / steps
@@ -200,43 +194,27 @@ def finetune_on_target(
             run.log(relative_learning_rate=rate, consistency_loss=consistency_loss, mask_ratio=mask_t.mean())
 
 
-def learning_rate_at(progress: float, steps: int, config: TrainConfig) -> float:
-    """Return the learning rate at ``progress`` (0..1) of a stage of ``steps``, relative to its peak.
-
-    Linear warmup, then down to 0 along half a cosine that spans the whole stage, the warmup included (Loshchilov and
-    Hutter, "SGDR", 2017, equation 5).
-    """
-    if progress < config.warmup:
-        return min(1.0, (progress + 1.0 / steps) / config.warmup)
-    return 0.5 + 0.5 * math.cos(math.pi * progress) if config.cosine else 1.0
-
-
 def train_and_evaluate(
     arguments: argparse.Namespace, config: TrainConfig, dist: Distributed, name: str, **columns: str
 ) -> None:
-    """Train one combination of method, inputs, target, preset and seed, unless it is finished, and evaluate it.
-
-    ``name`` is that of the run's folder without the seed; ``columns`` are added to its records (``variant``).
-    """
+    """Train a combination unless it is finished, and evaluate it; its records get ``columns`` (``variant``)."""
     data_root, method, target = arguments.data_root, arguments.method, arguments.target
     dist.check_batch_size(config.batch_size, 2)
-    images, digits, unlabeled = load_training_data(data_root, method, target)
-    data = [images, digits] if unlabeled is None else [images, digits, unlabeled]
+    images, labels, unlabeled = load_training_data(data_root, method, target)
+    data = [images, labels] if unlabeled is None else [images, labels, unlabeled]
     chosen = {"model": MODEL, "method": method, "inputs": arguments.inputs, "target": target, **columns}
     chosen |= {"source_dataset": dataset_name(data_root, SOURCE), "target_dataset": dataset_name(data_root, target)}
     run = TrainingRun(arguments, dist, "p3", name, asdict(config) | chosen | {"train_digest": digest(*data)})
     if not run.is_finished():
-        images, digits = images.to(dist.device), digits.to(dist.device)
-        train(run, config, dist, images, digits, None if unlabeled is None else unlabeled.to(dist.device))
-        last = [key for keys in PANELS.values() for key in keys if any(key in entry for entry in run.entries)]
-        counts = {"labeled_images": len(images), "unlabeled_images": 0 if unlabeled is None else len(unlabeled)}
-        run.finish(PANELS, **counts, **{key: round(run.mean_of_last_quarter(key), 6) for key in last})
+        unlabeled = None if unlabeled is None else unlabeled.to(dist.device)
+        train(run, config, images.to(dist.device), labels.to(dist.device), unlabeled)
+        adapted = {} if unlabeled is None else {"domain_accuracy": run.mean_of_last_quarter("domain_accuracy")}
+        run.finish(PANELS, **adapted)
     if dist.is_main_process:
         evaluate_checkpoint(run.weights_path, data_root, dist.device)
 
 
 def main() -> None:
-    """Parse the command line, train, and evaluate."""
     parser = make_parser(__doc__)
     titles = "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
     parser.add_argument("--method", choices=METHODS, default="ours", help=titles)

@@ -85,16 +85,13 @@ def test_every_method_trains_evaluates_and_records(run_training: Train, data_roo
     target = "usps" if method in ("dann", "target") else "svhn"
     folder = run_training(method, target, tiny=SIX)
     measured, trained = record_of(folder), record_of(folder, "train")
-    assert all(0.0 <= measured[name] <= 1.0 for name in ("accuracy", "test_accuracy", "source_accuracy"))
+    assert all(0.0 <= measured[name] <= 1.0 for name in ("accuracy", "test_accuracy", "mutual_information"))
     labels = [int(line.split(",")[1]) for line in (data_root / f"digits/{target}/val.csv").read_text().split()[1:]]
     each = measured["per_class_accuracy"]
     assert sum(each[label] for label in labels) / len(labels) == pytest.approx(measured["accuracy"], abs=1e-3)
-    assert sum(measured["class_distribution"]) == pytest.approx(1.0, abs=1e-3)
-    assert measured["val_images"] == measured["test_images"] == 32
     assert (measured["kind"], measured["method"], measured["target"]) == ("evaluate", method, target)
     assert measured["weights"] == trained["weights"] and measured["train_digest"] == trained["train_digest"]
     adapts = method not in ("source", "target")
-    assert trained["labeled_images"] == 96 and trained["unlabeled_images"] == (96 if adapts else 0)
     log, teaches = log_of(folder), method in ("self_ensembling", "both", "ours")
     assert [entry["step"] for entry in log] == ([1, 3, 5, 6] if method == "ours" else [1, 3, 5])
     assert all(("domain_accuracy" in entry) == adapts for entry in log[:3])
@@ -133,12 +130,6 @@ def test_fine_tuning_sees_the_target_alone_with_a_schedule_of_its_own(run_traini
     assert all(entry["consistency_loss"] >= 0.0 for entry in log)
 
 
-def test_training_learns(run_training: Train) -> None:
-    tiny = ("--preset", "sample", "--steps", 60, "--batch-size", 32, "--log-every", 1, "--device", "cpu")
-    losses = [entry["class_loss"] for entry in log_of(run_training("target", "usps", tiny=tiny))]
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
-
-
 # the wall before the target's labels, and data of every kind
 
 
@@ -155,7 +146,7 @@ def test_adaptation_never_sees_a_label_of_the_target(
     folder = run_training(method, target, name="stripped", data=data, tiny=SIX)
     assert same_weights(folder, with_true_labels)
     measured, said = record_of(folder), capsys.readouterr().err
-    assert "accuracy" not in measured and "test_accuracy" not in measured and measured["source_accuracy"] >= 0.0
+    assert "accuracy" not in measured and "test_accuracy" not in measured
     assert all(str(data / f"digits/{target}/{split}.csv") in said for split in ("val", "test"))
 
 
@@ -173,10 +164,8 @@ def test_method_target_needs_no_other_domain_and_takes_the_labels_there_are(
 ) -> None:
     half = with_labels(data_root, tmp_path / "a", "svhn", lambda n, name, label: f"{name},{label}" if n % 2 else name)
     shutil.rmtree(half / "digits/mnistm")
-    folder = run_training("target", "svhn", data=half)
-    measured = record_of(folder)
-    assert "source_accuracy" not in measured and 0.0 <= measured["accuracy"] <= 1.0 and measured["val_images"] == 16
-    assert record_of(folder, "train")["labeled_images"] == 48 and "48 of 96" in capsys.readouterr().err
+    measured, said = record_of(run_training("target", "svhn", data=half)), capsys.readouterr()
+    assert 0.0 <= measured["accuracy"] <= 1.0 and "on 16 images" in said.out and "48 of 96" in said.err
 
 
 def test_method_target_without_labels_is_refused_before_the_first_step(
@@ -273,15 +262,6 @@ def test_interrupted_in_either_stage_and_resumed_equals_uninterrupted(
     run_training("ours", "usps", name="cut", tiny=tiny)
     for name in ("weights.safetensors", "stats.jsonl", "config.json"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
-
-
-def test_other_options_need_another_folder(
-    run_training: Train, tmp_path: Path, data_root: Path, capsys: Capture
-) -> None:
-    run_training("source", "svhn")
-    options = ("--method", "source", *TINY, "--data-root", data_root, "--run-dir", tmp_path / "run")
-    assert "learning_rate" in error_of(capsys, train, *options, "--learning-rate", 0.1)
-    run_training("source", "svhn", "--learning-rate", 0.1, "--restart")
 
 
 def test_the_folder_of_a_run_says_what_it_is(data_root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
