@@ -60,9 +60,7 @@ def make_digits(
     names = sorted(images)
     label_of = _match_labels(labels, rows, names) if labels else {}
     if label_folders:
-        label_of = {
-            name: int(digit) for name in names if (digit := PurePosixPath(name).parent.name) in tuple("0123456789")
-        }
+        label_of = {name: int(own) for name in names if (own := Path(name).parent.name) in tuple("0123456789")}
         if not label_of:
             raise UserError(f"{source.path}: no image lies in a folder called 0 to 9; leave out --label-folders")
     _move(images, names, folder / "data")
