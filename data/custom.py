@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from common.cli import UserError, progress_bar
-from common.data import DIGIT_SIZE, FACE_SIZE, check_label, read_csv, thread_map
+from common.data import DIGIT_SIZE, FACE_SIZE, Rows, check_label, read_csv, thread_map
 from common.decode import center_square, read_image
 from common.files import write_text
-from data.archives import Content, Wanted, iterate_files, list_files
-from data.layout import PARTS, SPLITS, first_of, image_name, save_png, split_order, write_csvs
+from data.archives import Wanted, iterate_files, list_files
+from data.layout import PARTS, first_of, image_name, save_png, split_order, write_csvs
 
 import numpy as np
 
@@ -24,47 +24,33 @@ _VAL_FACES = 2025  # as many as the original report compares with; a fifth of a 
 
 
 class Source(NamedTuple):
-    """Somebody's images, and how they become small squares.
+    """Somebody's images, and how they become small squares: see common.decode.center_square."""
 
-    ``path``: a folder of any depth, a .zip or a .tar. ``crop`` and ``stretched_from``: see common.decode.center_square.
-    ``workers``: threads (None: one per core); they change no byte.
-    """
-
-    path: Path
-    crop: int | None = None
-    stretched_from: tuple[int, int] | None = None
-    workers: int | None = None
+    path: Path  # a folder of any depth, a .zip or a .tar
+    crop: int | None
+    stretched_from: tuple[int, int] | None
+    workers: int | None  # threads (None: one per core); they change no byte
 
 
 def make_faces(
-    folder: Path,
-    source: Source,
-    rng: np.random.Generator,
-    person_of: Callable[[str], str] = str,
-    names: Iterable[str] | None = None,
+    folder: Path, source: Source, rng: np.random.Generator, person_of: Callable[[str], str], wanted: Wanted = bool
 ) -> None:
-    """Write the images of ``source`` (only those called ``names``) as 64x64 faces into ``folder``/{train,val}.
-
-    Nobody is in both; ``person_of`` tells whom the image of a name shows.
-    """
-    images = _convert(source, folder, FACE_SIZE, 2, bool if names is None else set(names).__contains__)
-    splits = split_faces(images, rng, person_of)
-    for split, members in zip(("train", "val"), splits, strict=True):
-        _rename(images, members, folder / split)
+    """Write the images of ``source`` as 64x64 faces into ``folder``/{train,val}; no ``person_of`` a name is in both."""
+    images = _convert(source, folder, FACE_SIZE, 2, wanted)
+    train, val = split_faces(images, rng, person_of)
+    _move(images, train, folder / "train")
+    _move(images, val, folder / "val")
     shutil.rmtree(folder / "all")
-    print(f"face: {len(splits[0]):,} images for train, {len(splits[1]):,} for val")
+    print(f"face: {len(train):,} images for train, {len(val):,} for val")
 
 
 def make_digits(
-    folder: Path, source: Source, rng: np.random.Generator, labels: Path | None = None, label_folders: bool = False
+    folder: Path, source: Source, rng: np.random.Generator, labels: Path | None, label_folders: bool
 ) -> None:
-    """Write the images of ``source`` as a digit domain; labels may be unknown, for all or for some.
+    """Write the images of ``source`` as a digit domain; ``originals.csv`` tells which one each was.
 
     Args:
-        folder: empty; ``originals.csv`` in it will tell which image of the source each one was.
-        source: the images, at least three that can be read.
-        rng: chooses the split.
-        labels: CSV ``image_name,label``, the name being a path within the source, or a file's name if only one has it.
+        labels: CSV ``image_name,label`` of some or all; a name is a path within the source, or that of one file only.
         label_folders: an image in a folder called 0 to 9 has that label, as with torchvision's ImageFolder.
     """
     rows = read_csv(labels, paths=True) if labels else []  # before the conversion, which may take minutes
@@ -74,32 +60,31 @@ def make_digits(
     names = sorted(images)
     label_of = _match_labels(labels, rows, names) if labels else {}
     if label_folders:
-        parents = {name: PurePosixPath(name).parent.name for name in names}
-        label_of = {name: int(parent) for name, parent in parents.items() if parent in tuple("0123456789")}
+        label_of = {name: int(own) for name in names if (own := Path(name).parent.name) in tuple("0123456789")}
         if not label_of:
             raise UserError(f"{source.path}: no image lies in a folder called 0 to 9; leave out --label-folders")
-    _rename(images, names, folder / "data")
+    _move(images, names, folder / "data")
     shutil.rmtree(folder / "all")
-    splits = split_order(rng.permutation(len(names)))
-    write_csvs(folder, [label_of.get(name, "") for name in names], splits)
+    labels_in_order = [label_of.get(name, "") for name in names]
+    write_csvs(folder, labels_in_order, split_order(rng.permutation(len(names))))
     quoted = (name.replace('"', '""') for name in names)
     lines = [f'{image_name(number)},"{name}"\n' for number, name in enumerate(quoted)]
     write_text(folder / "originals.csv", "image_name,original\n" + "".join(lines))
-    counts = ", ".join(f"{len(numbers):,} for {split}" for split, numbers in zip(SPLITS, splits, strict=True))
-    print(f"images: {counts}; {len(label_of):,} with a label")
+    print(f"{len(names):,} images, {len(label_of):,} with a label")
 
 
 def check_domain(name: str) -> str:
     """Return ``name``; raise a UserError unless it can be a folder and is not that of another part."""
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise UserError(f"{name!r}: not a name for a domain; use letters, digits, dots, hyphens and underscores")
-    if name.lower() in PARTS:
-        raise UserError(f"{name}: the name of another part, which yours would pass for; choose another name")
+    if not re.fullmatch(r"\w[\w.-]*", name) or name.lower() in PARTS:
+        taken = ", ".join(PARTS)
+        raise UserError(
+            f"{name!r}: choose another name, of letters, digits, dots, hyphens and underscores; not {taken}"
+        )
     return name
 
 
 def split_faces(
-    names: Iterable[str], rng: np.random.Generator, person_of: Callable[[str], str] = str
+    names: Iterable[str], rng: np.random.Generator, person_of: Callable[[str], str]
 ) -> tuple[list[str], list[str]]:
     """Return the names for train and val, neither empty, so that nobody is in both.
 
@@ -127,52 +112,49 @@ def _convert(source: Source, folder: Path, size: int, fewest: int, wanted: Wante
     (folder / "all").mkdir()
     left_out: list[str] = []
 
-    def convert(numbered: tuple[int, tuple[str, Content]]) -> tuple[str, Path] | None:
+    def convert(numbered: tuple[int, tuple[str, bytes]]) -> tuple[str, Path] | None:
         number, (name, content) = numbered
+        path = folder / "all" / image_name(number)
         try:
             image = read_image(content, name, None if source.crop else size)
-            image = center_square(image, size, source.crop, source.stretched_from)
-        except (UserError, ValueError) as error:
-            left_out.append(str(error) if isinstance(error, UserError) else f"{name}: {error}")
-            return None
-        save_png(image, folder / "all" / image_name(number))
-        return name, folder / "all" / image_name(number)
+            save_png(center_square(image, size, source.crop, source.stretched_from), path)
+        except UserError as error:
+            left_out.append(str(error))
+        except ValueError as error:  # smaller than the crop
+            left_out.append(f"{name}: {error}")
+        else:
+            return name, path
+        return None
 
     files = enumerate(iterate_files(source.path, wanted, left_out))
     total = len(list_files(source.path, wanted))
     converted = progress_bar(thread_map(convert, files, source.workers), total=total, desc="converting", unit="img")
     images = dict(filter(None, converted))
-    left_out.sort()
+    shown = f"left out: {len(left_out):,} ({first_of(sorted(left_out))})" if left_out else "none is left out"
     if len(images) < fewest:
-        reasons = f"; left out: {first_of(left_out)}" if left_out else ""
-        raise UserError(f"{source.path}: {len(images)} images that can be read, {fewest} are needed{reasons}")
+        raise UserError(f"{source.path}: {len(images)} images that can be read, {fewest} are needed; {shown}")
     if left_out:
-        write_text(folder / "left_out.txt", "".join(f"{line}\n" for line in left_out))
-        print(f"left out: {len(left_out):,} (listed in left_out.txt):\n  " + first_of(left_out, "\n  "))
+        print(shown)
     return images
 
 
-def _rename(images: dict[str, Path], names: Sequence[str], folder: Path) -> None:
+def _move(images: dict[str, Path], names: Sequence[str], folder: Path) -> None:
+    """Move the images of ``names`` into ``folder``, numbered anew."""
     folder.mkdir()
     for number, name in enumerate(names):
         images[name].rename(folder / image_name(number))
 
 
-def _composed(name: str) -> str:
-    """Return ``name`` with accents as people type them: a Mac writes them as characters of their own."""
-    return unicodedata.normalize("NFC", name)
-
-
-def _match_labels(path: Path, rows: Sequence[tuple[str, str]], names: Sequence[str]) -> dict[str, int]:
+def _match_labels(path: Path, rows: Rows, names: Sequence[str]) -> dict[str, int]:
     """Return the label of every image that has one; rows that name no image are printed."""
-    by_path = {_composed(name): [name] for name in names}
+    by_path = {unicodedata.normalize("NFC", name): [name] for name in names}  # a Mac writes accents on their own
     by_file_name: dict[str, list[str]] = defaultdict(list)
     for called, found in by_path.items():
         by_file_name[PurePosixPath(called).name] += found
     labels: dict[str, int] = {}
     unmatched = []
     for row, label in rows:
-        called = _composed(row.replace("\\", "/").removeprefix("./"))
+        called = unicodedata.normalize("NFC", row.replace("\\", "/").removeprefix("./"))
         found = by_path.get(called) or by_file_name.get(called, [])
         if len(found) > 1:
             raise UserError(f"{path}: {row} may be {found[0]} or {found[1]}; write the path in this list")

@@ -7,12 +7,12 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from common.cli import UserError, progress_bar
-from common.data import DIGIT_SIZE, DOMAINS, thread_map
+from common.data import DOMAINS, thread_map
 from common.files import write_text
 
 import numpy as np
@@ -20,36 +20,31 @@ from PIL import Image
 
 PARTS = ("face", *DOMAINS)
 SPLITS = ("train", "val", "test")
-MakePart = Callable[[str, Path], str]
 # What prepare.py writes into a part's folder, and therefore all that --force may replace.
 _OWN_FILE = re.compile(
     r"(train|val|data)/\d{5,}\.png|(train|val|test|originals)\.csv|left_out\.txt|SOURCE|"
     r"\.cache/\.?(train|val|test)\.safetensors.*"
 )
-_SHOWN = 10  # names or problems in one message
 
 
-def make_parts(data_root: Path, parts: Sequence[str], make: MakePart, force: bool = False) -> None:
+def make_parts(data_root: Path, parts: Sequence[str], make: Callable[[str, Path], str], force: bool = False) -> None:
     """Make those of ``parts`` that are missing, or all with ``force``; what a killed run left is tidied up first.
 
-    ``make(part, folder)`` fills an empty folder and returns the line by which records and captions call the data.
-
-    Raises:
-        UserError: every part is there already, or, once all others are made, names each that could not be made.
+    ``make(part, folder)`` fills an empty folder and returns the line by which records and captions call the data. A
+    UserError tells that every part is there already, or, once all others are made, names each that could not be made.
     """
-    for part in parts:
-        target = part_folder(data_root, part)
+    targets = {part: part_folder(data_root, part) for part in parts}
+    for target in targets.values():
         _tidy(target, list(target.parent.glob(f".{target.name}+*")))
-    missing = [part for part in parts if force or not os.path.lexists(part_folder(data_root, part))]
+    missing = [part for part in parts if force or not os.path.lexists(targets[part])]
     if not missing:
         raise UserError(f"{data_root}: {', '.join(parts)} already made; pass --force to replace, or a new --data-root")
-    for part in parts:
-        if part not in missing:
-            print(f"{part_folder(data_root, part)}: already made, kept (--force replaces it)")
+    if kept := [part for part in parts if part not in missing]:
+        print(f"{data_root}: {', '.join(kept)} already made, kept (--force replaces)")
     problems = []
     for part in missing:
         try:
-            with _building(part_folder(data_root, part)) as folder:
+            with _building(targets[part]) as folder:
                 name = make(part, folder)
                 write_text(folder / "SOURCE", name.encode(errors="surrogateescape").decode(errors="replace") + "\n")
         except UserError as error:
@@ -65,34 +60,27 @@ def part_folder(data_root: Path, part: str) -> Path:
     return data_root / ("face" if part == "face" else f"digits/{part}")
 
 
-def check_source(source: Path, data_root: Path, part: str, nested: bool = True) -> None:
-    """Raise a UserError where making ``part`` would replace ``source``, or (``nested``) the source holds the part."""
-    target, real = (Path(os.path.realpath(path)) for path in (part_folder(data_root, part), source))
-    if real.is_relative_to(target) or (nested and target.is_relative_to(real)):
-        raise UserError(f"{source}: lies in, or contains, {part_folder(data_root, part)}; pass another --data-root")
-
-
 @contextmanager
 def _building(target: Path) -> Iterator[Path]:
     """Yield an empty neighbor of ``target``; it takes that name only when the block succeeds."""
     if os.path.lexists(target):
-        _check_replaceable(target)
-    partial, old = target.with_name(f".{target.name}+{uuid.uuid4().hex[:8]}"), target.with_name(f".{target.name}+old")
-    partial.mkdir(parents=True)
+        files = (Path(folder, name).relative_to(target) for folder, _, names in os.walk(target) for name in names)
+        foreign = sorted(str(file) for file in files if not _OWN_FILE.fullmatch(file.as_posix()))
+        if foreign or not (target / "SOURCE").is_file():
+            what = f"holds files that prepare.py did not make ({first_of(foreign)})" if foreign else "holds no SOURCE"
+            raise UserError(f"{target}: {what}; move it away, or pass another --data-root")
+    folder, old = target.with_name(f".{target.name}+{uuid.uuid4().hex[:8]}"), target.with_name(f".{target.name}+old")
+    folder.mkdir(parents=True)
     try:
-        yield partial
+        yield folder
         if os.path.lexists(target):
             target.rename(old)
-        partial.rename(target)
-    except FileNotFoundError as error:
-        if partial.exists():
-            raise
-        raise UserError(f"{target}: another prepare.py began to make it as well; run one at a time") from error
+        folder.rename(target)
     finally:
-        _tidy(target, [partial, old])
+        _tidy(target, [folder, old])
 
 
-def _tidy(target: Path, leftovers: Iterable[Path]) -> None:
+def _tidy(target: Path, leftovers: Sequence[Path]) -> None:
     """Put the part back if its replacement was interrupted, and remove ``leftovers``, neighbors of ``target``."""
     old = target.with_name(f".{target.name}+old")
     if os.path.lexists(old) and not os.path.lexists(target):
@@ -100,17 +88,8 @@ def _tidy(target: Path, leftovers: Iterable[Path]) -> None:
     for path in leftovers:
         if path.is_symlink():
             path.unlink()
-        elif path.exists():  # renamed first, so that another prepare.py that writes there notices
+        elif path.exists():  # renamed first, so that another prepare.py that writes there stops
             shutil.rmtree(path.rename(path.with_name(f"{path.name}-removed")), ignore_errors=True)
-
-
-def _check_replaceable(target: Path) -> None:
-    files = (Path(folder, name).relative_to(target) for folder, _, names in os.walk(target) for name in names)
-    foreign = sorted(str(file) for file in files if not _OWN_FILE.fullmatch(file.as_posix()))
-    if not (target / "SOURCE").is_file():
-        raise UserError(f"{target}: not made by prepare.py (it holds no SOURCE); move it away, or pass --data-root")
-    if foreign:
-        raise UserError(f"{target}: holds files that prepare.py did not make ({first_of(foreign)}); move them away")
 
 
 def split_order(order: np.ndarray) -> list[np.ndarray]:
@@ -138,21 +117,19 @@ def write_csvs(folder: Path, labels: Sequence[object] | np.ndarray, splits: Sequ
         write_text(folder / f"{split}.csv", "image_name,label\n" + "".join(lines))
 
 
-def write_digits(folder: Path, pixels: np.ndarray, workers: int | None) -> None:
-    """Write ``pixels``, uint8 (N, H, W) or (N, H, W, 3), as 28x28 images ``folder/data/NNNNN.png``."""
-    (folder / "data").mkdir()
+def write_images(folder: Path, render: Callable[[int], Image.Image], count: int, workers: int | None) -> None:
+    """Write ``render(0)`` to ``render(count - 1)`` into the new ``folder``, in ``workers`` threads."""
+    folder.mkdir()
 
     def write(number: int) -> None:
-        image = Image.fromarray(pixels[number])
-        if image.size != (DIGIT_SIZE, DIGIT_SIZE):
-            image = image.resize((DIGIT_SIZE, DIGIT_SIZE), Image.Resampling.BILINEAR)
-        save_png(image, folder / "data" / image_name(number))
+        save_png(render(number), folder / image_name(number))
 
-    for _ in progress_bar(thread_map(write, range(len(pixels)), workers), total=len(pixels), unit="img"):
+    numbers = thread_map(write, range(count), workers)
+    for _ in progress_bar(numbers, total=count, desc=f"writing {folder.name}", unit="img"):
         pass
 
 
-def first_of(lines: Sequence[str], joint: str = "; ") -> str:
+def first_of(lines: Sequence[str]) -> str:
     """Return the first ten of ``lines`` in one text, and how many more there are."""
-    rest = [f"and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
-    return joint.join([*lines[:_SHOWN], *rest])
+    rest = [f"and {len(lines) - 10:,} more"] if len(lines) > 10 else []
+    return "; ".join([*lines[:10], *rest])

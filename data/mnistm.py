@@ -11,36 +11,21 @@ from pathlib import Path, PurePosixPath
 
 from common.cli import UserError
 from common.decode import is_image, read_image
-from data.archives import iterate_files, read_bytes
+from data.archives import iterate_files
 
 import numpy as np
 
 
 def read_photographs(path: Path) -> list[np.ndarray]:
-    """Return all photographs of a BSDS500 folder or archive, uint8 (H, W, 3) each, sorted by name.
-
-    Raises:
-        UserError: no photograph, or one that is damaged.
-    """
-    photographs = {
-        name: np.asarray(read_image(content, f"{path}: {name}")) for name, content in iterate_files(path, is_image)
-    }
-    if not photographs:
+    """Return all photographs of a BSDS500 folder or archive, uint8 (H, W, 3) each, sorted by name."""
+    files = sorted(iterate_files(path, is_image))
+    if not files:
         raise UserError(f"{path}: holds no photograph; it must be BSDS500 (BSR_bsds500.tgz)")
-    return [photographs[name] for name in sorted(photographs)]
+    return [np.asarray(read_image(content, f"{path}: {name}")) for name, content in files]
 
 
 def blend(digits: np.ndarray, photographs: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Blend each digit over its own random patch of a random photograph.
-
-    Args:
-        digits: uint8 (N, H, W), 0 = background.
-        photographs: uint8 (H', W', 3) each, at least as large as a digit.
-        rng: chooses photographs and patches.
-
-    Returns:
-        uint8 (N, H, W, 3), ``|patch - digit|`` per channel.
-    """
+    """Blend each digit, uint8 (N, H, W), over its own random patch of a random photograph: uint8 (N, H, W, 3)."""
     count, height, width = digits.shape
     patches = np.empty((count, height, width, 3), dtype=np.uint8)
     chosen = rng.integers(len(photographs), size=(count,))
@@ -55,18 +40,14 @@ def blend(digits: np.ndarray, photographs: list[np.ndarray], rng: np.random.Gene
 
 
 def read_mnistm(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the authors' ready-made images: ``mnist_m.tar.gz``, or the folder it unpacks to.
+    """Read the authors' ``mnist_m.tar.gz``, or its folder: uint8 (N, 32, 32, 3), labels (N,), train before test.
 
-    It holds ``mnist_m_{train,test}/NNNNNNNN.png`` (32x32) and ``mnist_m_{train,test}_labels.txt`` with one line
-    ``NNNNNNNN.png label`` per image.
-
-    Returns:
-        uint8 (N, 32, 32, 3) and labels (N,), train before test.
+    It holds ``mnist_m_{train,test}/NNNNNNNN.png``, and ``mnist_m_{train,test}_labels.txt`` of lines ``NNNNNNNN.png 5``.
     """
     label_of: dict[tuple[str, ...], int] = {}
     for name, content in iterate_files(path, lambda name: name.endswith("_labels.txt")):
         split = PurePosixPath(name).name.removesuffix("_labels.txt")
-        lines = (line.split() for line in read_bytes(content).decode().splitlines())
+        lines = (line.split() for line in content.decode().splitlines())
         label_of |= {(split, image): int(label) for image, label in filter(None, lines)}
     pixels = {
         PurePosixPath(name).parts[-2:]: np.asarray(read_image(content, name))

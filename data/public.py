@@ -3,56 +3,53 @@
 from __future__ import annotations
 
 import gzip
-import http.client
-import multiprocessing
+import os
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from common.cli import UserError
+from common.data import DIGIT_SIZE
 from common.decode import is_image
 from data.archives import list_files
 from data.custom import Source, make_faces
-from data.layout import split_order, write_csvs, write_digits
+from data.layout import split_order, write_csvs, write_images
 from data.mnistm import blend, read_mnistm, read_photographs
 
 import numpy as np
+from PIL import Image
 
-SVHN_OFFICIAL = (73257, 26032)
-USPS_OFFICIAL = (7291, 2007)
 # As many faces as the original report's data set has, 38,464 for training and 2,025 to compare with.
 ORIGINAL_FACES = 40489
-CELEBA_CROP, LFW_CROP = 178, 144  # of 178x218 and 250x250 pixels
+_CELEBA = ("img_align_celeba.zip", "img_align_celeba/")
 # How each edition of LFW is aligned, and what its files are called without their endings; the first one found is taken.
 _LFW = {
     "deep-funneled": ("lfw-deepfunneled", "lfw_deepfunneled"),
     "funneled": ("lfw-funneled", "lfw_funneled"),
     "original": ("lfw",),
 }
-_CELEBA = ("img_align_celeba.zip", "img_align_celeba/")
-_BSDS500 = ("BSR_bsds500.tgz", "BSDS500-images.tgz", "BSDS500/", "BSR/")
-_BERKELEY = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
-# LFW's own home is gone; scikit-learn keeps this copy alive (sklearn.datasets.fetch_lfw_people).
-_LFW_URL = "https://ndownloader.figshare.com/files/5976015"
-_PAGES = {
-    "MNIST": "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "SVHN": "http://ufldl.stanford.edu/housenumbers/",
-    "USPS": "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass.html#usps",
-    "BSDS500": _BERKELEY,
+# Where the first of the names that a set's files have can be downloaded.
+_URLS = {
+    "MNIST": "https://ossci-datasets.s3.amazonaws.com/mnist/{}",
+    "SVHN": "http://ufldl.stanford.edu/housenumbers/{}",
+    "USPS": "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass/{}",
+    "BSDS500": "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/{}",
     "CelebA": "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
-    "LFW": f"{_LFW_URL} (lfw-funneled.tgz)",
+    # LFW's own home is gone; scikit-learn keeps this copy alive (sklearn.datasets.fetch_lfw_people).
+    "LFW": "https://ndownloader.figshare.com/files/5976015",
 }
-Digits = tuple[np.ndarray, np.ndarray, str]  # uint8 (N, H, W) or (N, H, W, 3), labels (N,), what the set is called
+Digits = tuple[np.ndarray, np.ndarray]  # uint8 (N, H, W) or (N, H, W, 3), labels (N,)
 
 
 class Downloads(NamedTuple):
     """A folder of downloads, as the sets' authors, torchvision, scikit-learn or Kaggle lay them out."""
 
     raw: Path
-    may_download: bool = True
+    may_download: bool
 
     def find(self, dataset: str, *names: str) -> Path | None:
         """Return the first of ``names`` there is, or None; ``NAME/`` is a folder's.
@@ -66,66 +63,52 @@ class Downloads(NamedTuple):
 
     def need(self, dataset: str, *names: str) -> Path:
         """Return what :meth:`find` finds, after a download if need be; a UserError says where the file can be had."""
-        path, missing, remark = self.find(dataset, *names), self.raw / names[0], ""
-        if path is None and self.may_download:
+        if path := self.find(dataset, *names):
+            return path
+        missing, remark = self.raw / names[0], ""
+        if self.may_download:
             print(f"{missing}: not there, downloading {dataset}")
             try:
-                _download(dataset, self.raw)
-            except (OSError, RuntimeError, ValueError, ImportError, http.client.HTTPException) as error:
+                self._download(dataset, names[0])
+                return missing
+            except Exception as error:  # whatever a network does
                 remark = f", and downloading it failed ({error})"
-            path = self.find(dataset, *names)
-        if path is None:
-            place = f"get it from {_PAGES[dataset]} and put it there, or pass another --raw"
-            raise UserError(f"{missing}: no such file{remark}; {place}")
-        return path
+        place = f"get it from {_URLS[dataset].format(names[0])} and put it there, or pass another --raw"
+        raise UserError(f"{missing}: no such file{remark}; {place}")
 
+    def _download(self, dataset: str, name: str) -> None:
+        """Download through another folder, so that a cut connection leaves no file."""
+        from torchvision.datasets import CelebA, utils
 
-def _download(dataset: str, raw: Path) -> None:
-    """Fill ``raw`` with what torchvision downloads; through another folder, so that a cut connection leaves no file."""
-    from torchvision import datasets
-    from torchvision.datasets.utils import download_url
-
-    socket.setdefaulttimeout(30)
-    raw.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=raw) as temporary:
-        match dataset:
-            case "MNIST" | "CelebA":  # CelebA lies on Google Drive: torchvision says so where gdown is missing
-                getattr(datasets, dataset)(temporary, download=True)
-            case "SVHN":
-                for split in ("train", "test"):
-                    datasets.SVHN(f"{temporary}/svhn", split=split, download=True)
-            case "USPS":
-                for train in (True, False):
-                    datasets.USPS(f"{temporary}/usps", train=train, download=True)
-            case "BSDS500":
-                download_url(f"{_BERKELEY}BSR/BSR_bsds500.tgz", temporary, "BSR_bsds500.tgz")
-            case "LFW":
-                download_url(_LFW_URL, temporary, "lfw-funneled.tgz")
-        for file in filter(Path.is_file, Path(temporary).rglob("*")):
-            target = raw / file.relative_to(temporary)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not target.exists():
-                file.rename(target)
+        socket.setdefaulttimeout(30)
+        self.raw.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=self.raw) as temporary:
+            if dataset == "CelebA":  # on Google Drive: torchvision says so where gdown is missing
+                for file_id, md5, file_name in CelebA.file_list:
+                    if file_name in (name, "identity_CelebA.txt"):
+                        utils.download_file_from_google_drive(file_id, temporary, file_name, md5)
+            else:
+                utils.download_url(_URLS[dataset].format(name), temporary, name)
+            for file in Path(temporary).iterdir():
+                if not (self.raw / file.name).exists():
+                    file.rename(self.raw / file.name)
 
 
 def make_public(
-    part: str,
-    folder: Path,
-    downloads: Downloads,
-    rng: np.random.Generator,
-    faces: str = "auto",
-    face_count: int = ORIGINAL_FACES,
-    workers: int | None = None,
+    part: str, folder: Path, downloads: Downloads, rng: np.random.Generator, faces: str, count: int, workers: int | None
 ) -> str:
     """Make ``part`` in the empty ``folder`` from public files, and return what the data are called.
 
-    ``faces`` is ``lfw``, ``celeba`` or ``auto`` (what is there, CelebA first), of which at most ``face_count`` are
-    taken. A file that is damaged, or missing and cannot be downloaded, is a UserError.
+    ``faces`` is ``lfw``, ``celeba`` or ``auto`` (what is there, CelebA first), of which at most ``count`` are taken.
     """
     if part == "face":
-        return _faces(folder, downloads, rng, faces, face_count, workers)
-    pixels, labels, name = {"mnistm": _mnistm, "svhn": _svhn, "usps": _usps}[part](downloads, rng)
-    write_digits(folder, pixels, workers)
+        return _faces(folder, downloads, rng, faces, count, workers)
+    (pixels, labels), name = {"mnistm": _mnistm, "svhn": _svhn, "usps": _usps}[part](downloads, rng)
+
+    def render(number: int) -> Image.Image:
+        return Image.fromarray(pixels[number]).resize((DIGIT_SIZE, DIGIT_SIZE), Image.Resampling.BILINEAR)
+
+    write_images(folder / "data", render, len(pixels), workers)
     # SVHN's files do not say which digits come from one photograph, but keep them together.
     order = np.arange(len(labels)) if part == "svhn" else rng.permutation(len(labels))
     write_csvs(folder, labels, split_order(order))
@@ -137,20 +120,20 @@ def _faces(
 ) -> str:
     if count < 2:
         raise UserError(f"--face-count {count}: at least 2 are needed, one for train and one for val")
-    person_of: Callable[[str], str] = _person_of_folder
+    person_of: Callable[[str], str] = os.path.dirname  # LFW: a folder each
     lfw = _find_lfw(downloads)
     if faces == "lfw" or (faces == "auto" and lfw and not downloads.find("CelebA", *_CELEBA)):
         path, alignment = lfw or (downloads.need("LFW", "lfw-funneled.tgz"), "funneled")
-        crop, name = LFW_CROP, f"LFW ({alignment}, center crop {LFW_CROP})"
+        crop, title = 144, f"LFW ({alignment}, center crop 144)"  # of 250x250
     else:
         path = downloads.need("CelebA", *_CELEBA)
-        crop, name = CELEBA_CROP, f"CelebA (aligned, center crop {CELEBA_CROP})"
+        crop, title = 178, "CelebA (aligned, center crop 178)"  # of 178x218
         person_of = _read_identities(downloads.find("CelebA", "identity_CelebA.txt"))
     names = sorted(list_files(path, is_image))
     if len(names) > count:
         names = [names[index] for index in np.sort(rng.choice(len(names), count, replace=False))]
-    make_faces(folder, Source(path, crop, workers=workers), rng, person_of, names)
-    return name
+    make_faces(folder, Source(path, crop, None, workers), rng, person_of, set(names).__contains__)
+    return title
 
 
 def _find_lfw(downloads: Downloads) -> tuple[Path, str] | None:
@@ -163,11 +146,6 @@ def _find_lfw(downloads: Downloads) -> tuple[Path, str] | None:
     return None
 
 
-def _person_of_folder(name: str) -> str:
-    """Return the person of an LFW image: the folder it lies in, or itself where it lies in none."""
-    return PurePosixPath(name).parent.name or name
-
-
 def _read_identities(path: Path | None) -> Callable[[str], str]:
     """Return the person of a CelebA image by ``identity_CelebA.txt`` (lines ``000001.jpg 2880``)."""
     text = path.read_text(encoding="utf-8", errors="replace") if path else ""
@@ -177,45 +155,37 @@ def _read_identities(path: Path | None) -> Callable[[str], str]:
     return lambda name: people.get(PurePosixPath(name).name, name)
 
 
-def _mnistm(downloads: Downloads, rng: np.random.Generator) -> Digits:
-    ready_made = downloads.find("mnist", "mnist_m.tar.gz", "mnist_m_train/")
-    if ready_made:
+def _mnistm(downloads: Downloads, rng: np.random.Generator) -> tuple[Digits, str]:
+    if ready_made := downloads.find("mnist", "mnist_m.tar.gz", "mnist_m_train/"):
         path = ready_made.parent if ready_made.is_dir() else ready_made
-        return *_parsed(path, read_mnistm), "MNIST-M (public archive)"
-    images: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    for split in ("train", "t10k"):
-        for kind, arrays in (("images-idx3", images), ("labels-idx1", labels)):
-            name = f"{split}-{kind}-ubyte"
-            path = downloads.need("MNIST", f"{name}.gz", name, name.replace("-idx", ".idx"))
-            arrays.append(_parsed(path, read_idx))
-        if images[-1].ndim != 3 or labels[-1].shape != images[-1].shape[:1]:
-            raise UserError(
-                f"{downloads.raw}: MNIST's {split} images and labels do not belong together; get both again"
-            )
-    photographs = read_photographs(downloads.need("BSDS500", *_BSDS500))
-    name = "MNIST-M (MNIST over BSDS500 crops, Ganin et al. recipe)"
-    return blend(np.concatenate(images), photographs, rng), np.concatenate(labels), name
+        return _parsed(path, read_mnistm), "MNIST-M (public archive)"
+    arrays = []
+    for name in (f"{split}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1") for split in ("train", "t10k")):
+        path = downloads.need("MNIST", f"{name}.gz", name, name.replace("-idx", ".idx"))
+        arrays.append(_parsed(path, read_idx))
+    path = downloads.need("BSDS500", "BSR_bsds500.tgz", "BSDS500-images.tgz", "BSDS500/", "BSR/")
+    blended = blend(np.concatenate(arrays[:2]), read_photographs(path), rng)
+    return (blended, np.concatenate(arrays[2:])), "MNIST-M (MNIST over BSDS500 crops, Ganin et al. recipe)"
 
 
-def _svhn(downloads: Downloads, _rng: np.random.Generator) -> Digits:
+def _svhn(downloads: Downloads, _rng: np.random.Generator) -> tuple[Digits, str]:
     names = ("train_32x32.mat", "test_32x32.mat")
-    return _joined("SVHN", [_parsed(downloads.need("SVHN", name), read_svhn) for name in names], SVHN_OFFICIAL)
+    return _joined("SVHN", [_parsed(downloads.need("SVHN", name), read_svhn) for name in names], (73257, 26032))
 
 
-def _usps(downloads: Downloads, _rng: np.random.Generator) -> Digits:
+def _usps(downloads: Downloads, _rng: np.random.Generator) -> tuple[Digits, str]:
     if hdf5 := downloads.find("USPS", "usps.h5"):
         print(f"{hdf5}: not read; usps.bz2 and usps.t.bz2 are")
     halves = [_parsed(downloads.need("USPS", f"{name}.bz2", name), read_usps) for name in ("usps", "usps.t")]
-    return _joined("USPS", halves, USPS_OFFICIAL)
+    return _joined("USPS", halves, (7291, 2007))
 
 
-def _joined(name: str, halves: Sequence[tuple[np.ndarray, np.ndarray]], official: Sequence[int]) -> Digits:
+def _joined(name: str, halves: Sequence[Digits], official: tuple[int, int]) -> tuple[Digits, str]:
     """Join train and test; only files with the official counts are called the whole set."""
     pixels, labels = (np.concatenate(arrays) for arrays in zip(*halves, strict=True))
-    if [len(half[1]) for half in halves] != list(official):
+    if tuple(len(half[1]) for half in halves) != official:
         name = f"{name} ({len(labels):,} of {sum(official):,} digits)"
-    return pixels, labels, name
+    return (pixels, labels), name
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -227,7 +197,7 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
 
 
-def read_usps(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_usps(path: Path) -> Digits:
     """Read USPS in the LIBSVM text form, ``label+1 1:v ... 256:v`` with values in [-1, 1]: uint8 (N, 16, 16), (N,)."""
     from sklearn.datasets import load_svmlight_file
 
@@ -236,30 +206,17 @@ def read_usps(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return pixels.reshape(-1, 16, 16), labels.astype(np.int64) - 1
 
 
-def read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_svhn(path: Path) -> Digits:
     """Read SVHN's cropped digits, ``X`` (32, 32, 3, N) and ``y`` where 10 means 0: uint8 (N, 32, 32, 3), (N,)."""
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.Process(target=_send_arrays, args=(path, receiver, sender), daemon=True)
-    process.start()  # damaged bytes can crash SciPy's reader
-    sender.close()
-    arrays = receiver.recv()
-    process.join()
-    if isinstance(arrays, Exception):
-        raise arrays
-    pixels, labels = arrays["X"], arrays["y"].reshape(-1).astype(np.int64)
-    if pixels.dtype != np.uint8 or pixels.shape != (32, 32, 3, len(labels)):
-        raise ValueError(f"X is {pixels.dtype} {pixels.shape}, expected uint8 (32, 32, 3, {len(labels)})")
-    return np.ascontiguousarray(pixels.transpose(3, 0, 1, 2)), np.where(labels == 10, 0, labels)
-
-
-def _send_arrays(path: Path, receiver: Connection, sender: Connection) -> None:
     from scipy.io import loadmat  # comes with scikit-learn
 
-    receiver.close()  # held by the parent alone: sending fails, and this process ends, where that was killed
-    try:
-        sender.send(loadmat(path, variable_names=("X", "y")))
-    except Exception as error:
-        sender.send(error)
+    # First in another process, since damaged bytes can crash SciPy's reader.
+    trial = "import sys, scipy.io; scipy.io.loadmat(sys.argv[1])"
+    if subprocess.run([sys.executable, "-c", trial, path], capture_output=True).returncode:
+        raise ValueError("not a whole MATLAB file")
+    arrays = loadmat(path)
+    labels = arrays["y"].reshape(-1).astype(np.int64)
+    return np.ascontiguousarray(arrays["X"].transpose(3, 0, 1, 2)), np.where(labels == 10, 0, labels)
 
 
 def _parsed(path: Path, read: Callable[[Path], Any]) -> Any:

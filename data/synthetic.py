@@ -5,59 +5,43 @@ Every image is a pure function of its label or glyph and of its random stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from common.cli import progress_bar
-from common.data import DIGIT_SIZE, DOMAINS, FACE_SIZE, thread_map
+from common.data import DIGIT_SIZE, DOMAINS, FACE_SIZE
 from common.seed import derive_seed
-from data.layout import image_name, save_png, split_order, write_csvs
+from data.layout import split_order, write_csvs, write_images
 from data.mnistm import blend
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 # Images in train, val and (digits only) test: enough that every problem visibly learns within minutes.
-SAMPLE_COUNTS: Mapping[str, tuple[int, ...]] = {
-    "face": (2000, 200),
-    "mnistm": (4000, 1000, 1000),
-    "svhn": (4000, 1000, 1000),
-    "usps": (2000, 500, 500),
-}
+_COUNTS = {"face": (2000, 200), "mnistm": (4000, 1000, 1000), "svhn": (4000, 1000, 1000), "usps": (2000, 500, 500)}
 _SUPERSAMPLING = 4  # shapes are rendered so many times larger and scaled down: Pillow itself does not smooth edges
 _FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono-Bold", "DejaVuSerif", "DejaVuSerif-Bold")
-Color = tuple[int, ...]
 
 
 def make_sample(
-    part: str,
-    folder: Path,
-    seed: int,
-    counts: Mapping[str, tuple[int, ...]] = SAMPLE_COUNTS,
-    workers: int | None = None,
+    part: str, folder: Path, seed: int, counts: Mapping[str, tuple[int, ...]] = _COUNTS, workers: int | None = None
 ) -> str:
     """Render ``part`` into the empty ``folder``, in ``workers`` threads, and return what the data are called."""
 
-    def render(folder: Path, items: list[Any], seed: int) -> None:
-        folder.mkdir()
+    def draw(folder: Path, items: list[Any], seed: int) -> None:
+        def render(number: int) -> Image.Image:
+            return _RENDER[part](items[number], np.random.default_rng([seed, number]))
 
-        def render_one(number: int) -> None:
-            image = _RENDER[part](items[number], np.random.default_rng([seed, number]))
-            save_png(image, folder / image_name(number))
+        write_images(folder, render, len(items), workers)
 
-        numbers = thread_map(render_one, range(len(items)), workers)
-        for _ in progress_bar(numbers, total=len(items), desc=f"{part}/{folder.name}", unit="img"):
-            pass
-
+    # The names of random streams decide the images: they stay.
     if part == "face":
         for split, count in zip(("train", "val"), counts[part], strict=True):
-            render(folder / split, [None] * count, derive_seed(seed, part, split))
+            draw(folder / split, [None] * count, derive_seed(seed, part, split))
         return "drawn faces (sample)"
     items, labels = _digits(part, counts[part], np.random.default_rng(derive_seed(seed, part)))
-    # The name of a random stream decides the images: it stays.
-    render(folder / "data", items, derive_seed(seed, part, "drawing"))
+    draw(folder / "data", items, derive_seed(seed, part, "drawing"))
     write_csvs(folder, labels, np.split(np.arange(len(labels)), np.cumsum(counts[part])[:-1]))
     return f"{DOMAINS[part]}-like (sample)"
 
@@ -92,11 +76,16 @@ def render_usps(glyph: np.ndarray, rng: np.random.Generator) -> Image.Image:
 
 def render_svhn(label: int, rng: np.random.Generator) -> Image.Image:
     """Render a crop of a house number around digit ``label``, with distractors, shade, blur and noise: 28x28 RGB."""
+    import matplotlib
+
     size = DIGIT_SIZE * _SUPERSAMPLING
-    wall, paint = _contrasting_colors(rng)
+    wall = paint = _rgb(np.zeros(3))
+    while abs(np.mean(wall) - np.mean(paint)) <= 55:
+        wall, paint = _color(rng, 10, 245), _color(rng, 10, 245)
     image = Image.new("RGB", (size, size), wall)
     draw = ImageDraw.Draw(image)
-    font = _font(_FONTS[rng.integers(len(_FONTS))], int(size * rng.uniform(0.75, 1.0)))
+    font_file = f"{matplotlib.get_data_path()}/fonts/ttf/{_FONTS[rng.integers(len(_FONTS))]}.ttf"
+    font = ImageFont.truetype(font_file, int(size * rng.uniform(0.75, 1.0)))
     x, y = (size / 2 + size * rng.uniform(-0.06, 0.06) for _ in range(2))
     advance = font.getlength("0") * rng.uniform(0.95, 1.2)
     draw.text((x, y), str(label), fill=paint, font=font, anchor="mm")
@@ -120,13 +109,15 @@ def render_face(_item: None, rng: np.random.Generator) -> Image.Image:
     center, eye_line = 50 + rng.uniform(-3, 3), 46 + rng.uniform(-2, 2)
     width, height = rng.uniform(23, 26), rng.uniform(32, 36)
 
+    def scaled(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        return [(x * scale, y * scale) for x, y in points]
+
     def ellipse(x: float, y: float, half_width: float, half_height: float, color: np.ndarray) -> None:
-        box = (x - half_width, y - half_height, x + half_width, y + half_height)
-        draw.ellipse([value * scale for value in box], fill=_rgb(color))
+        box = scaled([(x - half_width, y - half_height), (x + half_width, y + half_height)])
+        draw.ellipse(box, fill=_rgb(color))
 
     def line(points: list[tuple[float, float]], thickness: float, color: np.ndarray) -> None:
-        flat = [(x * scale, y * scale) for x, y in points]
-        draw.line(flat, fill=_rgb(color), width=round(thickness * scale), joint="curve")
+        draw.line(scaled(points), fill=_rgb(color), width=round(thickness * scale), joint="curve")
 
     # From back to front: long hair, shoulders, neck, ears, head, fringe.
     middle = eye_line + 6
@@ -141,7 +132,7 @@ def render_face(_item: None, rng: np.random.Generator) -> Image.Image:
     ellipse(center, middle + 1, width - 3, height - 2, skin)
     fringe = rng.uniform(6, 14)
     box = [(center - width - 1, middle - height - 3), (center + width + 1, middle - height + 2 * fringe)]
-    draw.pieslice([(x * scale, y * scale) for x, y in box], 180, 360, fill=_rgb(hair))
+    draw.pieslice(scaled(box), 180, 360, fill=_rgb(hair))
 
     gap, opening, smile = rng.uniform(10, 11.5), rng.uniform(1.6, 2.6), rng.uniform(-1, 5)
     iris = np.array(((60, 40, 25), (70, 100, 130), (60, 90, 60))[rng.integers(3)])
@@ -166,7 +157,7 @@ def render_face(_item: None, rng: np.random.Generator) -> Image.Image:
     curve = [(center + half * t, mouth - smile * t * t * 0.6) for t in np.linspace(-1, 1, 9)]
     if rng.random() < 0.5:
         lower = [(x, y + (2.2 + smile * 0.4) * (1 - ((x - center) / half) ** 2)) for x, y in curve]
-        draw.polygon([(x * scale, y * scale) for x, y in curve + lower[::-1]], fill=(240, 236, 230))
+        draw.polygon(scaled(curve + lower[::-1]), fill=(240, 236, 230))
         line(lower, 1.6, lips)
     else:
         ellipse(center, mouth + 1.2, half * 0.6, 1.8, lips)
@@ -179,12 +170,7 @@ def render_face(_item: None, rng: np.random.Generator) -> Image.Image:
     return _lit(image, rng, strength=0.2, noise=2.5)
 
 
-_RENDER: Mapping[str, Callable[[Any, np.random.Generator], Image.Image]] = {
-    "face": render_face,
-    "mnistm": render_mnistm,
-    "svhn": render_svhn,
-    "usps": render_usps,
-}
+_RENDER: Mapping[str, Any] = {"face": render_face, "mnistm": render_mnistm, "svhn": render_svhn, "usps": render_usps}
 
 
 def _handwriting(glyph: np.ndarray, rng: np.random.Generator, size: int, slant: float, threshold: float) -> np.ndarray:
@@ -216,19 +202,12 @@ def _lit(image: Image.Image, rng: np.random.Generator, strength: float, noise: f
     return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
 
 
-def _contrasting_colors(rng: np.random.Generator) -> tuple[Color, Color]:
-    while True:
-        first, second = _color(rng, 10, 245), _color(rng, 10, 245)
-        if abs(np.mean(first) - np.mean(second)) > 55:
-            return first, second
-
-
-def _color(rng: np.random.Generator, low: int, high: int) -> Color:
+def _color(rng: np.random.Generator, low: int, high: int) -> tuple[int, ...]:
     # A gray with a tint: fully random colors are rarer in photographs.
     return _rgb(rng.uniform(low, high) + rng.uniform(-40, 40, 3))
 
 
-def _rgb(color: np.ndarray) -> Color:
+def _rgb(color: np.ndarray) -> tuple[int, ...]:
     return tuple(int(value) for value in np.clip(color, 0, 255))
 
 
@@ -237,10 +216,3 @@ def _photographs() -> list[np.ndarray]:
     from sklearn.datasets import load_sample_images
 
     return list(load_sample_images().images)
-
-
-@cache
-def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    import matplotlib
-
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"), size)
