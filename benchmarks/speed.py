@@ -26,8 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import ROOT, usable_cores
 from common.cli import UserError, add_common_arguments, make_parser, positive_int, progress_bar, run_main
 from common.device import bfloat16_is_fast, pick_device
-from common.records import write_record
-from common.weights import load_checkpoint
+from common.weights import load_checkpoint, write_record
 
 # The work of the plain loops, at batch sizes that two CPU cores can bear.
 TRAINING = {

@@ -1,15 +1,24 @@
-"""Weights for inference as safetensors, with the configuration that rebuilds the model in the file's header."""
+"""What a run leaves: weights for inference as safetensors, and records of what was measured on them.
+
+A weights file holds the configuration that rebuilds its model. A record is one flat JSON object in the run's folder; it
+says what was measured (``problem``, ``kind``, ``method``, ``preset``, ``seed``, ...), on which weights and data (by
+digest), the values, and the environment. ``scripts/collect.py`` gathers records into ``results/*.jsonl``.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from common import ROOT
 from common.cli import UserError
-from common.files import write_bytes
+from common.device import describe
+from common.files import write_bytes, write_json
 
 import safetensors
 import safetensors.torch
@@ -91,3 +100,42 @@ def read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
         raise ValueError(f"{path}: not a whole safetensors file") from error
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return tensors, header.get("__metadata__", {})
+
+
+Record = dict[str, Any]
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """Return the folder that a checkpoint's records and plots go to: its own, or runs/shipped/NAME for weights/."""
+    checkpoint = checkpoint.resolve()
+    return ROOT / "runs" / "shipped" / checkpoint.stem if checkpoint.parent == WEIGHTS else checkpoint.parent
+
+
+def images_folder(checkpoint: Path, problem: str) -> Path:
+    """Return where figures of a checkpoint go: images/P1 for shipped weights, next to any other checkpoint."""
+    return ROOT / "images" / problem if checkpoint.resolve().parent == WEIGHTS else checkpoint.parent / "images"
+
+
+def write_record(folder: Path, name: str, record: Mapping[str, Any], device: torch.device) -> Record:
+    """Write ``folder/records/NAME.json`` and return it, with hardware and library versions added."""
+    # Importing torchvision only to ask for its version would cost every command a second.
+    versions = {name: version(name) for name in ("torch", "torchvision", "numpy")}
+    whole = dict(record) | {"device": describe(device)} | versions
+    write_json(folder / "records" / f"{name}.json", whole)
+    return whole
+
+
+def measured(
+    folder: Path, name: str, identity: Record, measure: Callable[[], Mapping[str, Any]], device: torch.device
+) -> Record:
+    """Return the record ``name`` of a run's folder, measuring only what was not measured before.
+
+    ``identity`` holds everything that the values of ``measure`` depend on, digests of weights and data among it; a
+    record is taken only where all of it is the same.
+    """
+    identity = json.loads(json.dumps(identity))
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((folder / "records" / f"{name}.json").read_text(encoding="utf-8"))
+        if identity.items() <= found.items():
+            return found
+    return write_record(folder, name, identity | dict(measure()), device)

@@ -12,8 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from common.cli import UserError, progress_bar
-from common.data import DIGIT_SIZE, FACE_SIZE, Rows, check_label, read_csv, thread_map
-from common.decode import center_square, read_image
+from common.data import DIGIT_SIZE, FACE_SIZE, Rows, center_square, check_label, read_csv, read_image, thread_map
 from common.files import write_text
 from data.archives import Wanted, iterate_files, list_files
 from data.layout import PARTS, first_of, image_name, save_png, split_order, write_csvs
@@ -24,7 +23,7 @@ _VAL_FACES = 2025  # as many as the original report compares with; a fifth of a 
 
 
 class Source(NamedTuple):
-    """Somebody's images, and how they become small squares: see common.decode.center_square."""
+    """Somebody's images, and how they become small squares: see common.data.center_square."""
 
     path: Path  # a folder of any depth, a .zip or a .tar
     crop: int | None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from common.cli import UserError
-from common.decode import is_image, read_image
+from common.data import is_image, read_image
 from data.archives import iterate_files
 
 import numpy as np

@@ -13,8 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from common.cli import UserError
-from common.data import DIGIT_SIZE
-from common.decode import is_image
+from common.data import DIGIT_SIZE, is_image
 from data.archives import list_files
 from data.custom import Source, make_faces
 from data.layout import split_order, write_csvs, write_images

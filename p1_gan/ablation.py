@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, positive_int, run_main
-from common.distributed import init_distributed
+from common.device import init_distributed
 from p1_gan.config import METHODS, PRESETS, TrainConfig, make_config
 from p1_gan.evaluate import RealFaces, evaluate
 from p1_gan.inference import load_generator

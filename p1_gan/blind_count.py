@@ -21,10 +21,10 @@ from common.cli import UserError, add_common_arguments, make_parser, positive_in
 from common.data import load_faces
 from common.device import pick_device
 from common.files import write_json
-from common.images import make_grid, to_pil
 from common.metrics import baseline_images
-from common.records import run_folder, write_record
 from common.seed import generator
+from common.viz import make_grid, to_pil
+from common.weights import run_folder, write_record
 from p1_gan.evaluate import identity
 from p1_gan.inference import generate, load_generator, sample_latents
 

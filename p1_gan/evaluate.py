@@ -21,7 +21,7 @@ from common.data import FACE_SIZE, digest, load_faces, load_folder
 from common.device import pick_device
 from common.files import file_digest
 from common.metrics import baseline_images, check_enough, frechet_distance
-from common.records import Record, measured, run_folder
+from common.weights import Record, measured, run_folder
 from p1_gan.inference import add_weights_arguments, generate, load_generator, sample_latents, shipped_weights
 from p1_gan.metrics import cached, distances, efficientnet, image_statistics, inception, memorization
 

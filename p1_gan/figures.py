@@ -16,9 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import UserError, add_common_arguments, make_parser, run_main
 from common.device import pick_device
-from common.images import save_gif, save_grid
-from common.plots import new_figure, save_figure
-from common.records import images_folder
+from common.viz import new_figure, save_figure, save_gif, save_grid
+from common.weights import images_folder
 from p1_gan.config import DEFAULT_METHOD, add_method_argument
 from p1_gan.inference import generate, load_generator, sample_latents, shipped_weights
 

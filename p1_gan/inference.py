@@ -15,8 +15,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, check_interval, make_parser, positive_int, run_main
 from common.device import autocast, pick_device, to_device
-from common.images import save_image, to_uint8
 from common.seed import generator
+from common.viz import save_image, to_uint8
 from common.weights import WEIGHTS, load_into, load_weights
 from p1_gan.config import DEFAULT_METHOD, METHODS, add_method_argument
 from p1_gan.model import LATENT_SIZE, DCGAN_Generator

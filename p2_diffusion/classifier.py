@@ -14,12 +14,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
 from common.data import EpochSampler
-from common.device import autocast, to_device
-from common.distributed import init_distributed
-from common.images import normalize
+from common.device import autocast, init_distributed, to_device
 from common.metrics import accuracy, per_class_accuracy
 from common.seed import seed_everything
 from common.training import TrainingRun
+from common.viz import normalize
 from common.weights import load_into, load_weights
 from p2_diffusion.config import CLASSIFIER_PRESETS, ClassifierConfig
 from p2_diffusion.dataset import load_mnistm

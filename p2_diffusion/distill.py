@@ -18,13 +18,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
 from common.data import EpochSampler
-from common.device import autocast
-from common.distributed import init_distributed
-from common.ema import ExponentialMovingAverage
+from common.device import autocast, init_distributed
 from common.files import file_digest
-from common.images import normalize
 from common.seed import seed_everything
-from common.training import TrainingRun
+from common.training import ExponentialMovingAverage, TrainingRun
+from common.viz import normalize
 from common.weights import shipped_path
 from p2_diffusion.config import DISTILL_PRESETS, DistillConfig, make_distill_config
 from p2_diffusion.dataset import load_mnistm

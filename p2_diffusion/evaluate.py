@@ -23,8 +23,7 @@ from common.data import DIGIT_SIZE, list_images, load_images
 from common.device import pick_device
 from common.files import file_digest
 from common.metrics import accuracy, baseline_images, check_enough, frechet_distance, per_class_accuracy
-from common.records import Record, measured, run_folder
-from common.weights import WEIGHTS
+from common.weights import WEIGHTS, Record, measured, run_folder
 from p2_diffusion.classifier import classify, load_classifier
 from p2_diffusion.dataset import load_mnistm
 from p2_diffusion.inference import add_sampler_arguments, generate, load_model, sampler_config, shipped_weights

@@ -26,9 +26,9 @@ from common.cli import add_common_arguments, make_parser, progress_bar, run_main
 from common.data import DIGIT_SIZE
 from common.device import autocast, pick_device
 from common.files import atomic_path
-from common.images import make_grid, save_gif, save_grid, to_pil, to_uint8
-from common.records import images_folder, run_folder, write_record
 from common.seed import generator
+from common.viz import make_grid, save_gif, save_grid, to_pil, to_uint8
+from common.weights import images_folder, run_folder, write_record
 from p2_diffusion.diffusion import Diffusion
 from p2_diffusion.evaluate import sampling_identity
 from p2_diffusion.inference import add_sampler_arguments, load_model, sampler_config, shipped_weights

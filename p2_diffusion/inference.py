@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, make_parser, positive_int, progress_bar, run_main
 from common.data import DIGIT_SIZE
 from common.device import autocast, pick_device
-from common.images import save_image, to_uint8
 from common.seed import generator, seed_everything
+from common.viz import save_image, to_uint8
 from common.weights import WEIGHTS, load_into, load_weights
 from p2_diffusion.config import default_sampler
 from p2_diffusion.diffusion import Diffusion, build_diffusion

@@ -22,9 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import ROOT
 from common.cli import add_common_arguments, make_parser, positive_int, run_main
 from common.device import pick_device
-from common.plots import PALETTE, new_figure, save_figure
-from common.records import Record, images_folder
-from common.weights import WEIGHTS
+from common.viz import PALETTE, new_figure, save_figure
+from common.weights import WEIGHTS, Record, images_folder
 from p2_diffusion.config import SWEEPS, default_sampler
 from p2_diffusion.evaluate import CLASSIFIER, Evaluator
 from p2_diffusion.inference import load_model

@@ -16,13 +16,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import UserError, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
 from common.data import EpochSampler
-from common.device import autocast
-from common.distributed import init_distributed
-from common.ema import ExponentialMovingAverage
+from common.device import autocast, init_distributed
 from common.files import file_digest
-from common.images import normalize, save_grid
 from common.seed import seed_everything
-from common.training import TrainingRun
+from common.training import ExponentialMovingAverage, TrainingRun
+from common.viz import normalize, save_grid
 from common.weights import State, load_into, load_weights, shipped_path
 from p2_diffusion.config import PRESETS, DistillConfig, TrainConfig, default_sampler
 from p2_diffusion.dataset import load_mnistm

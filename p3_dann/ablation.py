@@ -21,9 +21,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import ROOT
 from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, positive_int, run_main
-from common.distributed import init_distributed
-from common.plots import PALETTE, new_figure, save_figure
-from common.records import Record
+from common.device import init_distributed
+from common.viz import PALETTE, new_figure, save_figure
+from common.weights import Record
 from p3_dann.config import INPUTS, METHODS, PRESETS, make_config
 from p3_dann.dataset import TARGETS
 from p3_dann.train import train_and_evaluate

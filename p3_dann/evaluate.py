@@ -19,7 +19,7 @@ from common.data import check_label, digest, domain_folder, load_digit_images, l
 from common.device import pick_device
 from common.files import file_digest
 from common.metrics import accuracy, per_class_accuracy
-from common.records import run_folder, write_record
+from common.weights import run_folder, write_record
 from p3_dann.augment import prepare
 from p3_dann.config import TrainConfig
 from p3_dann.model import DANN_model, load_model

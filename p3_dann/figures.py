@@ -12,9 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import ROOT
 from common.cli import add_common_arguments, make_parser, run_main
 from common.data import dataset_name, load_digit_images
-from common.images import make_grid, to_uint8
-from common.plots import new_figure, save_figure
 from common.seed import seed_everything
+from common.viz import make_grid, new_figure, save_figure, to_uint8
 from p3_dann.augment import augment
 from p3_dann.config import make_config
 from p3_dann.dataset import SOURCE, TARGETS

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from typing import cast
 
-from common.device import autocast
-from common.distributed import Distributed
-from common.ema import ExponentialMovingAverage
+from common.device import Distributed, autocast
+from common.training import ExponentialMovingAverage
 from p3_dann.augment import prepare
 from p3_dann.config import TrainConfig
 from p3_dann.model import CLASSES, DANN_model

@@ -22,12 +22,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
 from common.data import EpochSampler, dataset_name, digest
-from common.device import autocast, to_device
-from common.distributed import Distributed, init_distributed
-from common.ema import ExponentialMovingAverage
+from common.device import Distributed, autocast, init_distributed, to_device
 from common.metrics import accuracy
 from common.seed import seed_everything
-from common.training import Stateful, TrainingRun
+from common.training import ExponentialMovingAverage, Stateful, TrainingRun
 from p3_dann.augment import augment, rotate
 from p3_dann.config import INPUTS, METHODS, PRESETS, TrainConfig, make_config
 from p3_dann.dataset import SOURCE, TARGETS, load_training_data

@@ -23,9 +23,9 @@ from common.data import dataset_name, digest, load_digit_images
 from common.device import pick_device
 from common.files import file_digest
 from common.metrics import accuracy
-from common.plots import PALETTE, new_figure, save_figure
-from common.records import images_folder, run_folder, write_record
 from common.seed import generator, seed_everything
+from common.viz import PALETTE, new_figure, save_figure
+from common.weights import images_folder, run_folder, write_record
 from p3_dann.augment import prepare
 from p3_dann.config import METHODS, TrainConfig
 from p3_dann.dataset import SOURCE, TARGETS

@@ -18,8 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import ROOT
 from common.cli import UserError, make_parser, run_main
 from common.files import file_digest, write_text
-from common.records import Record
-from common.weights import WEIGHTS
+from common.weights import WEIGHTS, Record
 
 FILES = {"p1": "p1.jsonl", "p2": "p2.jsonl", "p3": "p3.jsonl", "benchmark": "benchmarks.jsonl"}  # by problem
 # Which run it was measured of, or which file of weights/; and then which measurement.

@@ -25,8 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import ROOT
 from common.cli import UserError, make_parser, run_main
 from common.files import write_text
-from common.records import Record
-from common.weights import WEIGHTS
+from common.weights import WEIGHTS, Record
 from scripts.collect import read_results
 
 PAGES = [ROOT / "README.md", ROOT / "report.md", ROOT / "weights" / "README.md"]

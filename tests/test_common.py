@@ -27,15 +27,13 @@ from common.cli import (
     run_main,
 )
 from common.data import EpochSampler, digest, thread_map
-from common.device import pick_device
-from common.distributed import Distributed, init_distributed
-from common.ema import ExponentialMovingAverage
+from common.device import Distributed, init_distributed, pick_device
 from common.files import atomic_path, file_digest, write_bytes, write_text
-from common.images import make_grid, normalize, save_gif, save_image, to_uint8
 from common.metrics import accuracy, baseline_images, check_enough, frechet_distance, per_class_accuracy
-from common.records import measured, run_folder
 from common.seed import derive_seed, generator, random_state, set_random_state
-from common.weights import WEIGHTS, load_into, load_weights, save_weights
+from common.training import ExponentialMovingAverage
+from common.viz import make_grid, normalize, save_gif, save_image, to_uint8
+from common.weights import WEIGHTS, load_into, load_weights, measured, run_folder, save_weights
 from tests.conftest import Capture, Patch, encoded, write_files
 
 import numpy as np

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from common import ROOT
-from common.distributed import Distributed
+from common.device import Distributed
 from tests.two_processes import gradients
 
 import pytest

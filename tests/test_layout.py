@@ -8,17 +8,19 @@ from pathlib import Path
 
 from common.cli import UserError
 from common.data import (
+    center_square,
     count_labels,
     dataset_name,
     digit_domains,
+    is_image,
     list_images,
     load_digit_images,
     load_digits,
     load_faces,
     load_folder,
     load_images,
+    read_image,
 )
-from common.decode import center_square, is_image, read_image
 from tests.conftest import Capture, encoded
 
 import numpy as np

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from common.images import save_grid
 from common.training import TrainingRun
+from common.viz import save_grid
 from common.weights import load_weights
 from p1_gan import ablation, blind_count, evaluate, figures, inference, train
 from p1_gan.config import METHODS, Method

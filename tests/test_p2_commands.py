@@ -12,7 +12,7 @@ from pathlib import Path
 from common.cli import EXIT_TRY_AGAIN
 from common.data import load_digits
 from common.files import file_digest
-from common.images import save_image
+from common.viz import save_image
 from common.weights import load_weights
 from p2_diffusion import classifier, distill, evaluate, figures, inference, sweep, train
 from p2_diffusion.classifier import NUM_FEATURES, classify, load_classifier, random_affine

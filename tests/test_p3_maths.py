@@ -8,8 +8,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from common.distributed import Distributed
-from common.ema import ExponentialMovingAverage
+from common.device import Distributed
+from common.training import ExponentialMovingAverage
 from p3_dann import teacher
 from p3_dann.augment import add_distractors, affine, augment, blur, change_intensity, prepare, rotate
 from p3_dann.config import INPUTS, METHODS, PRESETS, TrainConfig, make_config

@@ -16,11 +16,10 @@ from typing import Any
 
 import common.training
 from common.cli import EXIT_TRY_AGAIN, UserError, run_main
-from common.distributed import Distributed
-from common.ema import ExponentialMovingAverage
+from common.device import Distributed
 from common.files import file_digest
 from common.seed import seed_everything
-from common.training import TrainingRun
+from common.training import ExponentialMovingAverage, TrainingRun
 from common.weights import load_checkpoint, load_weights
 from tests.conftest import Capture, Patch, contents
 

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import common.training
 from common import ROOT
-from common.distributed import Distributed, init_distributed
+from common.device import Distributed, init_distributed
 from common.seed import seed_everything
 
 import torch
