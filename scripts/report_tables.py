@@ -46,8 +46,8 @@ def read_records(folder: Path) -> list[Record]:
     for record in records:
         if only_sample or "preset" not in record:
             record["preset"] = DEFAULTS["preset"]
-        if scale := record.get("guidance_scale"):
-            low, high = record["guidance_interval"]
+        if "guidance_interval" in record:
+            scale, (low, high) = record["guidance_scale"], record["guidance_interval"]
             within = "" if (low, high) == (0, 1) else f", {low:g} T to {high:g} T"
             record["guidance"] = "none" if scale == 1 else f"w = {scale:g}{within}"
             record["sampler"] = SAMPLERS.get(record["sampler"], record["sampler"])
