@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import add_common_arguments, make_parser, positive_int, progress_bar, run_main
-from common.data import dataset_name, digest, load_digit_images
+from common.data import check_root, dataset_name, digest, load_digit_images
 from common.device import pick_device
 from common.files import file_digest
 from common.metrics import accuracy
@@ -139,7 +139,7 @@ def measure(checkpoint: Path, data_root: Path, points: int, seed: int, device: t
 def plot(axis: Axes, embedding: Embedding, row: str) -> None:
     """Plot the points of both domains by ``class`` or ``domain``, and each digit on the point nearest its median."""
     mixing = f"domain mixing {100 * embedding.record['domain_mixing_768_eval']:.1f} % (mixed: 50 %)"
-    axis.set(xticks=[], yticks=[], aspect="equal", xlabel=mixing, frame_on=False)
+    axis.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim", xlabel=mixing, frame_on=False)
     is_target = np.arange(len(embedding.plane)) >= len(embedding.plane) // 2
     for domain, (color, outline) in enumerate(LABEL_COLORS):
         points, digits = (values[is_target == bool(domain)] for values in (embedding.plane, embedding.digits))
@@ -178,6 +178,7 @@ def main() -> None:
     add_common_arguments(parser)
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
+    check_root(arguments.data_root)
     # Without DANN's weights those of ours are plotted under its name; the title says whose they are.
     shipped = [[shipped_weights(target, "dann"), shipped_weights(target)] for target in TARGETS]
     checkpoints = arguments.checkpoints or [dann if dann.exists() else ours for dann, ours in shipped]
