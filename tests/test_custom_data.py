@@ -71,13 +71,6 @@ def test_a_photo_of_200_megapixels(tmp_path: Path) -> None:
     assert sorted(itertools.chain(*reds(tmp_path / "root"))) == [1, 77]
 
 
-def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
-    source = write_files(tmp_path / "photos", photos(50))
-    for workers in (1, 4):
-        assert own_faces(tmp_path / f"root{workers}", source, "--workers", workers, "--seed", 7) == 0
-    assert contents(tmp_path / "root1") == contents(tmp_path / "root4")
-
-
 def test_what_is_left_out_is_counted_and_named(tmp_path: Path, capsys: Capture) -> None:
     source = write_files(tmp_path / "photos", photos(2) | {f"bad{number:02d}.jpg": b"no" for number in range(25)})
     os.mkfifo(source / "pipe")  # opening it would wait for ever
