@@ -6,8 +6,10 @@ with random numbers of its own (TrainingRun.steps seeds it at every step), and g
 
 from __future__ import annotations
 
+import atexit
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -141,5 +143,13 @@ def init_distributed(device: str) -> Iterator[Distributed]:
     try:
         yield Distributed(torch.distributed.get_rank(), size, chosen)
         torch.distributed.barrier()  # no process leaves while another still communicates
+        atexit.register(_end_process)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _end_process() -> None:
+    """End a process that succeeded without the interpreter's own end, during which threads of gloo may abort it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
