@@ -37,7 +37,7 @@ TRAINING = {
 # How many images a user samples, and with what.
 SAMPLING = {
     "p1 B": (1000, "p1_gan/inference.py {out} --method B --num 1000"),
-    "p2 student": (1000, "p2_diffusion/inference.py {out}"),
+    "p2 student": (1000, "p2_diffusion/inference.py {out} --model student4"),
     "p2 cpu": (1000, "p2_diffusion/inference.py {out} --model cpu"),
     "p2 full": (100, "p2_diffusion/inference.py {out} --model full --num-per-digit 10"),
     "p3 svhn": (8500, "p3_dann/inference.py {data}/digits/svhn/data {out}/pred.csv --target svhn"),
