@@ -98,7 +98,7 @@ class TrainingRun:
     ) -> None:
         """Open the run of a command line; its folder is runs/PRESET/NAME_seedSEED, or --run-dir.
 
-        ``config`` holds everything that decides the weights, plain JSON values, ``model`` among them. A folder of
+        ``config`` holds everything that decides the weights or the log, plain JSON values, ``model`` among them. A folder of
         something else, or of a run of another configuration, is a UserError.
         """
         chosen = {"preset": arguments.preset, "seed": arguments.seed, "overrides": arguments.overrides}

@@ -105,6 +105,7 @@ DEFAULT_METHOD = "B"  # samples unless --method or --checkpoint say otherwise
 
 PRESETS: dict[str, dict[str, Any]] = {
     "sample": {"channels": 16, "steps": 1500, "batch_size": 16, "sample_every": 150, "log_every": 25},
+    # The learning rates of every method, DCGAN too, decay at the end of a long run.
     "cpu": {"steps": 62_500, "batch_size": 32, "sample_every": 5000, "lr_decay_fraction": 0.25},
     "full": {"steps": 40_000, "batch_size": 128, "sample_every": 4000, "lr_decay_fraction": 0.25},
 }

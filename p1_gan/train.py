@@ -6,7 +6,7 @@
     python p1_gan/train.py --method B --data-root mine --init-from p1_gan_B.safetensors --steps 2000
     torchrun --nproc_per_node 2 p1_gan/train.py --method B
 
-Rerun the same command to resume; the result is bit-identical to that of an uninterrupted run.
+Rerun the same command to resume; on a CPU the result is bit-identical to that of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -77,10 +77,11 @@ def train(run: TrainingRun, config: TrainConfig, faces: torch.Tensor) -> None:
             fake_input = augment(fake.detach(), step, config).requires_grad_(is_penalty_due)
             fake_logits = d_network(fake_input, logits=True).float()
 
-        # Discriminator step: L_D, by default -log D(x) - log(1 - D(G(z)))
+        # Discriminator step: L_D, by default -log D(x) - log(1 - D(G(z))), computed from logits
         loss_d = discriminator_loss(real_logits, fake_logits, config.loss, config.real_label)
         if is_penalty_due:
-            # + gamma_1 / 2 E ||dD(x)/dx||^2 + gamma_2 / 2 E ||dD(G(z))/dG(z)||^2, every k steps k times as heavy
+            # + gamma_1 / 2 E ||dD/dx||^2 + gamma_2 / 2 E ||dD/dG(z)||^2, where D is the logit and its augmented input
+            # takes the place of x; every k steps, k times as heavy
             penalty = config.r1_gamma * gradient_penalty(real_logits, real_input)
             penalty = penalty + config.r2_gamma * gradient_penalty(fake_logits, fake_input)
             loss_d = loss_d + config.penalty_every / 2 * penalty

@@ -94,6 +94,7 @@ class DistillConfig:
 
 
 DISTILL_PRESETS = {
+    # Short, so that a CPU too distills the large network within hours.
     "full": DistillConfig(guidance_scale=1.5, steps=250, batch_size=16, warmup_steps=10),
     "cpu": DistillConfig(),
     "sample": DistillConfig(steps=10, warmup_steps=2, log_every=5, sample_every=10),
@@ -117,7 +118,7 @@ class ClassifierConfig:
 
 
 CLASSIFIER_PRESETS = {
-    "full": ClassifierConfig(epochs=20),
+    "full": ClassifierConfig(),  # one classifier for all networks, so that their numbers compare
     "cpu": ClassifierConfig(),
     "sample": ClassifierConfig(epochs=8, batch_size=64, log_every=10),
 }

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
+from common.cli import UserError, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
 from common.data import EpochSampler
 from common.device import autocast, init_distributed
 from common.files import file_digest
@@ -117,6 +117,8 @@ def distill(run: TrainingRun, config: DistillConfig, images: torch.Tensor, label
 
 def default_teacher(preset: str, student_steps: int) -> str:
     """Return the shipped weights that a student learns from: those of a network, or of the student before it."""
+    if preset == "full" and student_steps != 4:
+        raise UserError("--preset full: pass the student before this one as --teacher; none is shipped")
     name = {4: "full" if preset == "full" else "cpu", 2: "student4", 1: "student2"}[student_steps]
     return f"p2_unet_{name}.safetensors"
 

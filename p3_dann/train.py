@@ -93,7 +93,7 @@ def train(
     seed_everything(seed)
     student = Student(config, dist, adapts=unlabeled is not None)
     state: dict[str, Stateful] = {"model": student.model, "ema": student.ema, "optimizer": student.optimizer}
-    # The names of streams decide the numbers: they stay as they were.
+    # The names seed the shuffles: renaming one changes every published run.
     labeled_batches = EpochSampler(len(images), size, seed, "labelled", dist.device)
     labeled_domain = "target" if run.config["method"] == "target" else "source"
     teacher = None

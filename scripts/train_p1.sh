@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything the report shows of P1: train every method, then measure and plot it.
+# The main tables and figures of P1, one seed: train every method, then measure and plot it.
 # Rerun the same command to resume; exit status 75 means stopped by --max-seconds.
 #
 #   bash scripts/train_p1.sh --data-root hw2_data

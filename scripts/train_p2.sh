@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything the report shows of P2: the evaluation classifier, the U-Net, its students, then measures and plots.
+# The main table and figures of P2, one preset: evaluation classifier, U-Net and students, their measures and plots.
 # Rerun the same command to resume; exit status 75 means stopped by --max-seconds.
 #
 #   bash scripts/train_p2.sh --data-root hw2_data

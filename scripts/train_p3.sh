@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything the report shows of P3: every method on every target (side by side), the course report's recipe, t-SNE.
+# The main table and figures of P3, one seed: every method on every target (side by side), the course report's recipe, t-SNE.
 # Rerun the same command to resume; exit status 75 means stopped by --max-seconds.
 #
 #   bash scripts/train_p3.sh --data-root hw2_data --seed 1    # the report has mean and range over seeds
