@@ -98,8 +98,8 @@ class TrainingRun:
     ) -> None:
         """Open the run of a command line; its folder is runs/PRESET/NAME_seedSEED, or --run-dir.
 
-        ``config`` holds everything that decides the weights or the log, plain JSON values, ``model`` among them. A folder of
-        something else, or of a run of another configuration, is a UserError.
+        ``config`` holds everything that decides the weights or the log, plain JSON values, ``model`` among them. A
+        folder of something else, or of a run of another configuration, is a UserError.
         """
         chosen = {"preset": arguments.preset, "seed": arguments.seed, "overrides": arguments.overrides}
         self.config: dict[str, Any] = json.loads(json.dumps(dict(config) | chosen))

@@ -4,8 +4,8 @@
     python p2_diffusion/train.py --preset full         # the network of the original report, for a GPU
     torchrun --nproc_per_node 2 p2_diffusion/train.py  # several processes share every batch
 
-By default the network predicts v (Salimans and Ho, 2022) and the loss has min-SNR weights (Hang et al., 2023). Rerun the
-same command to resume; on a CPU the result is bit-identical to that of an uninterrupted run.
+By default the network predicts v (Salimans and Ho, 2022) and the loss has min-SNR weights (Hang et al., 2023). Rerun
+the same command to resume; on a CPU the result is bit-identical to that of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def train(run: TrainingRun, config: TrainConfig, images: torch.Tensor, labels: t
         dropped = torch.rand(len(batch), device=device) < config.label_dropout
         class_labels = torch.where(dropped, NULL_LABEL, labels[batch] + 1)
 
-        # weight_t || target - network(alpha_t x_0 + sigma_t eps, t, y) ||^2, target: v = alpha_t eps - sigma_t x_0, or eps;
-        # the mean over pixels; weight: min-SNR
+        # weight_t || target - network(alpha_t x_0 + sigma_t eps, t, y) ||^2, the mean over pixels
+        # target: v = alpha_t eps - sigma_t x_0, or eps; weight: min-SNR
         with autocast(device, config.precision):
             losses = diffusion.losses(network, x0, eps, t, class_labels)
         loss = losses.mean()
