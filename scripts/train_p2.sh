@@ -15,9 +15,11 @@ for steps in 4 2 1; do # each student learns from the network before it
     run p2_diffusion/distill.py "${options[@]}" --student-steps $steps --teacher "${networks[-1]}"
     networks+=("$runs/p2_student${steps}_seed$seed/weights.safetensors")
 done
+measure=(--classifier "$classifier" "${shared[@]}")
+[[ $preset != sample ]] || measure+=(--num-per-digit 20)
 for weights in "${networks[@]}"; do
-    run p2_diffusion/evaluate.py --checkpoint "$weights" --classifier "$classifier" "${shared[@]}"
-    run p2_diffusion/figures.py --checkpoint "$weights" "${shared[@]}"
+    run p2_diffusion/evaluate.py --checkpoint "$weights" "${measure[@]}"
+    run p2_diffusion/figures.py --checkpoint "$weights" --device "$device"
 done
 run p2_diffusion/sweep.py --checkpoint "${networks[@]}" --classifier "$classifier" --preset "$preset" "${shared[@]}"
 run scripts/collect.py "$runs"

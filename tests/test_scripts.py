@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 from common import ROOT
+from tests.conftest import Capture
+from tests.in_process import call
 
 import pytest
 
@@ -46,6 +48,22 @@ def test_common_options_reach_every_command_and_the_others_only_training(echo: d
     trained = [line for line in lines if "--steps 5" in line]
     assert len(trained) >= 2 and all(line.startswith("p1_gan/train.py --method ") for line in trained)
     assert lines[-1].startswith("scripts/collect.py")
+
+
+@pytest.mark.parametrize("preset", ["sample", "cpu"])
+@pytest.mark.parametrize("script", ["train_p1.sh", "train_p2.sh", "train_p3.sh"])
+def test_every_command_has_the_options_it_is_given(
+    script: str, preset: str, echo: dict[str, str], tmp_path: Path, capsys: Capture
+) -> None:
+    target = ("--target", "usps") if script == "train_p3.sh" else ()
+    done = bash(script, "--preset", preset, "--data-root", tmp_path, *target, env=echo)
+    commands = [line.split() for line in re.findall("^ran (.*)", done.stdout, re.MULTILINE)]
+    assert done.returncode == 0 and len(commands) > 3, done.stderr
+    for name in {words[0] for words in commands}:
+        assert call(name, "--help") == 0
+        known = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
+        given = {word for words in commands if words[0] == name for word in words if word.startswith("--")}
+        assert given <= known, name
 
 
 @pytest.mark.parametrize("options", [["--run-dir", "x"], ["--method", "A"]])
