@@ -51,8 +51,10 @@ def read_records(folder: Path) -> list[Record]:
             within = "" if (low, high) == (0, 1) else f", {low:g} T to {high:g} T"
             record["guidance"] = "none" if scale == 1 else f"w = {scale:g}{within}"
             record["sampler"] = SAMPLERS.get(record["sampler"], record["sampler"])
-        digits = enumerate(record.get("per_class_accuracy", ()))
-        record |= {f"class_{digit}": value for digit, value in digits if value is not None}
+        digits = {k: value for k, value in enumerate(record.get("per_class_accuracy", ())) if value is not None}
+        record |= {f"class_{digit}": value for digit, value in digits.items()}
+        if digits:
+            record["worst_class_accuracy"] = min(digits.values())
         if record["kind"] == "classifier":  # what it makes of real images is the baseline of generated ones
             record |= {f"{key}_baseline": record[key] for key in ("accuracy", "worst_class_accuracy")}
     files = ({"shipped": path.stem, "megabytes": path.stat().st_size / 1e6} for path in WEIGHTS.glob("*.safetensors"))
