@@ -101,6 +101,10 @@ def test_the_page_of_a_sample_run_has_headings_tables_and_images(tmp_path: Path)
     image.parent.mkdir()
     image.write_bytes(b"")
     assert call(COLLECT, tmp_path / "runs", "--results", tmp_path) == 0
+    classifier = {"problem": "p2", "kind": "classifier", "preset": "sample", "accuracy": 0.9}
+    classifier["per_class_accuracy"] = [0.875] + [None] * 9
+    student = {"problem": "p2", "kind": "train", "method": "student", "preset": "sample", "guidance_scale": 2.0}
+    (tmp_path / "p2.jsonl").write_text("".join(json.dumps(record) + "\n" for record in (classifier, student)))
     assert call(TABLES, "--page", tmp_path / "out.md", "--results", tmp_path, "--images", tmp_path) == 0
     text = (tmp_path / "out.md").read_text(encoding="utf-8")
     headings = re.findall(r"^#+ .*", (ROOT / "report.md").read_text(encoding="utf-8"), re.MULTILINE)
