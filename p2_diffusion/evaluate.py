@@ -42,19 +42,22 @@ class Evaluator:
         self.train_images, _, train_names = load_mnistm(data_root, "train")
         val_images, _, val_names = load_mnistm(data_root, "val")
         self.val_features = classify(self.classifier, val_images)[1]
+        self.baselines: dict[int, float] = {}  # by number of images
         self.identity = {"classifier": file_digest(classifier)} | train_names | val_names
 
     def measure(self, images: torch.Tensor, digits: torch.Tensor) -> Record:
         """Return accuracy and Fréchet distance of images, uint8 (N, 3, 28, 28), that should show ``digits`` (N,)."""
         predicted, features = classify(self.classifier, images)
-        real_features = classify(self.classifier, baseline_images(self.train_images, len(images)))[1]
+        if len(images) not in self.baselines:
+            real_features = classify(self.classifier, baseline_images(self.train_images, len(images)))[1]
+            self.baselines[len(images)] = frechet_distance(real_features, self.val_features)
         per_class = per_class_accuracy(predicted, digits)
         return {
             "accuracy": accuracy(predicted, digits),
             "per_class_accuracy": per_class,
             "worst_class_accuracy": min(value for value in per_class if value is not None),
             "frechet": frechet_distance(features, self.val_features),
-            "frechet_baseline": frechet_distance(real_features, self.val_features),
+            "frechet_baseline": self.baselines[len(images)],
         }
 
     def evaluate(self, kind: str, checkpoint: Path, config: SamplerConfig, num_per_digit: int, seed: int) -> Record:
