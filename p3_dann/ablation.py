@@ -2,10 +2,10 @@
 
     python p3_dann/ablation.py                                  # both targets, preset cpu with 1,500 steps, seed 0
     python p3_dann/ablation.py --seed 1                         # once more: the figure then has means and all seeds
-    python p3_dann/ablation.py --targets usps --methods source dann --inputs plain full
+    python p3_dann/ablation.py --targets usps --methods source dann --inputs plain augmented
 
 Rerun the same command to resume. Runs lie in runs/PRESET/p3_ablation (or --run-dir), the figure in
-images/ablation.png there. Training on the target's labels, on the full inputs, is the ceiling.
+images/ablation.png there. Training on the target's labels, on the augmented inputs, is the ceiling.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from p3_dann.train import train_and_evaluate
 
 from matplotlib.figure import Figure
 
-COMPARED = ["source", "joint_batchnorm", "dann", "self_ensembling", "both"]
+COMPARED = ["source", "joint_batchnorm", "dann", "self_ensembling", "dann_self_ensembling"]
 
 
 def plot(records: list[Record], targets: list[str], steps: int) -> Figure:
@@ -50,7 +50,7 @@ def plot(records: list[Record], targets: list[str], steps: int) -> Figure:
             if means:
                 axis.plot(*zip(*means, strict=True), color=color, label=METHODS[method].title)
                 axis.plot(*zip(*points, strict=True), ".", color=color)
-        if ceiling := accuracies(target, "full", "target"):
+        if ceiling := accuracies(target, "augmented", "target"):
             axis.axhline(statistics.fmean(ceiling), color="black", linestyle="--", label=METHODS["target"].title)
         record = next(record for record in records if record["target"] == target)
         axis.set_title(" → ".join(record[f"{domain}_dataset"].split(" (")[0] for domain in ("source", "target")))
@@ -75,7 +75,7 @@ def main() -> None:
     root = arguments.run_dir or ROOT / "runs" / arguments.preset / "p3_ablation"
     with init_distributed(arguments.device) as dist:
         for target, inputs, method in product(arguments.targets, arguments.inputs, arguments.methods):
-            if method == "target" and inputs != "full":
+            if method == "target" and inputs != "augmented":
                 continue
             chosen = vars(arguments) | {"method": method, "inputs": inputs, "target": target, "overrides": ["steps"]}
             chosen["run_dir"] = root / f"{target}_{method}_{inputs}_seed{arguments.seed}"

@@ -72,7 +72,7 @@ METHODS = {
     "joint_batchnorm": Method("source only, BatchNorm of both domains", {}),
     "dann": Method("DANN", {"grl_lambda_max": 1.0}),
     "self_ensembling": Method("self-ensembling", SELF_ENSEMBLING),
-    "both": Method("DANN + self-ensembling", SELF_ENSEMBLING | {"grl_lambda_max": 1.0}),
+    "dann_self_ensembling": Method("DANN + self-ensembling", SELF_ENSEMBLING | {"grl_lambda_max": 1.0}),
     "ours": Method("ours", SELF_ENSEMBLING | ADDITIONS),  # fine-tuning on the target after DIRT-T (Shu et al., 2018)
     "target": Method("target only (its labels)", {}),
 }
@@ -88,7 +88,7 @@ INPUTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "normalized": NORMALIZED,
     "intensity": NORMALIZED | INTENSITY,
-    "full": NORMALIZED | INTENSITY | AFFINE | {"distractor_probability": 0.6},
+    "augmented": NORMALIZED | INTENSITY | AFFINE | {"distractor_probability": 0.6},
 }
 # The augmentation that makes source images look like a target's was tuned by eye on unlabeled images. The values above
 # are for house numbers, which are narrow, blurred and have distractors; they serve targets that are not named here too.

@@ -30,7 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     figure, axes = new_figure(1, len(TARGETS), (5.6 * len(TARGETS), 2.6))
     for axis, target in zip(axes[0], TARGETS, strict=True):
-        config, rows = make_config("ours", "full", "cpu", target), {}
+        config, rows = make_config("ours", "augmented", "cpu", target), {}
         for domain, role in ((SOURCE, "source"), (target, "target")):
             seed_everything(arguments.seed)
             images = load_digit_images(arguments.data_root, domain, "train")

@@ -93,7 +93,7 @@ def load_model(path: Path, device: torch.device) -> tuple[DANN_model, TrainConfi
     """Return the network of a weights file in evaluation mode, its configuration, and all that its header says."""
     state, header = load_weights(path, MODEL)
     if "mode" in header:  # exported before the methods had names of their own: "mode dann" is now called ours
-        header |= {"method": "ours", "inputs": "full", "overrides": []}
+        header |= {"method": "ours", "inputs": "augmented", "overrides": []}
         header |= {"standardize": header["instance_norm"], "grayscale": header["grey"]}
     model = DANN_model()
     load_into(model, state, path)

@@ -217,12 +217,12 @@ def main() -> None:
     titles = "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
     parser.add_argument("--method", choices=METHODS, default="ours", help=titles)
     parser.add_argument("--target", default=TARGETS[0], help="domain to adapt to, a folder of digits/")
-    parser.add_argument("--inputs", choices=INPUTS, default="full", help="how images are normalized and augmented")
+    parser.add_argument("--inputs", choices=INPUTS, default="augmented", help="how images are normalized and augmented")
     parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="schedule")
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments, config = parse_config(parser, lambda a: make_config(a.method, a.inputs, a.preset, a.target))
-    inputs = "" if arguments.inputs == "full" else f"_{arguments.inputs}"
+    inputs = "" if arguments.inputs == "augmented" else f"_{arguments.inputs}"
     with init_distributed(arguments.device) as dist:
         train_and_evaluate(arguments, config, dist, f"p3_{arguments.target}_{arguments.method}{inputs}")
 

@@ -125,7 +125,7 @@ def measure(checkpoint: Path, data_root: Path, points: int, seed: int, device: t
     write_record(run_folder(checkpoint), "tsne", record, device)
 
     title = METHODS[header["method"]].title
-    title += "" if header["inputs"] == "full" else f", {header['inputs']} inputs"
+    title += "" if header["inputs"] == "augmented" else f", {header['inputs']} inputs"
     title += "" if is_labeled else " (digits as predicted)"
     title += "\n" + " → ".join(dataset_name(data_root, domain).split(" (")[0] for domain in domains)
     # Van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008; started from the principal components after

@@ -111,7 +111,7 @@ def test_shipped_weights_of_the_targets(tmp_path: Path, monkeypatch: Patch) -> N
     assert shipped_targets() == ["svhn", "usps"]
     for target in shipped_targets():
         _, config, header = load_model(shipped_weights(target), torch.device("cpu"))
-        assert (header["method"], header["target"], header["inputs"]) == ("ours", target, "full")
+        assert (header["method"], header["target"], header["inputs"]) == ("ours", target, "augmented")
         assert config.standardize and config.grayscale
     for name in ("p3_svhn", "p3_dann_svhn"):
         (tmp_path / f"{name}.safetensors").touch()
@@ -190,10 +190,10 @@ def test_the_augmentations_are_shown(data_root: Path, tmp_path: Path) -> None:
 
 def test_the_ablation_trains_records_plots_and_resumes(data_root: Path, tmp_path: Path, capsys: Capture) -> None:
     command = ("--preset", "sample", "--steps", 2, "--device", "cpu", "--data-root", data_root, "--run-dir", tmp_path)
-    command += ("--targets", "usps", "--inputs", "plain", "full", "--methods", "source", "dann", "target")
+    command += ("--targets", "usps", "--inputs", "plain", "augmented", "--methods", "source", "dann", "target")
     execute(ablation, *command)
     records = [json.loads(path.read_text()) for path in tmp_path.glob("*/records/evaluate.json")]
-    runs = {"source_plain", "source_full", "dann_plain", "dann_full", "target_full"}
+    runs = {"source_plain", "source_augmented", "dann_plain", "dann_augmented", "target_augmented"}
     assert {record["variant"] for record in records} == runs
     assert all(record["kind"] == "evaluate" and record["accuracy"] >= 0.0 for record in records)
     assert Image.open(tmp_path / "images/ablation.png").format == "PNG"

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 
 ALONE = Distributed(0, 1, torch.device("cpu"))
 PRINTED = Path(__file__).parent / "printed"
-PLAIN, FULL = (make_config("source", inputs, "cpu", "svhn") for inputs in ("plain", "full"))
+PLAIN, AUGMENTED = (make_config("source", inputs, "cpu", "svhn") for inputs in ("plain", "augmented"))
 ONE = (1.0, 1.0)
 
 
@@ -89,17 +89,19 @@ def test_each_level_of_inputs_adds_to_the_one_before_it() -> None:
     usps = [make_config("source", inputs, "cpu", "usps") for inputs in INPUTS]
     assert [config.blur for config in usps] == [0.0, 0.0, 1.0, 1.0]
     assert [config.source_zoom for config in usps] == [ONE, ONE, ONE, (1.15, 1.5)]
-    assert make_config("source", "full", "cpu", "receipts") == FULL
+    assert make_config("source", "augmented", "cpu", "receipts") == AUGMENTED
 
 
 def test_schedules() -> None:
-    full, original = (Student(config, ALONE, True) for config in (FULL, make_config("dann", "plain", "original", "")))
+    augmented, original = (
+        Student(config, ALONE, True) for config in (AUGMENTED, make_config("dann", "plain", "original", ""))
+    )
     assert grl_lambda_at(0.0) == 0.0
     assert grl_lambda_at(0.5) == pytest.approx(2 / (1 + math.exp(-5)) - 1)
     assert grl_lambda_at(1.0, maximum=0.3) == pytest.approx(0.3, abs=1e-4)
-    assert 0.0 < full.set_learning_rate(0.0, 10_000) < 0.1
-    assert full.set_learning_rate(FULL.warmup, 100) == pytest.approx(1.0, abs=0.01)
-    assert full.set_learning_rate(1.0, 100) == pytest.approx(0.0)
+    assert 0.0 < augmented.set_learning_rate(0.0, 10_000) < 0.1
+    assert augmented.set_learning_rate(AUGMENTED.warmup, 100) == pytest.approx(1.0, abs=0.01)
+    assert augmented.set_learning_rate(1.0, 100) == pytest.approx(0.0)
     assert original.set_learning_rate(0.9, 100) == 1.0
     assert [teacher.ramp_up(progress, 0.5) for progress in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([0.0, 0.5, 1.0, 1.0])
     assert teacher.ramp_up(0.0, 0.0) == 1.0
@@ -115,13 +117,13 @@ def test_plain_inputs_lie_between_minus_one_and_one(images: torch.Tensor) -> Non
 
 
 def test_standardized_inputs_do_not_depend_on_brightness_and_contrast(images: torch.Tensor) -> None:
-    inputs = prepare(images, FULL)
+    inputs = prepare(images, AUGMENTED)
     assert inputs.shape == (6, 3, 28, 28)
     torch.testing.assert_close(inputs.mean(dim=(2, 3)), torch.zeros(6, 3), atol=1e-5, rtol=0)
-    dimmer = prepare((images // 2 + 50).to(torch.uint8), FULL)
+    dimmer = prepare((images // 2 + 50).to(torch.uint8), AUGMENTED)
     assert (dimmer - inputs).abs().mean() < 0.1
     # A constant image stays finite.
-    assert prepare(torch.full((1, 3, 28, 28), 7, dtype=torch.uint8), FULL).abs().max() < 1e-3
+    assert prepare(torch.full((1, 3, 28, 28), 7, dtype=torch.uint8), AUGMENTED).abs().max() < 1e-3
 
 
 def test_rotation_makes_sixes_of_nines_and_leaves_what_is_no_digit_upside_down(images: torch.Tensor) -> None:
@@ -144,7 +146,7 @@ def test_as_many_are_rotated_as_asked() -> None:
 def test_zoom_by_two_shows_the_middle() -> None:
     image = torch.zeros(1, 1, 28, 28)
     image[..., 7:21, 7:21] = 1.0
-    still = replace(FULL, affine_degrees=0.0, affine_shear=0.0, affine_shift=0.0)
+    still = replace(AUGMENTED, affine_degrees=0.0, affine_shear=0.0, affine_shift=0.0)
     assert affine(image, still, (2.0, 2.0), ONE)[..., 1:-1, 1:-1].min() == 1.0
     narrowed = affine(image, still, (2.0, 2.0), (0.5, 0.5))
     assert narrowed[0, 0, 14, :6].max() < 0.1 and narrowed[0, 0, 14, 8:20].min() == 1.0
@@ -154,7 +156,7 @@ def test_affine_rotation_keeps_the_center_and_moves_the_edge() -> None:
     torch.manual_seed(0)
     image = torch.zeros(8, 1, 28, 28)
     image[..., 13:15, :] = 1.0
-    turned = affine(image, replace(FULL, affine_shear=0.0, affine_shift=0.0, affine_degrees=40.0), ONE, ONE)
+    turned = affine(image, replace(AUGMENTED, affine_shear=0.0, affine_shift=0.0, affine_degrees=40.0), ONE, ONE)
     assert turned[:, 0, 13:15, 13:15].min() > 0.7
     assert turned[:, 0, 13:15, 0].min() < 0.5
 
@@ -218,7 +220,7 @@ class Fixed(torch.nn.Module):
 
 def teacher_of(logits: torch.Tensor, alignment: str = "none") -> teacher.EmaTeacher:
     """Return a teacher of these logits, whose source has every digit equally often."""
-    config = replace(FULL, distribution_alignment=alignment)
+    config = replace(AUGMENTED, distribution_alignment=alignment)
     return teacher.EmaTeacher(ExponentialMovingAverage(Fixed(logits), 0.9), config, ALONE, torch.arange(10))
 
 

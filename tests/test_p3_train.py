@@ -92,7 +92,7 @@ def test_every_method_trains_evaluates_and_records(run_training: Train, data_roo
     assert (measured["kind"], measured["method"], measured["target"]) == ("evaluate", method, target)
     assert measured["weights"] == trained["weights"] and measured["train_digest"] == trained["train_digest"]
     adapts = method not in ("source", "target")
-    log, teaches = log_of(folder), method in ("self_ensembling", "both", "ours")
+    log, teaches = log_of(folder), method in ("self_ensembling", "dann_self_ensembling", "ours")
     assert [entry["step"] for entry in log] == ([1, 3, 5, 6] if method == "ours" else [1, 3, 5])
     assert all(("domain_accuracy" in entry) == adapts for entry in log[:3])
     assert all(("consistency_loss" in entry) == teaches for entry in log)
@@ -133,7 +133,7 @@ def test_fine_tuning_sees_the_target_alone_with_a_schedule_of_its_own(run_traini
 # the wall before the target's labels, and data of every kind
 
 
-@pytest.mark.parametrize(("method", "target"), [("ours", "svhn"), ("both", "usps")])
+@pytest.mark.parametrize(("method", "target"), [("ours", "svhn"), ("dann_self_ensembling", "usps")])
 def test_adaptation_never_sees_a_label_of_the_target(
     run_training: Train, tmp_path: Path, data_root: Path, method: str, target: str, capsys: Capture
 ) -> None:
