@@ -32,7 +32,7 @@ from common.weights import load_checkpoint, write_record
 TRAINING = {
     "p1": (32, "p1_gan/train.py --method A"),
     "p2": (8, "p2_diffusion/train.py --preset full --no-compile"),
-    "p3": (64, "p3_dann/train.py --method dann --target svhn --inputs plain --preset original"),
+    "p3": (64, "p3_dann/train.py --method dann --target svhn --inputs plain"),
 }
 # How many images a user samples, and with what.
 SAMPLING = {

@@ -19,7 +19,7 @@ from data.layout import PARTS, first_of, image_name, save_png, split_order, writ
 
 import numpy as np
 
-_VAL_FACES = 2025  # as many as the original report compares with; a fifth of a small set
+_VAL_FACES = 2025  # as many as the course report compares with; a fifth of a small set
 
 
 class Source(NamedTuple):

@@ -22,7 +22,7 @@ from data.mnistm import blend, read_mnistm, read_photographs
 import numpy as np
 from PIL import Image
 
-# As many faces as the original report's data set has, 38,464 for training and 2,025 to compare with.
+# As many faces as the course report's data set has, 38,464 for training and 2,025 to compare with.
 ORIGINAL_FACES = 40489
 _CELEBA = ("img_align_celeba.zip", "img_align_celeba/")
 # How each edition of LFW is aligned, and what its files are called without their endings; the first one found is taken.

@@ -1,6 +1,6 @@
 """Every setting of P2: how networks are trained, distilled, compared, and sampled from by default.
 
-A preset is a schedule and the size that goes with it: ``full`` the original report's network on a GPU, ``cpu`` a
+A preset is a schedule and the size that goes with it: ``full`` the course report's network on a GPU, ``cpu`` a
 narrow one on two cores, ``sample`` minutes on the built-in sample set.
 """
 
@@ -16,7 +16,7 @@ from p2_diffusion.samplers import SamplerConfig
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One configuration of the diffusion model; the defaults are the original report's network, for one GPU."""
+    """One configuration of the diffusion model; the defaults are the course report's network, for one GPU."""
 
     # Model (p2_diffusion/model.py)
     channels: Literal[32, 64, 96, 128] = option(128, "width of the first level")

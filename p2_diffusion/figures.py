@@ -1,6 +1,6 @@
 """Plot digits of a network: a grid, the reverse process of one digit, and an animation of it for all ten.
 
-    python p2_diffusion/figures.py                                 # the network of the original report
+    python p2_diffusion/figures.py                                 # the network of the course report
     python p2_diffusion/figures.py --model cpu
     python p2_diffusion/figures.py --checkpoint runs/cpu/p2_seed0/weights.safetensors --sampler ddim --steps 20
 

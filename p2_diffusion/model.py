@@ -139,7 +139,7 @@ class ResidualBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """U-Net with skip concatenation; the defaults are the network that the original report prints.
+    """U-Net with skip concatenation; the defaults are the network that the course report prints.
 
     The arguments are fields of a TrainConfig. Each level but the first halves the resolution; on the way up it has one
     residual block more. Where ``num_groups`` equals the width of a level, every channel is normalized alone, which

@@ -1,4 +1,4 @@
-"""Samplers, all with classifier-free guidance, and the table of them; ancestral sampling is the original report's."""
+"""Samplers, all with classifier-free guidance, and the table of them; ancestral sampling is the course report's."""
 
 from __future__ import annotations
 

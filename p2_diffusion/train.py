@@ -1,7 +1,7 @@
 """Train the class-conditional diffusion model on MNIST-M (Ho et al., 2020, algorithm 1, with label dropout).
 
     python p2_diffusion/train.py                       # preset cpu: two cores
-    python p2_diffusion/train.py --preset full         # the network of the original report, for a GPU
+    python p2_diffusion/train.py --preset full         # the network of the course report, for a GPU
     torchrun --nproc_per_node 2 p2_diffusion/train.py  # several processes share every batch
 
 By default the network predicts v (Salimans and Ho, 2022) and the loss has min-SNR weights (Hang et al., 2023). Rerun

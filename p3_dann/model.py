@@ -1,4 +1,4 @@
-"""The domain-adversarial network of the original report (355,164 parameters)."""
+"""The domain-adversarial network of the course report (355,164 parameters)."""
 
 from __future__ import annotations
 

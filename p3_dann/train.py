@@ -2,7 +2,7 @@
 
     python p3_dann/train.py --method ours --target svhn
     python p3_dann/train.py --method dann --target usps --preset full --seed 1
-    python p3_dann/train.py --method dann --target svhn --inputs plain --preset original    # the original report's
+    python p3_dann/train.py --method dann --target svhn --inputs plain --preset course    # the course report's
     python p3_dann/train.py --target receipts --data-root mine    # a folder of your own: mine/digits/receipts
     torchrun --nproc_per_node 2 p3_dann/train.py --method ours --target svhn
 

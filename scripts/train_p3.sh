@@ -7,6 +7,8 @@
 #   bash scripts/train_p3.sh --preset full --device cuda      # other options go to p3_dann/train.py
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
+collected=("$runs")
+[[ $preset != cpu ]] || collected+=("$root/runs/course")
 
 if [[ -z $target ]]; then
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # so small a network gains nothing from a second thread
@@ -17,16 +19,16 @@ if [[ -z $target ]]; then
     status=0
     wait $svhn || status=$?
     wait $usps || status=$?
-    [[ $status != 0 ]] || run scripts/collect.py "$runs"
+    [[ $status != 0 ]] || run scripts/collect.py "${collected[@]}"
     exit $status
 fi
 train() { run p3_dann/train.py --method "$1" --target "$target" "${options[@]}" "${@:2}" "${extra[@]}"; }
 methods=(source dann self_ensembling ours)
-[[ $preset != sample ]] || methods=(source ours)
+[[ $preset != sample ]] || methods=(source dann ours)
 if grep -q ',[0-9]' "$data_root/digits/$target/train.csv"; then methods+=(target); fi # it needs labels
 for method in "${methods[@]}"; do train "$method"; done
 if [[ $preset == cpu ]]; then
-    for method in source dann; do train $method --preset original --inputs plain; done
+    for method in joint_batchnorm dann; do train $method --preset course --inputs plain; done
 fi
-run p3_dann/tsne.py "${shared[@]}" --checkpoints "$runs"/p3_"$target"_{source,ours}_seed"$seed"/weights.safetensors
-run scripts/collect.py "$runs"
+run p3_dann/tsne.py "${shared[@]}" --checkpoints "$runs"/p3_"$target"_{source,dann,ours}_seed"$seed"/weights.safetensors
+run scripts/collect.py "${collected[@]}"

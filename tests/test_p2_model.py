@@ -1,4 +1,4 @@
-"""P2's U-Net: as printed in the original report, and what its parts promise."""
+"""P2's U-Net: as printed in the course report, and what its parts promise."""
 
 from __future__ import annotations
 

@@ -93,16 +93,14 @@ def test_each_level_of_inputs_adds_to_the_one_before_it() -> None:
 
 
 def test_schedules() -> None:
-    augmented, original = (
-        Student(config, ALONE, True) for config in (AUGMENTED, make_config("dann", "plain", "original", ""))
-    )
+    augmented, course = (Student(c, ALONE, True) for c in (AUGMENTED, make_config("dann", "plain", "course", "")))
     assert grl_lambda_at(0.0) == 0.0
     assert grl_lambda_at(0.5) == pytest.approx(2 / (1 + math.exp(-5)) - 1)
     assert grl_lambda_at(1.0, maximum=0.3) == pytest.approx(0.3, abs=1e-4)
     assert 0.0 < augmented.set_learning_rate(0.0, 10_000) < 0.1
     assert augmented.set_learning_rate(AUGMENTED.warmup, 100) == pytest.approx(1.0, abs=0.01)
     assert augmented.set_learning_rate(1.0, 100) == pytest.approx(0.0)
-    assert original.set_learning_rate(0.9, 100) == 1.0
+    assert course.set_learning_rate(0.9, 100) == 1.0
     assert [teacher.ramp_up(progress, 0.5) for progress in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([0.0, 0.5, 1.0, 1.0])
     assert teacher.ramp_up(0.0, 0.0) == 1.0
 

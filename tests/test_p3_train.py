@@ -267,7 +267,7 @@ def test_interrupted_in_either_stage_and_resumed_equals_uninterrupted(
 def test_the_folder_of_a_run_says_what_it_is(data_root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr("common.training.ROOT", tmp_path)
     where = (*TINY[2:], "--data-root", data_root, "--steps", 2)
-    execute(train, "--method", "dann", "--preset", "original", "--inputs", "plain", *where)
+    execute(train, "--method", "dann", "--preset", "course", "--inputs", "plain", *where)
     execute(train, "--method", "source", "--target", "usps", "--preset", "sample", "--seed", 1, *where)
     found = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.glob("runs/*/*/weights.safetensors")}
-    assert found == {"runs/original/p3_svhn_dann_plain_seed0", "runs/sample/p3_usps_source_seed1"}
+    assert found == {"runs/course/p3_svhn_dann_plain_seed0", "runs/sample/p3_usps_source_seed1"}
