@@ -128,12 +128,13 @@ def distill(
             save_samples(run, ema.model, diffusion)
 
 
-def default_teacher(preset: str, student_steps: int) -> str:
-    """Return the shipped weights that a student learns from: those of a network, or of the student before it."""
+def default_networks(preset: str, student_steps: int) -> tuple[str, str]:
+    """Return the shipped weights that teach and those that the student starts from ("": its teacher's)."""
     if preset == "full" and student_steps != 4:
         raise UserError("--preset full: pass the student before this one as --teacher; none is shipped")
-    name = {4: "cpu" if preset == "sample" else "full", 2: "student4", 1: "student2"}[student_steps]
-    return f"p2_unet_{name}.safetensors"
+    teacher = {4: "cpu" if preset == "sample" else "full", 2: "student4", 1: "student2"}[student_steps]
+    is_smaller = preset == "cpu" and student_steps == 4
+    return f"p2_unet_{teacher}.safetensors", "p2_unet_cpu.safetensors" if is_smaller else ""
 
 
 def main() -> None:
@@ -141,20 +142,24 @@ def main() -> None:
     parser.add_argument("--preset", choices=DISTILL_PRESETS, default="cpu", help="schedule, and which teacher")
     parser.add_argument("--student-steps", type=int, choices=(4, 2, 1), default=4, help="timesteps it visits")
     parser.add_argument("--teacher", help="weights to distill (default: shipped; that of 2 steps has 4, of 1 step 2)")
+    text = "initial weights of the student (default: the small network for 4 steps in preset cpu, else the teacher)"
+    parser.add_argument("--student", help=text)
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments, config = parse_config(parser, lambda chosen: make_distill_config(chosen.preset, chosen.student_steps))
     with init_distributed(arguments.device) as dist:
         dist.check_batch_size(config.batch_size)
-        path = shipped_path(arguments.teacher or default_teacher(arguments.preset, arguments.student_steps))
+        taught_by, starts_as = default_networks(arguments.preset, arguments.student_steps)
+        path = shipped_path(arguments.teacher or taught_by)
+        initial_path = shipped_path(arguments.student or starts_as or str(path))
         teacher, _, taught = load_model(path, dist.device)
-        initial, _, trained = load_model(shipped_path(config.init_from) if config.init_from else path, dist.device)
+        initial, _, trained = load_model(initial_path, dist.device)
         process = ("timesteps", "schedule", "prediction")
         if any(taught[name] != trained[name] for name in process):
-            raise UserError(f"{path}: differs from --init-from in its {', '.join(process)}")
+            raise UserError(f"{path}: differs from {initial_path} in its {', '.join(process)}")
         images, labels, data_names = load_mnistm(arguments.data_root, "train", dist.device)
         settings = asdict(config) | {"model": MODEL, "method": "student", "student_steps": arguments.student_steps}
-        settings |= {"teacher_digest": file_digest(path)} | data_names
+        settings |= {"teacher_digest": file_digest(path), "init_digest": file_digest(initial_path)} | data_names
         settings |= {name: trained[name] for name in (*ARCHITECTURE, *process)}
         settings |= {"min_snr_gamma": 0.0, "dropout": 0.0, "label_dropout": 0.0}
         run = TrainingRun(arguments, dist, "p2", f"p2_student{arguments.student_steps}", settings)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main tables and figures of P1, one seed: train every method, then measure and plot it.
+# The main tables and figures of P1, one seed: train methods A and B side by side, then measure and plot them.
 # Rerun the same command to resume; exit status 75 means stopped by --max-seconds.
 #
 #   bash scripts/train_p1.sh --data-root hw2_data
@@ -9,12 +9,14 @@ source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
 snapshots=(--snapshots)
 [[ $preset != sample ]] || snapshots=()
-for method in A B C; do
-    weights="$runs/p1_${method}_seed$seed/weights.safetensors"
-    run p1_gan/train.py --method $method "${options[@]}" "${extra[@]}"
+if [[ -n ${P1_METHOD:-} ]]; then
+    weights="$runs/p1_${P1_METHOD}_seed$seed/weights.safetensors"
+    run p1_gan/train.py --method "$P1_METHOD" "${options[@]}" "${extra[@]}"
     run p1_gan/evaluate.py --checkpoint "$weights" "${snapshots[@]}" "${shared[@]}"
     run p1_gan/figures.py --checkpoint "$weights" "${shared[@]}"
-done
-all=("$runs"/p1_{A,B,C}_seed"$seed"/weights.safetensors)
-[[ $preset == sample ]] || run p1_gan/figures.py distances --checkpoint "${all[@]}" "${shared[@]}"
+    exit
+fi
+side_by_side P1_METHOD A B
+both=("$runs"/p1_{A,B}_seed"$seed"/weights.safetensors)
+[[ $preset == sample ]] || run p1_gan/figures.py distances --checkpoint "${both[@]}" "${shared[@]}"
 run scripts/collect.py "$runs"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main table and figures of P3, one seed: every method on every target (side by side), the course report's recipe, t-SNE.
+# The main table and figures of P3, one seed: every method on every target, side by side; the recipe of the course report; t-SNE.
 # Rerun the same command to resume; exit status 75 means stopped by --max-seconds.
 #
 #   bash scripts/train_p3.sh --data-root hw2_data --seed 1    # the report has mean and range over seeds
@@ -11,16 +11,9 @@ collected=("$runs")
 [[ $preset != cpu ]] || collected+=("$root/runs/course")
 
 if [[ -z $target ]]; then
-    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # so small a network gains nothing from a second thread
-    set -m # a process group each, which a signal reaches as a whole
-    bash "$0" "${options[@]}" --target svhn "${extra[@]}" & svhn=$!
-    bash "$0" "${options[@]}" --target usps "${extra[@]}" & usps=$!
-    trap 'kill -TERM -- -$svhn -$usps 2>/dev/null || true; wait' INT TERM
-    status=0
-    wait $svhn || status=$?
-    wait $usps || status=$?
-    [[ $status != 0 ]] || run scripts/collect.py "${collected[@]}"
-    exit $status
+    side_by_side P3_TARGET svhn usps
+    run scripts/collect.py "${collected[@]}"
+    exit
 fi
 train() { run p3_dann/train.py --method "$1" --target "$target" "${options[@]}" "${@:2}" "${extra[@]}"; }
 methods=(source dann self_ensembling ours)
@@ -31,4 +24,4 @@ if [[ $preset == cpu ]]; then
     for method in joint_batchnorm dann; do train $method --preset course --inputs plain; done
 fi
 run p3_dann/tsne.py "${shared[@]}" --checkpoints "$runs"/p3_"$target"_{source,dann,ours}_seed"$seed"/weights.safetensors
-run scripts/collect.py "${collected[@]}"
+[[ -n ${P3_TARGET:-} ]] || run scripts/collect.py "${collected[@]}"
