@@ -1,9 +1,13 @@
-"""torch.hub gives the shipped models in two lines."""
+"""The shipped models from torch.hub and from the notebook."""
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from common import ROOT
 
+import pytest
 import torch
 
 
@@ -27,3 +31,14 @@ def test_sampler_generates_the_digits_asked_for_alike_for_the_same_seed() -> Non
 def test_classifier_names_digits() -> None:
     classes = load("digit_classifier", target="usps")(torch.zeros(3, 3, 28, 28, dtype=torch.uint8))
     assert classes.shape == (3,) and classes.dtype == torch.int64 and 0 <= classes.min() <= classes.max() <= 9
+
+
+def test_the_tour_runs_from_top_to_bottom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    cells = json.loads((ROOT / "tour.ipynb").read_text(encoding="utf-8"))["cells"]
+    namespace: dict[str, Any] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), namespace)
+    assert namespace["faces"].shape == (32, 3, 64, 64) and namespace["digits"].shape == (100, 3, 28, 28)
+    assert namespace["correct"] >= 20
