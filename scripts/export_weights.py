@@ -1,4 +1,4 @@
-"""Ship the weights of a finished run in weights/, in half precision.
+"""Ship the weights of a finished run in weights/, in half precision, and its training curves in images/.
 
     python scripts/export_weights.py runs/cpu/p3_svhn_ours_seed0 p3_svhn
 
@@ -9,10 +9,12 @@ collect it: the numbers of weights/README.md are those of the rounded weights.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import ROOT
 from common.cli import UserError, make_parser, run_main
 from common.weights import WEIGHTS, read_safetensors, save_weights
 
@@ -31,6 +33,10 @@ def main() -> None:
     state, metadata = read_safetensors(source)
     save_weights(path, state, json.loads(metadata["config"]), half=not arguments.float32)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    if arguments.output == WEIGHTS:
+        curves = ROOT / "images" / arguments.name[:2].upper() / f"curves_{arguments.name}.png"
+        shutil.copyfile(arguments.run / "curves.png", curves)
+        print(f"wrote {curves}")
 
 
 if __name__ == "__main__":

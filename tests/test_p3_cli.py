@@ -183,9 +183,14 @@ def test_tsne_alone_plots_shipped_weights_under_the_names_of_the_card(
     assert {path.name for path in (tmp_path / "images").iterdir()} == names
 
 
-def test_the_augmentations_are_shown(data_root: Path, tmp_path: Path) -> None:
+def test_augmentations_and_confusions_are_shown(data_root: Path, tmp_path: Path) -> None:
     execute(figures, "--data-root", data_root, "--images", tmp_path)
-    assert Image.open(tmp_path / "augmentations.png").format == "PNG"
+    assert {path.name for path in tmp_path.iterdir()} == {"augmentations.png", "confusion.png"}
+    rows = figures.plot_confusion(data_root, torch.device("cpu")).axes[0].texts
+    by_label: dict[float, float] = {}
+    for text in rows:
+        by_label[text.get_position()[1]] = by_label.get(text.get_position()[1], 0.0) + float(text.get_text())
+    assert all(97 <= total <= 103 for total in by_label.values())  # integers, so not quite 100 %
 
 
 def test_the_ablation_trains_records_plots_and_resumes(data_root: Path, tmp_path: Path, capsys: Capture) -> None:
