@@ -43,7 +43,7 @@ class RealFaces:
         return cached(self.extract, real, self.cache)
 
     def measure(self, images: torch.Tensor) -> dict[str, float]:
-        """Print and return all that can be measured of generated images here, with baselines."""
+        """Return all that can be measured of generated images here, with baselines."""
         features, val, train = self.extract(images), self.features(self.val), self.features(self.train)
         found = image_statistics(images) | distances(features, val) | memorization(features, val, train)
         baseline = image_statistics(self.val[:COURSE_IMAGES]) | distances(baseline_images(train, len(images)), val)
@@ -51,10 +51,14 @@ class RealFaces:
             fid_features, fid_val = extract_fid(images[:COURSE_IMAGES]), extract_fid(self.val)
             found["fid"] = frechet_distance(fid_features, fid_val)
             baseline["fid"] = frechet_distance(extract_fid(baseline_images(self.train, len(fid_features))), fid_val)
-        found |= {f"{name}_baseline": value for name, value in baseline.items() if name in found}
-        for name, value in found.items():
+        return found | {f"{name}_baseline": value for name, value in baseline.items() if name in found}
+
+
+def show(found: Record) -> None:
+    """Print what was measured."""
+    for name, value in found.items():
+        if isinstance(value, float):
             print(f"{name}: {value:.4g}")
-        return found
 
 
 def images_seen(config: Record) -> int:
@@ -71,13 +75,13 @@ def identity(kind: str, weights: Path, config: Record, **columns: Any) -> Record
 
 
 def evaluate(weights: Path, model: torch.nn.Module, config: Record, real: RealFaces, num: int, seed: int) -> None:
-    """Measure ``num`` images of a generator, unless its record is there."""
+    """Measure ``num`` images of a generator, unless its record is there, and print it."""
     columns = identity("evaluate", weights, config, sampling_seed=seed, num_images=num, **real.digests)
 
     def measure() -> dict[str, float]:
         return real.measure(generate(model, sample_latents(num, seed)))
 
-    measured(run_folder(weights), f"evaluate_seed{seed}", columns, measure, real.device)
+    show(measured(run_folder(weights), f"evaluate_seed{seed}", columns, measure, real.device))
 
 
 def evaluate_snapshots(weights: Path, config: Record, real: RealFaces, seed: int) -> None:
@@ -112,7 +116,7 @@ def main() -> None:
     if arguments.folder is not None:
         images = load_folder(arguments.folder, FACE_SIZE, resize=True)
         check_enough(images, arguments.folder)
-        RealFaces(arguments.data_root, device).measure(images)
+        show(RealFaces(arguments.data_root, device).measure(images))
         return
     weights = arguments.checkpoint or shipped_weights(arguments.method)
     model, config = load_generator(weights, arguments.method, device)
