@@ -210,27 +210,17 @@ def load_images(
     return images
 
 
-def thread_map(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
-) -> Iterator[Result]:
+def thread_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield ``function(item)`` of all items, in order; items are taken as needed, so that the memory stays small."""
-    workers = workers or usable_cores()
+    workers = usable_cores()
     running: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:  # Pillow lets other threads run while it decodes, resizes and encodes
-        try:
-            pool.submit(int)
-        except RuntimeError:  # no more threads allowed
-            yield from map(function, items)
-            return
-        try:
-            for item in items:
-                running.append(pool.submit(function, item))
-                if len(running) > 16 * workers:
-                    yield running.popleft().result()
-            while running:
+        for item in items:
+            running.append(pool.submit(function, item))
+            if len(running) > 16 * workers:
                 yield running.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while running:
+            yield running.popleft().result()
 
 
 def load_folder(folder: Path, size: int, resize: bool = False) -> torch.Tensor:

@@ -117,14 +117,14 @@ def write_csvs(folder: Path, labels: Sequence[object] | np.ndarray, splits: Sequ
         write_text(folder / f"{split}.csv", "image_name,label\n" + "".join(lines))
 
 
-def write_images(folder: Path, render: Callable[[int], Image.Image], count: int, workers: int | None) -> None:
-    """Write ``render(0)`` to ``render(count - 1)`` into the new ``folder``, in ``workers`` threads."""
+def write_images(folder: Path, render: Callable[[int], Image.Image], count: int) -> None:
+    """Write ``render(0)`` to ``render(count - 1)`` into the new ``folder``."""
     folder.mkdir()
 
     def write(number: int) -> None:
         save_png(render(number), folder / image_name(number))
 
-    numbers = thread_map(write, range(count), workers)
+    numbers = thread_map(write, range(count))
     for _ in progress_bar(numbers, total=count, desc=f"writing {folder.name}", unit="img"):
         pass
 
