@@ -35,7 +35,7 @@ from common.seed import derive_seed, generator, random_state, set_random_state
 from common.training import ExponentialMovingAverage
 from common.viz import make_grid, normalize, save_gif, save_image, to_uint8
 from common.weights import WEIGHTS, load_into, load_weights, measured, run_folder, save_weights
-from tests.conftest import Capture, Patch, encoded, write_files
+from tests.conftest import Capture, Patch
 
 import numpy as np
 import pytest
@@ -136,14 +136,6 @@ def test_failures_of_the_program_keep_their_traceback() -> None:
     with pytest.raises(SystemExit) as ended:
         run_main(lambda: torch.empty(2**60, dtype=torch.uint8))
     assert ended.value.code == 2
-
-
-@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-"])
-def test_closed_output_is_no_error(tmp_path: Path, closed: str) -> None:
-    source = write_files(tmp_path / "photos", dict.fromkeys(("a.png", "b.png"), encoded(Image.new("RGB", (9, 9)))))
-    command = f'"$0" data/prepare.py own-faces "$1" --data-root "$2" {closed}'
-    assert subprocess.run(["sh", "-c", command, sys.executable, source, tmp_path / "root"], cwd=ROOT).returncode == 0
-    assert (tmp_path / "root/face/val/00000.png").exists()
 
 
 @pytest.mark.parametrize(
