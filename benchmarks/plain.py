@@ -107,7 +107,6 @@ LOOPS = {"p1": p1, "p2": p2, "p3": p3}
 
 
 def main() -> None:
-    """Parse the command line and time a loop."""
     parser = make_parser(__doc__)
     parser.add_argument("problem", choices=LOOPS)
     parser.add_argument("--batch-size", type=positive_int, default=32, help="images per step")

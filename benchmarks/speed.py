@@ -110,7 +110,6 @@ PARTS = {"training": training, "sampling": sampling}
 
 
 def main() -> None:
-    """Parse the command line and measure."""
     parser = make_parser(__doc__)
     parser.add_argument("part", nargs="?", choices=PARTS, help="what to measure (default: both)")
     parser.add_argument("--trials", type=positive_int, default=3, help="how often; medians are recorded")

@@ -109,17 +109,15 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def read_csv(path: Path, paths: bool = False) -> Rows:
-    """Read the columns ``image_name`` and, if there is one, ``label``; only with ``paths`` may names hold folders."""
+def read_csv(path: Path) -> Rows:
+    """Read the columns ``image_name`` and, if there is one, ``label``."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         rows = [[field.strip() for field in row] for row in csv.reader(io.StringIO(text, newline=""), strict=True)]
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text; save it as UTF-8") from error
-    except csv.Error as error:
-        raise UserError(f"{path}: not a CSV file ({error})") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from error
     header, *rows = [row for row in rows if any(row)] or [[]]
     if header[:1] != ["image_name"] or header[1:2] not in ([], ["label"]):
         raise UserError(f"{path}: the header must be image_name,label, found {','.join(header)[:80]!r}")
@@ -127,8 +125,6 @@ def read_csv(path: Path, paths: bool = False) -> Rows:
         raise UserError(f"{path}: lists no image")
     found: dict[str, str] = {}
     for name, *rest in rows:
-        if not paths and (Path(name).name != name or name in ("", "..")):
-            raise UserError(f"{path}: {name[:80]!r} is not a plain file name")
         if name in found:
             raise UserError(f"{path}: {name} is listed twice; keep one line")
         found[name] = rest[0] if rest else ""

@@ -50,7 +50,7 @@ def make_digits(
         labels: CSV ``image_name,label`` of some or all; a name is a path within the source, or that of one file only.
         label_folders: an image in a folder called 0 to 9 has that label, as with torchvision's ImageFolder.
     """
-    rows = read_csv(labels, paths=True) if labels else []  # before the conversion, which may take minutes
+    rows = read_csv(labels) if labels else []  # before the conversion, which may take minutes
     images = _convert(source, folder, DIGIT_SIZE, 3)
     names = sorted(images)
     label_of = _match_labels(labels, rows, names) if labels else {}

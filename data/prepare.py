@@ -32,7 +32,6 @@ import numpy as np
 
 
 def main() -> None:
-    """Parse the command line and make the parts asked for."""
     arguments = _parser().parse_args()
     data_root = arguments.data_root
     if arguments.command == "own-faces":

@@ -59,7 +59,6 @@ def read_run(folder: Path, sample: bool) -> tuple[list[Record], str]:
 
 
 def main() -> None:
-    """Parse the command line, merge the records found into the results, and say what was left out."""
     parser = make_parser(__doc__)
     parser.add_argument("runs", nargs="*", type=Path, default=[ROOT / "runs"], help="folders to search for runs")
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of the .jsonl files")
