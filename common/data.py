@@ -104,13 +104,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 DOMAINS = {"mnistm": "MNIST-M", "svhn": "SVHN", "usps": "USPS"}  # folder -> title
 DIGIT_SIZE = 28
 FACE_SIZE = 64
-Rows = list[tuple[str, str]]  # image name and label, which may be empty
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def read_csv(path: Path) -> Rows:
-    """Read the columns ``image_name`` and, if there is one, ``label``."""
+def read_csv(path: Path) -> list[tuple[str, str]]:
+    """Return the name and the label of every image that a CSV file lists; labels, or their column, may be missing."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         rows = [[field.strip() for field in row] for row in csv.reader(io.StringIO(text, newline=""), strict=True)]
@@ -145,11 +144,16 @@ def list_images(folder: Path) -> list[str]:
     files = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
     others = [name for name in files if not is_image(name)]
     if others:
-        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        print(f"note: {folder}: not images, left out: {len(others)} ({shown})", file=sys.stderr)
+        print(f"note: {folder}: not images, left out: {len(others)} ({first_of(others)})", file=sys.stderr)
     if len(others) == len(files):
         raise UserError(f"{folder}: no images; folders inside it are not searched")
     return [name for name in files if is_image(name)]
+
+
+def first_of(lines: Sequence[str]) -> str:
+    """Return the first ten of ``lines`` in one text, and how many more there are."""
+    rest = [f"and {len(lines) - 10:,} more"] if len(lines) > 10 else []
+    return "; ".join([*lines[:10], *rest])
 
 
 def load_images(

@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from common.cli import UserError, progress_bar
-from common.data import DIGIT_SIZE, FACE_SIZE, Rows, center_square, check_label, read_csv, read_image, thread_map
+from common.data import DIGIT_SIZE, FACE_SIZE, center_square, check_label, first_of, read_csv, read_image, thread_map
 from common.files import write_text
 from data.archives import Wanted, iterate_files, list_files
-from data.layout import PARTS, first_of, image_name, save_png, split_order, write_csvs
+from data.layout import PARTS, image_name, save_png, split_order, write_csvs
 
 import numpy as np
 
@@ -140,7 +140,7 @@ def _move(images: dict[str, Path], names: Sequence[str], folder: Path) -> None:
         images[name].rename(folder / image_name(number))
 
 
-def _match_labels(path: Path, rows: Rows, names: Sequence[str]) -> dict[str, int]:
+def _match_labels(path: Path, rows: list[tuple[str, str]], names: Sequence[str]) -> dict[str, int]:
     """Return the label of every image that has one; rows that name no image are printed."""
     by_path = {unicodedata.normalize("NFC", name): [name] for name in names}  # a Mac writes accents on their own
     by_file_name: dict[str, list[str]] = defaultdict(list)

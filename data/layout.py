@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.cli import UserError, progress_bar
-from common.data import DOMAINS, thread_map
+from common.data import DOMAINS, first_of, thread_map
 from common.files import write_text
 
 import numpy as np
@@ -127,9 +127,3 @@ def write_images(folder: Path, render: Callable[[int], Image.Image], count: int)
     numbers = thread_map(write, range(count))
     for _ in progress_bar(numbers, total=count, desc=f"writing {folder.name}", unit="img"):
         pass
-
-
-def first_of(lines: Sequence[str]) -> str:
-    """Return the first ten of ``lines`` in one text, and how many more there are."""
-    rest = [f"and {len(lines) - 10:,} more"] if len(lines) > 10 else []
-    return "; ".join([*lines[:10], *rest])

@@ -174,13 +174,13 @@ def test_atomic_writing_leaves_the_old_file_or_the_new_one(tmp_path: Path, monke
         raise ZeroDivisionError
     assert path.read_text() == "old" and [entry.name for entry in path.parent.iterdir()] == ["value.txt"]
 
-    def no_fsync(number: int) -> Callable[[int], None]:
-        return lambda _: (_ for _ in ()).throw(OSError(number, os.strerror(number)))
-
-    monkeypatch.setattr(os, "fsync", no_fsync(errno.EINVAL))  # some network mounts
     write_text(path, "n\udce9w")
     assert path.read_bytes() == b"n\xe9w"
-    monkeypatch.setattr(os, "fsync", no_fsync(errno.EIO))
+
+    def no_fsync(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", no_fsync)
     with pytest.raises(OSError) as caught:
         write_bytes(path, b"newer")
     assert caught.value.filename == str(path) and path.read_bytes() == b"n\xe9w"
