@@ -7,7 +7,6 @@ float32, torch's default memory layout, a DataLoader whose workers decode every 
 
 from __future__ import annotations
 
-import csv
 import os
 import sys
 import time
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import UserError, add_common_arguments, make_parser, positive_int, run_main
+from common.cli import add_common_arguments, make_parser, positive_int, run_main
+from common.data import read_csv
 from p1_gan.model import LATENT_SIZE, DCGAN_Discriminator, DCGAN_Generator
 from p2_diffusion.model import UNet
 from p3_dann.model import DANN_model, grl_lambda_at
@@ -41,12 +41,9 @@ def collate(listed: list[tuple[Path, int]]) -> tuple[torch.Tensor, torch.Tensor]
 def batches(folder: Path, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield shuffled batches of a digit domain or of face/train, epoch after epoch."""
     if (folder / "train.csv").exists():
-        with open(folder / "train.csv", newline="", encoding="utf-8") as file:
-            listed = [(folder / "data" / row["image_name"], int(row["label"])) for row in csv.DictReader(file)]
+        listed = [(folder / "data" / name, int(label)) for name, label in read_csv(folder / "train.csv")]
     else:
         listed = [(path, 0) for path in sorted(folder.glob("*.png"))]
-    if len(listed) < batch_size:
-        raise UserError(f"{folder}: {len(listed)} images, fewer than --batch-size {batch_size}")
     options: Any = {"shuffle": True, "drop_last": True, "num_workers": os.cpu_count() or 1, "collate_fn": collate}
     while True:
         yield from DataLoader(listed, batch_size, **options)  # type: ignore[arg-type] # a list is a dataset
@@ -110,7 +107,6 @@ LOOPS = {"p1": p1, "p2": p2, "p3": p3}
 
 
 def main() -> None:
-    """Parse the command line and time a loop."""
     parser = make_parser(__doc__)
     parser.add_argument("problem", choices=LOOPS)
     parser.add_argument("--batch-size", type=positive_int, default=32, help="images per step")

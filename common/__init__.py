@@ -1,7 +1,4 @@
-"""What the three problems share. Importing it, before torch, sets threads and memory of the process.
-
-``python benchmarks/speed.py threads`` compares the settings of the threads, idle and beside a busy process.
-"""
+"""What the three problems share. Importing it, before torch, sets threads and memory of the process."""
 
 from __future__ import annotations
 

@@ -104,22 +104,19 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 DOMAINS = {"mnistm": "MNIST-M", "svhn": "SVHN", "usps": "USPS"}  # folder -> title
 DIGIT_SIZE = 28
 FACE_SIZE = 64
-Rows = list[tuple[str, str]]  # image name and label, which may be empty
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def read_csv(path: Path, paths: bool = False) -> Rows:
-    """Read the columns ``image_name`` and, if there is one, ``label``; only with ``paths`` may names hold folders."""
+def read_csv(path: Path) -> list[tuple[str, str]]:
+    """Return the name and the label of every image that a CSV file lists; labels, or their column, may be missing."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         rows = [[field.strip() for field in row] for row in csv.reader(io.StringIO(text, newline=""), strict=True)]
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text; save it as UTF-8") from error
-    except csv.Error as error:
-        raise UserError(f"{path}: not a CSV file ({error})") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from error
     header, *rows = [row for row in rows if any(row)] or [[]]
     if header[:1] != ["image_name"] or header[1:2] not in ([], ["label"]):
         raise UserError(f"{path}: the header must be image_name,label, found {','.join(header)[:80]!r}")
@@ -127,8 +124,6 @@ def read_csv(path: Path, paths: bool = False) -> Rows:
         raise UserError(f"{path}: lists no image")
     found: dict[str, str] = {}
     for name, *rest in rows:
-        if not paths and (Path(name).name != name or name in ("", "..")):
-            raise UserError(f"{path}: {name[:80]!r} is not a plain file name")
         if name in found:
             raise UserError(f"{path}: {name} is listed twice; keep one line")
         found[name] = rest[0] if rest else ""
@@ -149,11 +144,16 @@ def list_images(folder: Path) -> list[str]:
     files = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
     others = [name for name in files if not is_image(name)]
     if others:
-        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        print(f"note: {folder}: not images, left out: {len(others)} ({shown})", file=sys.stderr)
+        print(f"note: {folder}: not images, left out: {len(others)} ({first_of(others)})", file=sys.stderr)
     if len(others) == len(files):
         raise UserError(f"{folder}: no images; folders inside it are not searched")
     return [name for name in files if is_image(name)]
+
+
+def first_of(lines: Sequence[str]) -> str:
+    """Return the first ten of ``lines`` in one text, and how many more there are."""
+    rest = [f"and {len(lines) - 10:,} more"] if len(lines) > 10 else []
+    return "; ".join([*lines[:10], *rest])
 
 
 def load_images(
@@ -210,27 +210,17 @@ def load_images(
     return images
 
 
-def thread_map(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
-) -> Iterator[Result]:
+def thread_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield ``function(item)`` of all items, in order; items are taken as needed, so that the memory stays small."""
-    workers = workers or usable_cores()
+    workers = usable_cores()
     running: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:  # Pillow lets other threads run while it decodes, resizes and encodes
-        try:
-            pool.submit(int)
-        except RuntimeError:  # no more threads allowed
-            yield from map(function, items)
-            return
-        try:
-            for item in items:
-                running.append(pool.submit(function, item))
-                if len(running) > 16 * workers:
-                    yield running.popleft().result()
-            while running:
+        for item in items:
+            running.append(pool.submit(function, item))
+            if len(running) > 16 * workers:
                 yield running.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while running:
+            yield running.popleft().result()
 
 
 def load_folder(folder: Path, size: int, resize: bool = False) -> torch.Tensor:

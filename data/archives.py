@@ -67,13 +67,7 @@ def _folder(path: Path, problems: list[str]) -> Iterator[Entry]:
         visited.add(real)
         files += [Path(folder, name) for name in names]
     for name, file in sorted((file.relative_to(path).as_posix(), file) for file in files):
-        yield name, partial(_read_file, file)
-
-
-def _read_file(file: Path) -> bytes:
-    if not file.is_file():  # opening a pipe would wait for ever
-        raise OSError("not a plain file, or a link to none")
-    return file.read_bytes()
+        yield name, file.read_bytes
 
 
 def _archive(path: Path) -> Iterator[Entry]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import unicodedata
@@ -12,10 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from common.cli import UserError, progress_bar
-from common.data import DIGIT_SIZE, FACE_SIZE, Rows, center_square, check_label, read_csv, read_image, thread_map
+from common.data import DIGIT_SIZE, FACE_SIZE, center_square, check_label, first_of, read_csv, read_image, thread_map
 from common.files import write_text
 from data.archives import Wanted, iterate_files, list_files
-from data.layout import PARTS, first_of, image_name, save_png, split_order, write_csvs
+from data.layout import PARTS, image_name, save_png, split_order, write_csvs
 
 import numpy as np
 
@@ -28,7 +27,6 @@ class Source(NamedTuple):
     path: Path  # a folder of any depth, a .zip or a .tar
     crop: int | None
     stretched_from: tuple[int, int] | None
-    workers: int | None  # threads (None: one per core); they change no byte
 
 
 def make_faces(
@@ -52,10 +50,8 @@ def make_digits(
         labels: CSV ``image_name,label`` of some or all; a name is a path within the source, or that of one file only.
         label_folders: an image in a folder called 0 to 9 has that label, as with torchvision's ImageFolder.
     """
-    rows = read_csv(labels, paths=True) if labels else []  # before the conversion, which may take minutes
-    # A list of labels in the source's own folder is no image, and none is expected in it.
-    own = Path(os.path.relpath(os.path.realpath(labels), os.path.realpath(source.path))).as_posix() if labels else ""
-    images = _convert(source, folder, DIGIT_SIZE, 3, lambda name: name != own)
+    rows = read_csv(labels) if labels else []  # before the conversion, which may take minutes
+    images = _convert(source, folder, DIGIT_SIZE, 3)
     names = sorted(images)
     label_of = _match_labels(labels, rows, names) if labels else {}
     if label_folders:
@@ -106,7 +102,7 @@ def split_faces(
     return sorted(set(names).difference(val)), val
 
 
-def _convert(source: Source, folder: Path, size: int, fewest: int, wanted: Wanted) -> dict[str, Path]:
+def _convert(source: Source, folder: Path, size: int, fewest: int, wanted: Wanted = bool) -> dict[str, Path]:
     """Write every image as a small square into ``folder``/all; return where the image of each name lies."""
     (folder / "all").mkdir()
     left_out: list[str] = []
@@ -127,7 +123,7 @@ def _convert(source: Source, folder: Path, size: int, fewest: int, wanted: Wante
 
     files = enumerate(iterate_files(source.path, wanted, left_out))
     total = len(list_files(source.path, wanted))
-    converted = progress_bar(thread_map(convert, files, source.workers), total=total, desc="converting", unit="img")
+    converted = progress_bar(thread_map(convert, files), total=total, desc="converting", unit="img")
     images = dict(filter(None, converted))
     shown = f"left out: {len(left_out):,} ({first_of(sorted(left_out))})" if left_out else "none is left out"
     if len(images) < fewest:
@@ -144,7 +140,7 @@ def _move(images: dict[str, Path], names: Sequence[str], folder: Path) -> None:
         images[name].rename(folder / image_name(number))
 
 
-def _match_labels(path: Path, rows: Rows, names: Sequence[str]) -> dict[str, int]:
+def _match_labels(path: Path, rows: list[tuple[str, str]], names: Sequence[str]) -> dict[str, int]:
     """Return the label of every image that has one; rows that name no image are printed."""
     by_path = {unicodedata.normalize("NFC", name): [name] for name in names}  # a Mac writes accents on their own
     by_file_name: dict[str, list[str]] = defaultdict(list)

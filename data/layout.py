@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.cli import UserError, progress_bar
-from common.data import DOMAINS, thread_map
+from common.data import DOMAINS, first_of, thread_map
 from common.files import write_text
 
 import numpy as np
@@ -117,19 +117,13 @@ def write_csvs(folder: Path, labels: Sequence[object] | np.ndarray, splits: Sequ
         write_text(folder / f"{split}.csv", "image_name,label\n" + "".join(lines))
 
 
-def write_images(folder: Path, render: Callable[[int], Image.Image], count: int, workers: int | None) -> None:
-    """Write ``render(0)`` to ``render(count - 1)`` into the new ``folder``, in ``workers`` threads."""
+def write_images(folder: Path, render: Callable[[int], Image.Image], count: int) -> None:
+    """Write ``render(0)`` to ``render(count - 1)`` into the new ``folder``."""
     folder.mkdir()
 
     def write(number: int) -> None:
         save_png(render(number), folder / image_name(number))
 
-    numbers = thread_map(write, range(count), workers)
+    numbers = thread_map(write, range(count))
     for _ in progress_bar(numbers, total=count, desc=f"writing {folder.name}", unit="img"):
         pass
-
-
-def first_of(lines: Sequence[str]) -> str:
-    """Return the first ten of ``lines`` in one text, and how many more there are."""
-    rest = [f"and {len(lines) - 10:,} more"] if len(lines) > 10 else []
-    return "; ".join([*lines[:10], *rest])

@@ -30,12 +30,8 @@ from data.synthetic import make_sample
 
 import numpy as np
 
-# MNIST-M also answers to the name of what one downloads for it.
-PART_NAMES = {part: part for part in PARTS} | {"mnist": "mnistm"}
-
 
 def main() -> None:
-    """Parse the command line and make the parts asked for."""
     arguments = _parser().parse_args()
     data_root = arguments.data_root
     if arguments.command == "own-faces":
@@ -43,7 +39,7 @@ def main() -> None:
     elif arguments.command == "own-digits":
         parts = [check_domain(arguments.domain)]
     else:
-        parts = list(dict.fromkeys(PART_NAMES[part] for part in arguments.parts))
+        parts = list(dict.fromkeys(arguments.parts))
     if arguments.command.startswith("own"):  # --force must not replace what it reads
         target = Path(os.path.realpath(part_folder(data_root, parts[0])))
         for source in filter(None, (arguments.source, vars(arguments).get("labels"))):
@@ -59,12 +55,12 @@ def _make(arguments: argparse.Namespace, part: str, folder: Path) -> str:
     if arguments.command == "course":
         return make_course(part, folder, arguments.source)
     if arguments.command == "sample":
-        return make_sample(part, folder, arguments.seed, workers=arguments.workers)
+        return make_sample(part, folder, arguments.seed)
     rng = np.random.default_rng(derive_seed(arguments.seed, part))
     if arguments.command == "public":
         downloads = Downloads(arguments.raw or arguments.data_root / "raw", arguments.download)
-        return make_public(part, folder, downloads, rng, arguments.faces, arguments.face_count, arguments.workers)
-    source = Source(arguments.source, arguments.crop, arguments.stretched_from, arguments.workers)
+        return make_public(part, folder, downloads, rng, arguments.faces, arguments.face_count)
+    source = Source(arguments.source, arguments.crop, arguments.stretched_from)
     if arguments.command == "own-digits":
         make_digits(folder, source, rng, arguments.labels, arguments.label_folders)
     else:
@@ -105,9 +101,8 @@ def _parser() -> argparse.ArgumentParser:
 
     for random in (sample, public, own_faces, own_digits):
         random.add_argument("--seed", type=seed_value, default=0, help="everything random follows from it")
-        random.add_argument("--workers", type=positive_int, help="how many work (unset: one per core)")
     for several in (sample, public, course):
-        several.add_argument("--parts", nargs="+", choices=PART_NAMES, default=PARTS, help="what to make")
+        several.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to make")
     for each in (sample, public, course, own_faces, own_digits):
         each.add_argument("--data-root", type=Path, default=DEFAULT_DATA_ROOT, help="folder to make")
         each.add_argument("--force", action="store_true", help="replace parts that prepare.py made before")

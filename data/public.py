@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -17,7 +15,7 @@ from common.data import DIGIT_SIZE, is_image
 from data.archives import list_files
 from data.custom import Source, make_faces
 from data.layout import split_order, write_csvs, write_images
-from data.mnistm import blend, read_mnistm, read_photographs
+from data.mnistm import blend, read_photographs
 
 import numpy as np
 from PIL import Image
@@ -25,12 +23,7 @@ from PIL import Image
 # As many faces as the course report's data set has, 38,464 for training and 2,025 to compare with.
 ORIGINAL_FACES = 40489
 _CELEBA = ("img_align_celeba.zip", "img_align_celeba/")
-# How each edition of LFW is aligned, and what its files are called without their endings; the first one found is taken.
-_LFW = {
-    "deep-funneled": ("lfw-deepfunneled", "lfw_deepfunneled"),
-    "funneled": ("lfw-funneled", "lfw_funneled"),
-    "original": ("lfw",),
-}
+_LFW = ("lfw-funneled.tgz", "lfw_funneled/")
 # Where the first of the names that a set's files have can be downloaded.
 _URLS = {
     "MNIST": "https://ossci-datasets.s3.amazonaws.com/mnist/{}",
@@ -38,7 +31,7 @@ _URLS = {
     "USPS": "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass/{}",
     "BSDS500": "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/{}",
     "CelebA": "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
-    # LFW's own home is gone; scikit-learn keeps this copy alive (sklearn.datasets.fetch_lfw_people).
+    # LFW's own home is gone; this copy is that of sklearn.datasets.fetch_lfw_people.
     "LFW": "https://ndownloader.figshare.com/files/5976015",
 }
 Digits = tuple[np.ndarray, np.ndarray]  # uint8 (N, H, W) or (N, H, W, 3), labels (N,)
@@ -89,41 +82,34 @@ class Downloads(NamedTuple):
             else:
                 utils.download_url(_URLS[dataset].format(name), temporary, name)
             for file in Path(temporary).iterdir():
-                if not (self.raw / file.name).exists():
-                    file.rename(self.raw / file.name)
+                file.replace(self.raw / file.name)
 
 
-def make_public(
-    part: str, folder: Path, downloads: Downloads, rng: np.random.Generator, faces: str, count: int, workers: int | None
-) -> str:
+def make_public(part: str, folder: Path, downloads: Downloads, rng: np.random.Generator, faces: str, count: int) -> str:
     """Make ``part`` in the empty ``folder`` from public files, and return what the data are called.
 
     ``faces`` is ``lfw``, ``celeba`` or ``auto`` (what is there, CelebA first), of which at most ``count`` are taken.
     """
     if part == "face":
-        return _faces(folder, downloads, rng, faces, count, workers)
+        return _faces(folder, downloads, rng, faces, count)
     (pixels, labels), name = {"mnistm": _mnistm, "svhn": _svhn, "usps": _usps}[part](downloads, rng)
 
     def render(number: int) -> Image.Image:
         return Image.fromarray(pixels[number]).resize((DIGIT_SIZE, DIGIT_SIZE), Image.Resampling.BILINEAR)
 
-    write_images(folder / "data", render, len(pixels), workers)
+    write_images(folder / "data", render, len(pixels))
     # SVHN's files do not say which digits come from one photograph, but keep them together.
     order = np.arange(len(labels)) if part == "svhn" else rng.permutation(len(labels))
     write_csvs(folder, labels, split_order(order))
     return name
 
 
-def _faces(
-    folder: Path, downloads: Downloads, rng: np.random.Generator, faces: str, count: int, workers: int | None
-) -> str:
-    if count < 2:
-        raise UserError(f"--face-count {count}: at least 2 are needed, one for train and one for val")
-    person_of: Callable[[str], str] = os.path.dirname  # LFW: a folder each
-    lfw = _find_lfw(downloads)
-    if faces == "lfw" or (faces == "auto" and lfw and not downloads.find("CelebA", *_CELEBA)):
-        path, alignment = lfw or (downloads.need("LFW", "lfw-funneled.tgz"), "funneled")
-        crop, title = 144, f"LFW ({alignment}, center crop 144)"  # of 250x250
+def _faces(folder: Path, downloads: Downloads, rng: np.random.Generator, faces: str, count: int) -> str:
+    only_lfw = downloads.find("LFW", *_LFW) and not downloads.find("CelebA", *_CELEBA)
+    if faces == "lfw" or (faces == "auto" and only_lfw):
+        path = downloads.need("LFW", *_LFW)
+        crop, title = 144, "LFW (funneled, center crop 144)"  # of 250x250
+        person_of: Callable[[str], str] = os.path.dirname
     else:
         path = downloads.need("CelebA", *_CELEBA)
         crop, title = 178, "CelebA (aligned, center crop 178)"  # of 178x218
@@ -131,18 +117,8 @@ def _faces(
     names = sorted(list_files(path, is_image))
     if len(names) > count:
         names = [names[index] for index in np.sort(rng.choice(len(names), count, replace=False))]
-    make_faces(folder, Source(path, crop, None, workers), rng, person_of, set(names).__contains__)
+    make_faces(folder, Source(path, crop, None), rng, person_of, set(names).__contains__)
     return title
-
-
-def _find_lfw(downloads: Downloads) -> tuple[Path, str] | None:
-    for alignment, stems in _LFW.items():
-        names = (f"{stem}{ending}" for stem in stems for ending in (".tgz", ".tar.gz", ".tar", ".zip", "/"))
-        path = downloads.find("LFW", *names)
-        # A folder "lfw" may merely be where other files are kept.
-        if path and (path.is_file() or list_files(path, is_image)):
-            return path, alignment
-    return None
 
 
 def _read_identities(path: Path | None) -> Callable[[str], str]:
@@ -155,9 +131,6 @@ def _read_identities(path: Path | None) -> Callable[[str], str]:
 
 
 def _mnistm(downloads: Downloads, rng: np.random.Generator) -> tuple[Digits, str]:
-    if ready_made := downloads.find("mnist", "mnist_m.tar.gz", "mnist_m_train/"):
-        path = ready_made.parent if ready_made.is_dir() else ready_made
-        return _parsed(path, read_mnistm), "MNIST-M (public archive)"
     arrays = []
     for name in (f"{split}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1") for split in ("train", "t10k")):
         path = downloads.need("MNIST", f"{name}.gz", name, name.replace("-idx", ".idx"))
@@ -168,23 +141,18 @@ def _mnistm(downloads: Downloads, rng: np.random.Generator) -> tuple[Digits, str
 
 
 def _svhn(downloads: Downloads, _rng: np.random.Generator) -> tuple[Digits, str]:
-    names = ("train_32x32.mat", "test_32x32.mat")
-    return _joined("SVHN", [_parsed(downloads.need("SVHN", name), read_svhn) for name in names], (73257, 26032))
+    halves = [_parsed(downloads.need("SVHN", f"{name}_32x32.mat"), read_svhn) for name in ("train", "test")]
+    return _joined(halves), "SVHN"
 
 
 def _usps(downloads: Downloads, _rng: np.random.Generator) -> tuple[Digits, str]:
-    if hdf5 := downloads.find("USPS", "usps.h5"):
-        print(f"{hdf5}: not read; usps.bz2 and usps.t.bz2 are")
     halves = [_parsed(downloads.need("USPS", f"{name}.bz2", name), read_usps) for name in ("usps", "usps.t")]
-    return _joined("USPS", halves, (7291, 2007))
+    return _joined(halves), "USPS"
 
 
-def _joined(name: str, halves: Sequence[Digits], official: tuple[int, int]) -> tuple[Digits, str]:
-    """Join train and test; only files with the official counts are called the whole set."""
-    pixels, labels = (np.concatenate(arrays) for arrays in zip(*halves, strict=True))
-    if tuple(len(half[1]) for half in halves) != official:
-        name = f"{name} ({len(labels):,} of {sum(official):,} digits)"
-    return (pixels, labels), name
+def _joined(halves: Sequence[Digits]) -> Digits:
+    pixels, labels = zip(*halves, strict=True)
+    return np.concatenate(pixels), np.concatenate(labels)
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -209,10 +177,6 @@ def read_svhn(path: Path) -> Digits:
     """Read SVHN's cropped digits, ``X`` (32, 32, 3, N) and ``y`` where 10 means 0: uint8 (N, 32, 32, 3), (N,)."""
     from scipy.io import loadmat  # comes with scikit-learn
 
-    # First in another process, since damaged bytes can crash SciPy's reader.
-    trial = "import sys, scipy.io; scipy.io.loadmat(sys.argv[1])"
-    if subprocess.run([sys.executable, "-c", trial, path], capture_output=True).returncode:
-        raise ValueError("not a whole MATLAB file")
     arrays = loadmat(path)
     labels = arrays["y"].reshape(-1).astype(np.int64)
     return np.ascontiguousarray(arrays["X"].transpose(3, 0, 1, 2)), np.where(labels == 10, 0, labels)

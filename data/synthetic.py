@@ -24,16 +24,14 @@ _SUPERSAMPLING = 4  # shapes are rendered so many times larger and scaled down: 
 _FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono-Bold", "DejaVuSerif", "DejaVuSerif-Bold")
 
 
-def make_sample(
-    part: str, folder: Path, seed: int, counts: Mapping[str, tuple[int, ...]] = _COUNTS, workers: int | None = None
-) -> str:
-    """Render ``part`` into the empty ``folder``, in ``workers`` threads, and return what the data are called."""
+def make_sample(part: str, folder: Path, seed: int, counts: Mapping[str, tuple[int, ...]] = _COUNTS) -> str:
+    """Render ``part`` into the empty ``folder`` and return what the data are called."""
 
     def draw(folder: Path, items: list[Any], seed: int) -> None:
         def render(number: int) -> Image.Image:
             return _RENDER[part](items[number], np.random.default_rng([seed, number]))
 
-        write_images(folder, render, len(items), workers)
+        write_images(folder, render, len(items))
 
     # The names of random streams decide the images: they stay.
     if part == "face":

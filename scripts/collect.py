@@ -23,7 +23,7 @@ from common.weights import WEIGHTS, Record
 FILES = {"p1": "p1.jsonl", "p2": "p2.jsonl", "p3": "p3.jsonl", "benchmark": "benchmarks.jsonl"}  # by problem
 # Which run it was measured of, or which file of weights/; and then which measurement.
 RUN = ("problem", "method", "student_steps", "inputs", "target", "variant", "preset", "seed", "shipped")
-MEASUREMENT = ("kind", "task", "load", "setting", "split", "sampling_seed", "num_images", "sampler", "sampling_steps")
+MEASUREMENT = ("kind", "task", "split", "sampling_seed", "num_images", "sampler", "sampling_steps")
 IDENTITY = (*RUN, *MEASUREMENT, "guidance_scale", "guidance_interval", "counter")
 
 
@@ -59,7 +59,6 @@ def read_run(folder: Path, sample: bool) -> tuple[list[Record], str]:
 
 
 def main() -> None:
-    """Parse the command line, merge the records found into the results, and say what was left out."""
     parser = make_parser(__doc__)
     parser.add_argument("runs", nargs="*", type=Path, default=[ROOT / "runs"], help="folders to search for runs")
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of the .jsonl files")

@@ -20,23 +20,19 @@ from common.weights import WEIGHTS, read_safetensors, save_weights
 
 
 def main() -> None:
-    """Parse the command line and export."""
     parser = make_parser(__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("name", help="name of the file in weights/, without ending")
-    parser.add_argument("--output", type=Path, default=WEIGHTS, help="another folder")
-    parser.add_argument("--float32", action="store_true", help="keep single precision")
     arguments = parser.parse_args()
-    source, path = arguments.run / "weights.safetensors", arguments.output / f"{arguments.name}.safetensors"
+    source, path = arguments.run / "weights.safetensors", WEIGHTS / f"{arguments.name}.safetensors"
     if not source.is_file():
         raise UserError(f"{source}: no finished weights; train to the end first")
     state, metadata = read_safetensors(source)
-    save_weights(path, state, json.loads(metadata["config"]), half=not arguments.float32)
+    save_weights(path, state, json.loads(metadata["config"]), half=True)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-    if arguments.output == WEIGHTS:
-        curves = ROOT / "images" / arguments.name[:2].upper() / f"curves_{arguments.name}.png"
-        shutil.copyfile(arguments.run / "curves.png", curves)
-        print(f"wrote {curves}")
+    curves = ROOT / "images" / arguments.name[:2].upper() / f"curves_{arguments.name}.png"
+    shutil.copyfile(arguments.run / "curves.png", curves)
+    print(f"wrote {curves}")
 
 
 if __name__ == "__main__":

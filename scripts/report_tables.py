@@ -194,7 +194,6 @@ def without_prose(text: str, images: Path, folder: Path) -> str:
 
 
 def main() -> None:
-    """Parse the command line, then fill or check the pages, or write the page of a sample run."""
     parser = make_parser(__doc__)
     parser.add_argument("pages", nargs="*", type=Path, default=PAGES, help="Markdown files (default: the three)")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a table is out of date")

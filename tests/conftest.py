@@ -26,7 +26,7 @@ Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch  # short names f
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root of a few hundred images of the built-in sample set; tests must not change it."""
     root = tmp_path_factory.mktemp("data") / "hw2_data"
-    make_parts(root, PARTS, partial(make_sample, seed=0, counts=TINY_COUNTS, workers=1))
+    make_parts(root, PARTS, partial(make_sample, seed=0, counts=TINY_COUNTS))
     return root
 
 

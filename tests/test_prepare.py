@@ -13,14 +13,15 @@ import time
 from functools import partial
 from pathlib import Path
 
+import common.data
 import data.layout
-from common import ROOT
+from common import ROOT, usable_cores
 from common.cli import UserError
 from common.data import dataset_name, list_images, load_digits, load_faces
 from data.custom import split_faces
 from data.layout import PARTS, make_parts, part_folder, split_order
 from data.mnistm import blend
-from data.public import Downloads, _parsed, make_public, read_svhn
+from data.public import Downloads, make_public
 from data.synthetic import _digits, make_sample
 from tests.conftest import TINY_COUNTS, Capture, Patch, contents, encoded, write_files
 from tests.in_process import call, error_of
@@ -65,20 +66,20 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(1, 2 + person % 3):
             image = np.full((250, 250, 3), (250, 0, 0))
             image[53:197, 53:197] = (0, 20 * person, 128)  # the 144x144 that must remain
-            faces[f"lfw-deepfunneled/P_{person}/P_{person}_{number:04d}.jpg"] = encoded(image, "JPEG", quality=95)
-    write_files(raw / "lfw-deepfunneled.tgz", faces)
+            faces[f"lfw_funneled/P_{person}/P_{person}_{number:04d}.jpg"] = encoded(image, "JPEG", quality=95)
+    write_files(raw / "lfw-funneled.tgz", faces)
     return raw
 
 
 def make(root: Path, raw: Path, part: str, faces: str = "auto", count: int = 100) -> None:
     downloads, rng = Downloads(raw, may_download=False), np.random.default_rng(0)
-    make_parts(root, [part], lambda part, folder: make_public(part, folder, downloads, rng, faces, count, 1))
+    make_parts(root, [part], lambda part, folder: make_public(part, folder, downloads, rng, faces, count))
 
 
 @pytest.fixture(scope="module")
 def public_root(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("public")
-    assert call(PREPARE, "public", "--raw", raw, "--no-download", "--data-root", root, "--workers", 2) == 0
+    assert call(PREPARE, "public", "--raw", raw, "--no-download", "--data-root", root) == 0
     return root
 
 
@@ -126,23 +127,18 @@ def test_public_faces_are_cropped_and_split_by_person(public_root: Path) -> None
     assert not people[0] & people[1]
 
 
-def test_partial_sets_are_named_as_such(public_root: Path) -> None:
-    assert dataset_name(public_root, "svhn") == "SVHN (50 of 99,289 digits)"
-    assert dataset_name(public_root, "usps") == "USPS (50 of 9,298 digits)"
-    assert "deep-funneled" in dataset_name(public_root, "face")
-
-
-def test_same_seed_same_bytes_whatever_the_workers(
-    public_root: Path, data_root: Path, raw: Path, tmp_path: Path
+def test_same_seed_same_bytes_whatever_the_threads(
+    public_root: Path, data_root: Path, raw: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    options = ("--raw", raw, "--no-download", "--workers", 1)
+    monkeypatch.setattr(common.data, "usable_cores", lambda: 1 if usable_cores() > 1 else 2)
+    options = ("--raw", raw, "--no-download")
     assert call(PREPARE, "public", *options, "--data-root", tmp_path / "same") == 0
     assert contents(tmp_path / "same") == contents(public_root)
     other = ("--parts", "usps", "--seed", 2**64 - 1, "--data-root", tmp_path / "other")
     assert call(PREPARE, "public", *options, *other) == 0
     csv = "digits/usps/train.csv"
     assert (tmp_path / "other" / csv).read_bytes() != (public_root / csv).read_bytes()
-    make_parts(tmp_path / "sample", PARTS, partial(make_sample, seed=0, counts=TINY_COUNTS, workers=2))
+    make_parts(tmp_path / "sample", PARTS, partial(make_sample, seed=0, counts=TINY_COUNTS))
     assert contents(tmp_path / "sample") == contents(data_root)
 
 
@@ -164,42 +160,15 @@ def test_no_split_of_faces_is_empty(people: list[str]) -> None:
         assert len(set(people)) == 1 or not {of[name] for name in train} & {of[name] for name in val}
 
 
-def test_ready_made_mnistm_archive(tmp_path: Path) -> None:
-    files = {}
-    for split, count in (("test", 5), ("train", 20)):
-        labels = [f"{number:08d}.png {number % 10}\n" for number in reversed(range(count))]
-        files[f"mnist_m/mnist_m_{split}_labels.txt"] = "".join(labels).encode()
-        for number in range(count):
-            color = np.full((32, 32, 3), (20 * (number % 10), 100 * (split == "test"), 7))
-            files[f"mnist_m/mnist_m_{split}/{number:08d}.png"] = encoded(color)
-            files[f"mnist_m/mnist_m_{split}/._{number:08d}.png"] = b"resource fork of a Mac"
-    write_files(tmp_path / "mnist_m.tar.gz", files)
-    make(tmp_path / "root", tmp_path, "mnistm")
-    for split in ("train", "val", "test"):
-        images, labels = load_digits(tmp_path / "root", "mnistm", split)
-        assert np.array_equal(images[:, 0, 5, 5], labels * 20)
-
-
-LFW = {f"P_{person}/P_{person}_0001.jpg": encoded(np.full((250, 250, 3), 20 * person), "JPEG") for person in range(6)}
-
-
-@pytest.mark.parametrize(
-    ("path", "top", "name"),
-    [
-        ("lfw-deepfunneled.zip", "lfw-deepfunneled/lfw-deepfunneled/", "deep-funneled"),
-        ("lfw_home/lfw-funneled.tgz", "lfw_funneled/", "funneled"),
-        ("lfw_home/lfw_funneled", "", "funneled"),
-        ("lfw.tgz", "lfw/", "original"),
-        ("lfw", "", "original"),
-        ("lfw/lfw-deepfunneled", "", "deep-funneled"),
-    ],
-)
-def test_every_edition_of_lfw_is_found_and_named(tmp_path: Path, path: str, top: str, name: str) -> None:
+@pytest.mark.parametrize(("path", "top"), [("lfw-funneled.tgz", "lfw_funneled/"), ("lfw_funneled", "")])
+def test_lfw_is_found_where_scikit_learn_keeps_it(tmp_path: Path, path: str, top: str) -> None:
+    image = encoded(np.full((250, 250, 3), 100), "JPEG")
+    files = {f"{top}P_{person}/P_{person}_0001.jpg": image for person in range(6)}
     hidden = {f"{top}P_1/._P_1_0001.jpg": b"resource fork", "__MACOSX/x.jpg": b"x"}
-    write_files(tmp_path / "raw" / path, {top + key: content for key, content in LFW.items()} | hidden)
+    write_files(tmp_path / "raw/lfw_home" / path, files | hidden)
     make(tmp_path / "root", tmp_path / "raw", "face")
     assert [len(load_faces(tmp_path / "root", split)) for split in ("train", "val")] == [5, 1]
-    assert f"({name}," in dataset_name(tmp_path / "root", "face")
+    assert dataset_name(tmp_path / "root", "face") == "LFW (funneled, center crop 144)"
 
 
 @pytest.mark.parametrize("form", ["folder", "zip", "zip without identities"])
@@ -231,7 +200,7 @@ def test_celeba_is_cropped_to_the_center_178_and_split_by_identity(tmp_path: Pat
         ("BSDS500-images.tgz", "mnistm"),
         ("svhn/test_32x32.mat", "svhn"),
         ("usps/usps.bz2", "usps"),
-        ("lfw-deepfunneled.tgz", "face"),
+        ("lfw-funneled.tgz", "face"),
     ],
 )
 @pytest.mark.parametrize("damage", ["missing", "truncated", "noise", "empty"])
@@ -246,7 +215,7 @@ def test_missing_and_damaged_downloads_are_named(raw: Path, tmp_path: Path, file
     with pytest.raises(UserError) as caught:
         make(tmp_path / "root", own, part, faces="lfw")
     # Of a set that has several names, the message about a missing file tells the one that can be downloaded.
-    downloaded = {"BSDS500-images.tgz": "BSR_bsds500.tgz", "lfw-deepfunneled.tgz": "lfw-funneled.tgz"}
+    downloaded = {"BSDS500-images.tgz": "BSR_bsds500.tgz"}
     assert (downloaded.get(file, Path(file).name) if damage == "missing" else Path(file).name) in str(caught.value)
     assert ("://" in str(caught.value)) == (damage == "missing"), "where to get it is said of missing files"
     assert not [path for path in (tmp_path / "root").rglob("*") if path.is_file()], "something half-made was left"
@@ -261,22 +230,6 @@ def test_what_can_be_made_is_made_and_the_rest_is_named(raw: Path, tmp_path: Pat
     (line,) = (line for line in capsys.readouterr().err.splitlines() if "error: " in line)
     assert "face is missing" in line and "svhn is missing" in line and "usps is missing" not in line
     assert len(load_digits(tmp_path / "root", "usps", "train")[1]) == 32
-
-
-def test_damaged_matlab_files_never_end_the_process(raw: Path, tmp_path: Path) -> None:
-    content, rng = (raw / "svhn/test_32x32.mat").read_bytes(), np.random.default_rng(0)
-    path = tmp_path / "svhn.mat"
-    for _ in range(4):
-        damaged = bytearray(content)
-        for position in rng.integers(400, size=3):
-            damaged[position] = rng.choice([0, 1, 14, 15, 128, 255])
-        path.write_bytes(damaged)
-        try:
-            pixels, _ = _parsed(path, read_svhn)
-        except UserError as error:
-            assert str(path) in str(error)
-        else:
-            assert pixels.shape[1:] == (32, 32, 3)
 
 
 def test_killed_preparation_leaves_no_part_and_no_process(raw: Path, tmp_path: Path) -> None:
