@@ -1,8 +1,9 @@
 """Measure the speed of this repository on this machine.
 
-    python benchmarks/speed.py                        # everything, about 15 minutes on two cores
+    python benchmarks/speed.py                        # everything, about 30 minutes on two cores
     python benchmarks/speed.py training --trials 5    # ours side by side with the plain loops
     python benchmarks/speed.py sampling               # seconds per 1,000 images
+    python benchmarks/speed.py threads                # OpenMP settings, idle and beside a busy process
 
 Every trial is a command of its own, the compared ones in turns, so that a machine that slows down slows all of them.
 Records go to runs/benchmarks/; scripts/collect.py brings them to results/benchmarks.jsonl.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import ROOT
+from common import ROOT, usable_cores
 from common.cli import UserError, add_common_arguments, make_parser, positive_int, progress_bar, run_main
 from common.device import bfloat16_is_fast, pick_device
 from common.weights import load_checkpoint, write_record
@@ -40,25 +42,39 @@ SAMPLING = {
     "p2 full": (100, "p2_diffusion/inference.py {out} --model full --num-per-digit 10"),
     "p3 svhn": (8500, "p3_dann/inference.py {data}/digits/svhn/data {out}/pred.csv --target svhn"),
 }
+# Ways to run two OpenMP threads on two cores.
+THREADS = {
+    "default": {"GOMP_SPINCOUNT": "300000"},
+    "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "spin 1,000": {"GOMP_SPINCOUNT": "1000"},
+    "spin 10,000": {"GOMP_SPINCOUNT": "10000"},
+    "one thread": {"OMP_NUM_THREADS": "1"},
+}
+THREADED = {
+    "p1 cpu": "p1_gan/train.py --method A --batch-size 32",
+    "p2 sample": "p2_diffusion/train.py --preset sample",
+    "p2 cpu": "p2_diffusion/train.py --preset cpu",
+    "p3 cpu": "p3_dann/train.py --method ours --target svhn",
+}
 WARM_UP_SECONDS = 5
 
 
-def printed_by(command: str, *options: object) -> str:
+def printed_by(command: str, *options: object, env: dict[str, str] | None = None) -> str:
     """Run a command of the repository and return what it printed; its own last line says why it failed."""
     words = [sys.executable, *f"{ROOT}/{command}".split(), *map(str, options)]
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | (env or {}))
     if done.returncode not in (0, 75):  # 75: ended by --max-seconds
         raise UserError(f"{command}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     return done.stdout
 
 
-def steps_per_second(command: str, arguments: argparse.Namespace) -> float:
+def steps_per_second(command: str, arguments: argparse.Namespace, env: dict[str, str] | None = None) -> float:
     """Return the speed of a train.py: the steps that a long run does beyond a short one, both from the start."""
     options = ["--data-root", arguments.data_root, "--device", arguments.device, "--steps", 10**9]
     done = []
     for seconds in (WARM_UP_SECONDS, WARM_UP_SECONDS + arguments.seconds):
         with tempfile.TemporaryDirectory() as folder:
-            printed_by(command, *options, "--max-seconds", seconds, "--run-dir", f"{folder}/run")
+            printed_by(command, *options, "--max-seconds", seconds, "--run-dir", f"{folder}/run", env=env)
             done.append(load_checkpoint(Path(folder, "run/checkpoint.pt")))
     short, long = done
     if long["step"] == short["step"]:
@@ -106,19 +122,40 @@ def sampling(arguments: argparse.Namespace) -> None:
         record(arguments, f"sampling_{task}", task=task, command=command, num_images=count, **columns)
 
 
-PARTS = {"training": training, "sampling": sampling}
+def threads(arguments: argparse.Namespace) -> None:
+    """Compare OpenMP settings on an idle machine and beside one process that keeps a core busy."""
+    for task, command in progress_bar(THREADED.items(), desc="threads", unit="loop"):
+        for load in ("idle", "busy"):
+            other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if load == "busy" else None
+            try:
+                speeds: dict[str, list[float]] = {name: [] for name in THREADS}
+                for _ in range(arguments.trials):
+                    for name, variables in THREADS.items():
+                        speeds[name].append(steps_per_second(command, arguments, env=variables))
+            finally:
+                if other:
+                    other.kill()
+            for name, values in speeds.items():
+                columns = {"task": task, "load": load, "setting": name, "cores": usable_cores()}
+                record(arguments, f"threads_{task}_{load}_{name}", **columns, **spread("steps_per_second", values))
+
+
+PARTS = {"training": training, "sampling": sampling, "threads": threads}
 
 
 def main() -> None:
+    """Parse the command line and measure."""
     parser = make_parser(__doc__)
-    parser.add_argument("part", nargs="?", choices=PARTS, help="what to measure (default: both)")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"some of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--trials", type=positive_int, default=3, help="how often; medians are recorded")
     parser.add_argument("--seconds", type=positive_int, default=15, help="how long the steps of one trial are timed")
     parser.add_argument("--run-dir", type=Path, default=ROOT / "runs" / "benchmarks", help="folder for the records")
     add_common_arguments(parser)
     arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"part {min(unknown)}: choose from {', '.join(PARTS)}")
     arguments.data_root, arguments.device = arguments.data_root.resolve(), pick_device(arguments.device).type
-    for part in [arguments.part] if arguments.part else PARTS:
+    for part in arguments.parts or PARTS:
         PARTS[part](arguments)
 
 

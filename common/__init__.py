@@ -1,4 +1,7 @@
-"""What the three problems share. Importing it, before torch, sets threads and memory of the process."""
+"""What the three problems share. Importing it, before torch, sets threads and memory of the process.
+
+``python benchmarks/speed.py threads`` compares the settings of the threads, idle and beside a busy process.
+"""
 
 from __future__ import annotations
 

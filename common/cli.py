@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import errno
 import io
+import os
 import sys
 import textwrap
 import typing
@@ -34,8 +35,10 @@ def run_main(main: Callable[[], None]) -> None:
 
     Exit codes: 2 user error, 75 stopped by --max-seconds, 130 interrupted. Anything else keeps its traceback.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - lives as long as the process
+        elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         main()

@@ -215,12 +215,15 @@ def thread_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
     workers = usable_cores()
     running: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:  # Pillow lets other threads run while it decodes, resizes and encodes
-        for item in items:
-            running.append(pool.submit(function, item))
-            if len(running) > 16 * workers:
+        try:
+            for item in items:
+                running.append(pool.submit(function, item))
+                if len(running) > 16 * workers:
+                    yield running.popleft().result()
+            while running:
                 yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
+        finally:  # an error or an interrupt does not wait for all of them
+            pool.shutdown(cancel_futures=True)
 
 
 def load_folder(folder: Path, size: int, resize: bool = False) -> torch.Tensor:

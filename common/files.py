@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -24,7 +25,11 @@ def atomic_path(path: Path, sync: bool = True, shared: bool = False) -> Iterator
         yield temporary
         if sync:
             with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
+                try:
+                    os.fsync(file.fileno())
+                except OSError as error:
+                    if error.errno != errno.EINVAL:  # some network mounts do not know it
+                        raise
         os.replace(temporary, path)
     except OSError as error:
         if error.filename is None or str(error.filename) == str(temporary):

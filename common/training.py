@@ -273,7 +273,10 @@ class TrainingRun:
         record |= {"seconds": round(self.seconds, 1), "images_per_second": round(images_seen / self.seconds, 1)}
         write_record(self.folder, "train", record | {"processes": self.dist.size}, self.dist.device)
         print(f"wrote {self.weights_path}")
-        save_curves(self.entries, panels, self.folder / "curves.png", title=self.folder.name)
+        try:
+            save_curves(self.entries, panels, self.folder / "curves.png", title=self.folder.name)
+        except Exception as error:  # what a broken matplotlib raises is not documented
+            print(f"warning: curves.png was not plotted ({error}); stats.jsonl has the values", file=sys.stderr)
 
     @property
     def seconds(self) -> float:

@@ -7,7 +7,7 @@ random from a color photograph of BSDS500 (Arbelaez et al., TPAMI 2011), and eve
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from common.cli import UserError
 from common.data import is_image, read_image
@@ -37,3 +37,23 @@ def blend(digits: np.ndarray, photographs: list[np.ndarray], rng: np.random.Gene
         patches[number] = photograph[top : top + height, left : left + width]
     # |a - b| of unsigned bytes, without a larger type: a set of 70,000 stays at 165 MB.
     return np.maximum(patches, digits[..., None]) - np.minimum(patches, digits[..., None])
+
+
+def read_mnistm(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read the authors' ``mnist_m.tar.gz``, or its folder: uint8 (N, 32, 32, 3), labels (N,), train before test.
+
+    It holds ``mnist_m_{train,test}/NNNNNNNN.png``, and ``mnist_m_{train,test}_labels.txt`` of lines ``NNNNNNNN.png 5``.
+    """
+    label_of: dict[tuple[str, ...], int] = {}
+    for name, content in iterate_files(path, lambda name: name.endswith("_labels.txt")):
+        split = PurePosixPath(name).name.removesuffix("_labels.txt")
+        lines = (line.split() for line in content.decode().splitlines())
+        label_of |= {(split, image): int(label) for image, label in filter(None, lines)}
+    pixels = {
+        PurePosixPath(name).parts[-2:]: np.asarray(read_image(content, name))
+        for name, content in iterate_files(path, lambda name: PurePosixPath(name).parts[-2:] in label_of)
+    }
+    if len(pixels) != len(label_of):
+        raise ValueError(f"{len(pixels)} images for {len(label_of)} labels")
+    order = sorted(pixels, key=lambda key: (not key[0].endswith("train"), key))
+    return np.stack([pixels[key] for key in order]), np.array([label_of[key] for key in order])

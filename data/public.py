@@ -15,7 +15,7 @@ from common.data import DIGIT_SIZE, is_image
 from data.archives import list_files
 from data.custom import Source, make_faces
 from data.layout import split_order, write_csvs, write_images
-from data.mnistm import blend, read_photographs
+from data.mnistm import blend, read_mnistm, read_photographs
 
 import numpy as np
 from PIL import Image
@@ -131,6 +131,9 @@ def _read_identities(path: Path | None) -> Callable[[str], str]:
 
 
 def _mnistm(downloads: Downloads, rng: np.random.Generator) -> tuple[Digits, str]:
+    if ready_made := downloads.find("mnist", "mnist_m.tar.gz", "mnist_m_train/"):
+        path = ready_made.parent if ready_made.is_dir() else ready_made
+        return _parsed(path, read_mnistm), "MNIST-M (public archive)"
     arrays = []
     for name in (f"{split}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1") for split in ("train", "t10k")):
         path = downloads.need("MNIST", f"{name}.gz", name, name.replace("-idx", ".idx"))
@@ -142,17 +145,20 @@ def _mnistm(downloads: Downloads, rng: np.random.Generator) -> tuple[Digits, str
 
 def _svhn(downloads: Downloads, _rng: np.random.Generator) -> tuple[Digits, str]:
     halves = [_parsed(downloads.need("SVHN", f"{name}_32x32.mat"), read_svhn) for name in ("train", "test")]
-    return _joined(halves), "SVHN"
+    return _joined("SVHN", halves, (73257, 26032))
 
 
 def _usps(downloads: Downloads, _rng: np.random.Generator) -> tuple[Digits, str]:
     halves = [_parsed(downloads.need("USPS", f"{name}.bz2", name), read_usps) for name in ("usps", "usps.t")]
-    return _joined(halves), "USPS"
+    return _joined("USPS", halves, (7291, 2007))
 
 
-def _joined(halves: Sequence[Digits]) -> Digits:
-    pixels, labels = zip(*halves, strict=True)
-    return np.concatenate(pixels), np.concatenate(labels)
+def _joined(name: str, halves: Sequence[Digits], official: tuple[int, int]) -> tuple[Digits, str]:
+    """Join train and test; only files with the official counts are called the whole set."""
+    pixels, labels = (np.concatenate(arrays) for arrays in zip(*halves, strict=True))
+    if tuple(len(half[1]) for half in halves) != official:
+        name = f"{name} ({len(labels):,} of {sum(official):,} digits)"
+    return (pixels, labels), name
 
 
 def read_idx(path: Path) -> np.ndarray:

@@ -23,7 +23,7 @@ from common.weights import WEIGHTS, Record
 FILES = {"p1": "p1.jsonl", "p2": "p2.jsonl", "p3": "p3.jsonl", "benchmark": "benchmarks.jsonl"}  # by problem
 # Which run it was measured of, or which file of weights/; and then which measurement.
 RUN = ("problem", "method", "student_steps", "inputs", "target", "variant", "preset", "seed", "shipped")
-MEASUREMENT = ("kind", "task", "split", "sampling_seed", "num_images", "sampler", "sampling_steps")
+MEASUREMENT = ("kind", "task", "load", "setting", "split", "sampling_seed", "num_images", "sampler", "sampling_steps")
 IDENTITY = (*RUN, *MEASUREMENT, "guidance_scale", "guidance_interval", "counter")
 
 

@@ -35,7 +35,7 @@ from common.seed import derive_seed, generator, random_state, set_random_state
 from common.training import ExponentialMovingAverage
 from common.viz import make_grid, normalize, save_gif, save_image, to_uint8
 from common.weights import WEIGHTS, load_into, load_weights, measured, run_folder, save_weights
-from tests.conftest import Capture, Patch
+from tests.conftest import Capture, Patch, encoded, write_files
 
 import numpy as np
 import pytest
@@ -138,6 +138,14 @@ def test_failures_of_the_program_keep_their_traceback() -> None:
     assert ended.value.code == 2
 
 
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-"])
+def test_closed_output_is_no_error(tmp_path: Path, closed: str) -> None:
+    source = write_files(tmp_path / "photos", dict.fromkeys(("a.png", "b.png"), encoded(Image.new("RGB", (9, 9)))))
+    command = f'"$0" data/prepare.py own-faces "$1" --data-root "$2" {closed}'
+    assert subprocess.run(["sh", "-c", command, sys.executable, source, tmp_path / "root"], cwd=ROOT).returncode == 0
+    assert (tmp_path / "root/face/val/00000.png").exists()
+
+
 @pytest.mark.parametrize(
     ("files", "cores"),
     [
@@ -174,13 +182,13 @@ def test_atomic_writing_leaves_the_old_file_or_the_new_one(tmp_path: Path, monke
         raise ZeroDivisionError
     assert path.read_text() == "old" and [entry.name for entry in path.parent.iterdir()] == ["value.txt"]
 
+    def no_fsync(number: int) -> Callable[[int], None]:
+        return lambda _: (_ for _ in ()).throw(OSError(number, os.strerror(number)))
+
+    monkeypatch.setattr(os, "fsync", no_fsync(errno.EINVAL))  # some network mounts
     write_text(path, "n\udce9w")
     assert path.read_bytes() == b"n\xe9w"
-
-    def no_fsync(_: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(os, "fsync", no_fsync)
+    monkeypatch.setattr(os, "fsync", no_fsync(errno.EIO))
     with pytest.raises(OSError) as caught:
         write_bytes(path, b"newer")
     assert caught.value.filename == str(path) and path.read_bytes() == b"n\xe9w"

@@ -127,6 +127,11 @@ def test_public_faces_are_cropped_and_split_by_person(public_root: Path) -> None
     assert not people[0] & people[1]
 
 
+def test_partial_sets_are_named_as_such(public_root: Path) -> None:
+    assert dataset_name(public_root, "svhn") == "SVHN (50 of 99,289 digits)"
+    assert dataset_name(public_root, "usps") == "USPS (50 of 9,298 digits)"
+
+
 def test_same_seed_same_bytes_whatever_the_threads(
     public_root: Path, data_root: Path, raw: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
@@ -158,6 +163,22 @@ def test_no_split_of_faces_is_empty(people: list[str]) -> None:
         assert sorted(train + val) == sorted(of)
         assert train and 0 < len(val) <= len(train)
         assert len(set(people)) == 1 or not {of[name] for name in train} & {of[name] for name in val}
+
+
+def test_ready_made_mnistm_archive(tmp_path: Path) -> None:
+    files = {}
+    for split, count in (("test", 5), ("train", 20)):
+        labels = [f"{number:08d}.png {number % 10}\n" for number in reversed(range(count))]
+        files[f"mnist_m/mnist_m_{split}_labels.txt"] = "".join(labels).encode()
+        for number in range(count):
+            color = np.full((32, 32, 3), (20 * (number % 10), 100 * (split == "test"), 7))
+            files[f"mnist_m/mnist_m_{split}/{number:08d}.png"] = encoded(color)
+            files[f"mnist_m/mnist_m_{split}/._{number:08d}.png"] = b"resource fork of a Mac"
+    write_files(tmp_path / "mnist_m.tar.gz", files)
+    make(tmp_path / "root", tmp_path, "mnistm")
+    for split in ("train", "val", "test"):
+        images, labels = load_digits(tmp_path / "root", "mnistm", split)
+        assert np.array_equal(images[:, 0, 5, 5], labels * 20)
 
 
 @pytest.mark.parametrize(("path", "top"), [("lfw-funneled.tgz", "lfw_funneled/"), ("lfw_funneled", "")])

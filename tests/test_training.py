@@ -21,7 +21,7 @@ from common.files import file_digest
 from common.seed import seed_everything
 from common.training import ExponentialMovingAverage, TrainingRun
 from common.weights import load_checkpoint, load_weights
-from tests.conftest import Patch, contents
+from tests.conftest import Capture, Patch, contents
 
 import pytest
 import torch
@@ -291,6 +291,16 @@ def test_weights_that_are_not_finite_never_replace_the_good_ones(tmp_path: Path)
             if step == 3:
                 torch.nn.init.constant_(layer.weight, float("inf"))
     assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 3
+
+
+def test_without_matplotlib_only_the_curves_are_missing(tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)  # "import matplotlib" fails
+        train(tmp_path / "run")
+    assert "curves.png" in capsys.readouterr().err
+    assert open_run(tmp_path / "run").is_finished() and not (tmp_path / "run/curves.png").exists()
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
