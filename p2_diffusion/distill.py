@@ -1,8 +1,8 @@
 """Distill a diffusion model into a student that samples in a few steps, without guidance.
 
-    python p2_diffusion/distill.py                      # four steps: the small network learns from the large one
-    python p2_diffusion/distill.py --preset full        # the large network learns from itself
-    python p2_diffusion/distill.py --student-steps 2    # a student of the first student
+    python p2_diffusion/distill.py                      # four steps, from the shipped network of preset cpu
+    python p2_diffusion/distill.py --preset full        # from the network of the course report
+    python p2_diffusion/distill.py --student-steps 2    # a student of that student
 
 One DDIM step of the student is to end where several guided steps of the teacher end: Salimans and Ho, "Progressive
 Distillation for Fast Sampling of Diffusion Models", 2022, algorithm 2, with the teacher's guidance as in Meng et al.,
@@ -72,16 +72,11 @@ def teachers_x0(
     return (z_u - ratio * z) / (alpha_next - ratio * alpha)
 
 
-def distill(
-    run: TrainingRun, config: DistillConfig, images: torch.Tensor, labels: torch.Tensor, teacher: UNet, initial: UNet
-) -> None:
-    """Distill ``teacher`` on images uint8 (N, 3, 28, 28) and labels int64 (N,); the student starts as ``initial``.
-
-    The weights of the run are the student's averaged ones.
-    """
+def distill(run: TrainingRun, config: DistillConfig, images: torch.Tensor, labels: torch.Tensor, teacher: UNet) -> None:
+    """Distill ``teacher`` on images uint8 (N, 3, 28, 28) and labels int64 (N,) into the student's averaged weights."""
     dist, device, seed = run.dist, run.dist.device, run.config["seed"]
     student = build_model(run.config)
-    student.load_state_dict(initial.state_dict())
+    student.load_state_dict(teacher.state_dict())
     student = to_device(student, device)
     diffusion = build_diffusion(run.config, device)
     seed_everything(seed)
@@ -128,13 +123,12 @@ def distill(
             save_samples(run, ema.model, diffusion)
 
 
-def default_networks(preset: str, student_steps: int) -> tuple[str, str]:
-    """Return the shipped weights that teach and those that the student starts from ("": its teacher's)."""
+def default_teacher(preset: str, student_steps: int) -> str:
+    """Return the shipped weights that a student learns from: those of a network, or of the student before it."""
     if preset == "full" and student_steps != 4:
         raise UserError("--preset full: pass the student before this one as --teacher; none is shipped")
-    teacher = {4: "cpu" if preset == "sample" else "full", 2: "student4", 1: "student2"}[student_steps]
-    is_smaller = preset == "cpu" and student_steps == 4
-    return f"p2_unet_{teacher}.safetensors", "p2_unet_cpu.safetensors" if is_smaller else ""
+    name = {4: "full" if preset == "full" else "cpu", 2: "student4", 1: "student2"}[student_steps]
+    return f"p2_unet_{name}.safetensors"
 
 
 def main() -> None:
@@ -142,30 +136,22 @@ def main() -> None:
     parser.add_argument("--preset", choices=DISTILL_PRESETS, default="cpu", help="schedule, and which teacher")
     parser.add_argument("--student-steps", type=int, choices=(4, 2, 1), default=4, help="timesteps it visits")
     parser.add_argument("--teacher", help="weights to distill (default: shipped; that of 2 steps has 4, of 1 step 2)")
-    text = "initial weights of the student (default: the small network for 4 steps in preset cpu, else the teacher)"
-    parser.add_argument("--student", help=text)
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments, config = parse_config(parser, lambda chosen: make_distill_config(chosen.preset, chosen.student_steps))
     with init_distributed(arguments.device) as dist:
         dist.check_batch_size(config.batch_size)
-        taught_by, starts_as = default_networks(arguments.preset, arguments.student_steps)
-        path = shipped_path(arguments.teacher or taught_by)
-        initial_path = shipped_path(arguments.student or starts_as or str(path))
-        teacher, _, taught = load_model(path, dist.device)
-        initial, _, trained = load_model(initial_path, dist.device)
-        process = ("timesteps", "schedule", "prediction")
-        if any(taught[name] != trained[name] for name in process):
-            raise UserError(f"{path}: differs from {initial_path} in its {', '.join(process)}")
+        path = shipped_path(arguments.teacher or default_teacher(arguments.preset, arguments.student_steps))
+        teacher, _, trained = load_model(path, dist.device)
         images, labels, data_names = load_mnistm(arguments.data_root, "train", dist.device)
         settings = asdict(config) | {"model": MODEL, "method": "student", "student_steps": arguments.student_steps}
-        settings |= {"teacher_digest": file_digest(path), "init_digest": file_digest(initial_path)} | data_names
-        settings |= {name: trained[name] for name in (*ARCHITECTURE, *process)}
+        settings |= {"teacher_digest": file_digest(path)} | data_names
+        settings |= {name: trained[name] for name in (*ARCHITECTURE, "timesteps", "schedule", "prediction")}
         settings |= {"min_snr_gamma": 0.0, "dropout": 0.0, "label_dropout": 0.0}
         run = TrainingRun(arguments, dist, "p2", f"p2_student{arguments.student_steps}", settings)
         if run.is_finished():
             return
-        distill(run, config, images, labels, teacher, initial)
+        distill(run, config, images, labels, teacher)
         final_loss = round(run.mean_of_last_quarter("loss"), 6) if run.entries else None
         run.finish({"loss": ["loss"]}, train_images=len(images), final_loss=final_loss)
 

@@ -11,10 +11,8 @@ classifier="$runs/p2_classifier_seed$seed/weights.safetensors"
 networks=("$runs/p2_seed$seed/weights.safetensors")
 run p2_diffusion/classifier.py "${options[@]}"
 run p2_diffusion/train.py "${options[@]}" "${extra[@]}"
-for steps in 4 2 1; do # each student learns from the network before it, the first of preset cpu from the large one
-    teacher="${networks[-1]}"
-    [[ $preset$steps != cpu4 ]] || teacher=p2_unet_full.safetensors
-    run p2_diffusion/distill.py "${options[@]}" --student-steps $steps --teacher "$teacher" --student "${networks[-1]}"
+for steps in 4 2 1; do # each student learns from the network before it
+    run p2_diffusion/distill.py "${options[@]}" --student-steps $steps --teacher "${networks[-1]}"
     networks+=("$runs/p2_student${steps}_seed$seed/weights.safetensors")
 done
 measure=(--classifier "$classifier" "${shared[@]}")

@@ -96,20 +96,6 @@ def test_training_starts_from_given_weights(runs: Path, data_root: Path, tmp_pat
     assert record(tmp_path, "train")["init_digest"] == file_digest(start)
 
 
-def test_a_student_may_start_from_another_network_than_its_teacher(
-    runs: Path, data_root: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    for name, timesteps in (("wide", TIMESTEPS), ("long", TIMESTEPS + 1)):
-        wide = ("--init-from", "", *SIZE, "--channels", 64, "--timesteps", timesteps, "--steps", 1)
-        execute(train, *on(data_root, tmp_path / name), *wide)
-    start, run = weights(tmp_path / "wide"), on(data_root, tmp_path / "student")
-    execute(distill, *run, *student_of(runs / "unet"), "--student", start, "--learning-rate", 1e-12)
-    before, after = (load_weights(path, MODEL)[0] for path in (start, weights(tmp_path / "student")))
-    assert all(torch.allclose(after[name], tensor, atol=1e-6) for name, tensor in before.items())
-    line = error_of(capsys, distill, *run, *student_of(runs / "unet"), "--student", weights(tmp_path / "long"))
-    assert "differs from" in line and "timesteps" in line
-
-
 @pytest.mark.parametrize(
     ("options", "fragment"),
     [
