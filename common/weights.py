@@ -105,6 +105,12 @@ def read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
 Record = dict[str, Any]
 
 
+def collected(problem: str, *kinds: str) -> list[Record]:
+    """Return the records of ``kinds`` that results/ holds of a problem (``p1``), whatever machine measured them."""
+    lines = (ROOT / "results" / f"{problem}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] in kinds]
+
+
 def run_folder(checkpoint: Path) -> Path:
     """Return the folder that a checkpoint's records and plots go to: its own, or runs/shipped/NAME for weights/."""
     checkpoint = checkpoint.resolve()

@@ -10,7 +10,6 @@ names the setting that the rule of choose() takes; it becomes the default when w
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import ROOT
 from common.cli import add_common_arguments, make_parser, positive_int, run_main
 from common.device import pick_device
 from common.viz import PALETTE, new_figure, save_figure
-from common.weights import WEIGHTS, Record, images_folder
+from common.weights import WEIGHTS, Record, collected, images_folder
 from p2_diffusion.config import SWEEPS, default_sampler
 from p2_diffusion.evaluate import CLASSIFIER, Evaluator
 from p2_diffusion.inference import load_model
@@ -66,12 +64,6 @@ def describe(record: Record) -> str:
     student = " student" * (record["method"] == "student")
     guidance = f"w = {record['guidance_scale']:g} for t >= {record['guidance_interval'][0]:g} T"
     return f"{record['preset']}{student}, {record['sampler']}, {record['sampling_steps']} steps, {guidance}"
-
-
-def collected() -> list[Record]:
-    """Return what results/ holds of samplers and students, whatever machine measured it."""
-    lines = (ROOT / "results" / "p2.jsonl").read_text(encoding="utf-8").splitlines()
-    return [record for record in map(json.loads, lines) if record["kind"] in ("sweep", "evaluate")]
 
 
 def plot(records: Sequence[Record], path: Path) -> None:
@@ -132,7 +124,7 @@ def main() -> None:
 
     shown = arguments.checkpoint[0]
     path = (arguments.images or images_folder(shown, "P2")) / "quality_over_nfe.png"
-    plot(records + collected() if shown.resolve().parent == WEIGHTS else records, path)
+    plot(records + collected("p2", "sweep", "evaluate") if shown.resolve().parent == WEIGHTS else records, path)
     print(f"wrote {path}")
 
 

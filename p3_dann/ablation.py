@@ -23,7 +23,7 @@ from common import ROOT
 from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, positive_int, run_main
 from common.device import init_distributed
 from common.viz import PALETTE, new_figure, save_figure
-from common.weights import Record
+from common.weights import Record, collected
 from p3_dann.config import INPUTS, METHODS, PRESETS, make_config
 from p3_dann.dataset import TARGETS
 from p3_dann.train import train_and_evaluate
@@ -69,9 +69,15 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=[*COMPARED, "target"], help="methods")
     parser.add_argument("--steps", type=positive_int, default=1500, help="of every run")
     parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="the rest of the schedule")
+    parser.add_argument("--plot", action="store_true", help="only plot what results/ holds: images/P3/ablation.png")
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments = parser.parse_args()
+    if arguments.plot:
+        whole = {"preset": arguments.preset, "steps": arguments.steps}
+        records = [record for record in collected("p3", "evaluate") if whole.items() <= record.items()]
+        save_figure(plot(records, arguments.targets, arguments.steps), ROOT / "images/P3/ablation.png")
+        return
     root = arguments.run_dir or ROOT / "runs" / arguments.preset / "p3_ablation"
     with init_distributed(arguments.device) as dist:
         for target, inputs, method in product(arguments.targets, arguments.inputs, arguments.methods):

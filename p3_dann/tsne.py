@@ -155,7 +155,8 @@ def plot(axis: Axes, embedding: Embedding, row: str) -> None:
 
 def plot_networks(embeddings: list[Embedding], rows: Sequence[str]) -> Figure:
     """Return a figure with a column per network and a row per coloring of its points, by ``class`` or ``domain``."""
-    figure, axes = new_figure(len(rows), len(embeddings), (6.0 * len(embeddings), 5.6 * len(rows) + 0.8))
+    size = 6.0 if len(embeddings) == 1 else 4.4
+    figure, axes = new_figure(len(rows), len(embeddings), (size * len(embeddings), size * len(rows) + 0.6))
     for column, embedding in zip(axes.T, embeddings, strict=True):
         column[0].set_title(embedding.title)
         for axis, row in zip(column, rows, strict=True):
