@@ -47,18 +47,18 @@ GIF_SECONDS, GIF_HOLD_MILLISECONDS = 2.4, 2500  # of the reverse process, and of
 
 
 def sample_frames(
-    model: UNet, diffusion: Diffusion, config: SamplerConfig, seed: int, columns: int
+    model: UNet, diffusion: Diffusion, config: SamplerConfig, seed: int, digits: int = 10, columns: int = COLUMNS
 ) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
-    """Sample ten digits (rows) from the same noises (columns).
+    """Sample the first of the digits (rows) from the same noises (columns).
 
     Returns:
-        The images row by row, uint8 (10 * columns, 3, 28, 28), and how the first of each digit came about: number of
-        the T timesteps done -> uint8 (10, 3, 28, 28).
+        The images row by row, uint8 (digits * columns, 3, 28, 28), and how the first of each digit came about: number
+        of the T timesteps done -> uint8 (digits, 3, 28, 28).
     """
     device = next(model.parameters()).device
     noise = torch.randn(COLUMNS, 3, DIGIT_SIZE, DIGIT_SIZE, generator=generator(seed, "grid"))[:columns]
-    noise = to_device(noise.repeat(10, 1, 1, 1), device)
-    class_labels = torch.arange(1, 11, device=device).repeat_interleave(columns)
+    noise = to_device(noise.repeat(digits, 1, 1, 1), device)
+    class_labels = torch.arange(1, 1 + digits, device=device).repeat_interleave(columns)
     frames = {}
 
     def keep(t: int, x: torch.Tensor) -> None:
@@ -111,11 +111,11 @@ def main() -> None:
     name = checkpoint.stem.removeprefix("p2_unet")
     suffix = name if name.startswith("_") and name != f"_{MODEL}" else ""
 
-    images, frames = sample_frames(model, diffusion, config, arguments.seed, COLUMNS)
+    images, frames = sample_frames(model, diffusion, config, arguments.seed)
     strip_config, all_frames = config, frames
     if config.sampling_steps < diffusion.num_timesteps and "student_steps" not in trained:
         strip_config = replace(config, sampler="ddim", sampling_steps=diffusion.num_timesteps)
-        _, all_frames = sample_frames(model, diffusion, strip_config, arguments.seed, columns=1)
+        _, all_frames = sample_frames(model, diffusion, strip_config, arguments.seed, digits=1, columns=1)
     strip = evenly_spaced(all_frames, STRIP_FRAMES)
 
     save_grid(images, folder / f"diffusion_grid{suffix}.png", COLUMNS, scale=GRID_SCALE)
