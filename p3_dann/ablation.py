@@ -43,6 +43,8 @@ def plot(records: list[Record], targets: list[str], steps: int) -> Figure:
         return [100 * record["accuracy"] for record in found if "accuracy" in record]
 
     for axis, target in zip(axes[0], targets, strict=True):
+        if axis is not axes[0, 0]:
+            axis.sharey(axes[0, 0])
         for method, color in zip(COMPARED, PALETTE, strict=False):
             seeds = {level: accuracies(target, inputs, method) for level, inputs in enumerate(INPUTS)}
             points = [(level, value) for level, values in seeds.items() for value in values]
@@ -55,7 +57,6 @@ def plot(records: list[Record], targets: list[str], steps: int) -> Figure:
         record = next(record for record in records if record["target"] == target)
         axis.set_title(" → ".join(record[f"{domain}_dataset"].split(" (")[0] for domain in ("source", "target")))
         axis.set_xticks(range(len(INPUTS)), INPUTS)
-        axis.sharey(axes[0, 0])
     axes[0, 0].set_ylabel(f"validation accuracy after {steps:,} steps, %")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(3, 1 + len(targets)), fontsize=10)

@@ -51,7 +51,8 @@ def read_records(folder: Path) -> list[Record]:
             within = "" if (low, high) == (0, 1) else f", {low:g} T to {high:g} T"
             record["guidance"] = "none" if scale == 1 else f"w = {scale:g}{within}"
             record["sampler"] = SAMPLERS.get(record["sampler"], record["sampler"])
-        digits = {k: value for k, value in enumerate(record.get("per_class_accuracy", ())) if value is not None}
+        per_class = record.get("test_per_class_accuracy", record.get("per_class_accuracy", ()))
+        digits = {k: value for k, value in enumerate(per_class) if value is not None}
         record |= {f"class_{digit}": value for digit, value in digits.items()}
         if digits:
             record["worst_class_accuracy"] = min(digits.values())
@@ -93,8 +94,10 @@ def cell(records: Records, key: str, form: str) -> tuple[str, int]:
     if not values or form in ("text", "time", ",d"):
         return (show(values[0], form) if values else ""), 0
     text = show(statistics.fmean(values), form)
-    if form == "digits" or key.endswith("_baseline"):
+    if key.endswith("_baseline"):
         return text, 0
+    if form == "digits":
+        return text, len(values)
     spread = f" ± {show((max(values) - min(values)) / 2, form)}" if len(values) > 1 else ""
     return text + spread, len(values)
 
