@@ -35,7 +35,7 @@ COMPARED = ["source", "joint_batchnorm", "dann", "self_ensembling", "dann_self_e
 
 def plot(records: list[Record], targets: list[str], steps: int) -> Figure:
     """Return the figure: validation accuracy over the levels, a panel per target, a line through the means of seeds."""
-    figure, axes = new_figure(1, len(targets), (max(7.4, 5.4 * len(targets)), 4.8))
+    figure, axes = new_figure(1, len(targets), (max(7.4, 5.4 * len(targets)), 5.4))
 
     def accuracies(target: str, inputs: str, method: str) -> list[float]:
         wanted = {"target": target, "inputs": inputs, "method": method}
