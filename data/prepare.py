@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     own_digits = command("own-digits", help="your own images as a digit domain, 28x28")
 
     public.add_argument("--raw", type=Path, help="folder of downloads (unset: DATA_ROOT/raw)")
-    public.add_argument("--download", action=argparse.BooleanOptionalAction, default=True, help="what that lacks")
+    public.add_argument("--download", action=argparse.BooleanOptionalAction, default=True, help="files missing there")
     public.add_argument(
         "--faces", choices=("auto", "celeba", "lfw"), default="auto", help="auto: CelebA, or LFW if there"
     )

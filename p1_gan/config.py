@@ -34,7 +34,7 @@ class TrainConfig:
     real_label: float = option(1.0, "target of bce for real images (below 1: one-sided label smoothing)", "(0, 1]")
     r1_gamma: float = option(0.0, "weight of the gradient penalty on real images", "[0, inf)")
     r2_gamma: float = option(0.0, "weight of the gradient penalty on generated images", "[0, inf)")
-    penalty_every: int = option(1, "steps between gradient penalties, each so many times as heavy", "[1, inf)")
+    penalty_every: int = option(1, "compute the penalties every so many steps, weighted as many times", "[1, inf)")
 
     # Optimizers: AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019), without decay Adam
     generator_learning_rate: float = option(2e-4, "learning rate of the generator", "(0, inf)")
@@ -45,7 +45,9 @@ class TrainConfig:
     ema_decay: float = option(0.0, "decay of the averaged generator that samples; 0: no average", "[0, 1)")
 
     # Inputs of the discriminator
-    instance_noise: float = option(0.0, "standard deviation of noise on them, gone after half of the steps", "[0, inf)")
+    instance_noise: float = option(
+        0.0, "standard deviation of noise on them; falls to 0 by half of the steps", "[0, inf)"
+    )
     diff_augment: tuple[Literal["color", "translation", "cutout"], ...] = option((), "differentiable augmentations")
 
     # Schedule

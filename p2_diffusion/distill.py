@@ -135,7 +135,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--preset", choices=DISTILL_PRESETS, default="cpu", help="schedule, and which teacher")
     parser.add_argument("--student-steps", type=int, choices=(4, 2, 1), default=4, help="timesteps it visits")
-    parser.add_argument("--teacher", help="weights to distill (default: shipped; that of 2 steps has 4, of 1 step 2)")
+    parser.add_argument("--teacher", help="weights (default: shipped; for 2 steps the student of 4, for 1 that of 2)")
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments, config = parse_config(parser, lambda chosen: make_distill_config(chosen.preset, chosen.student_steps))

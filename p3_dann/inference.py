@@ -40,7 +40,7 @@ def main() -> None:
     device = pick_device(arguments.device)
     if arguments.pred_csv.is_dir():
         raise UserError(f"{arguments.pred_csv}: is a folder; name the CSV file to write")
-    checkpoint = arguments.checkpoint
+    names, checkpoint = list_images(arguments.image_dir), arguments.checkpoint
     if checkpoint is None:
         # The innermost folder that names a target decides.
         parts, shipped = reversed(arguments.image_dir.absolute().parts), shipped_targets()
@@ -53,7 +53,6 @@ def main() -> None:
             )
         checkpoint = shipped_weights(target)
     model, config, _ = load_model(checkpoint, device)
-    names = list_images(arguments.image_dir)
     digits = predict(model, load_images(arguments.image_dir, names, DIGIT_SIZE, resize=True), config).tolist()
 
     text = io.StringIO()

@@ -51,7 +51,7 @@ def read_records(folder: Path) -> list[Record]:
             within = "" if (low, high) == (0, 1) else f", {low:g} T to {high:g} T"
             record["guidance"] = "none" if scale == 1 else f"w = {scale:g}{within}"
             record["sampler"] = SAMPLERS.get(record["sampler"], record["sampler"])
-        per_class = record.get("test_per_class_accuracy", record.get("per_class_accuracy", ()))
+        per_class: list[float | None] = record.get("test_per_class_accuracy") or record.get("per_class_accuracy", [])
         digits = {k: value for k, value in enumerate(per_class) if value is not None}
         record |= {f"class_{digit}": value for digit, value in digits.items()}
         if digits:

@@ -1,6 +1,7 @@
 # Sourced by run_all.sh and test.sh: makes .venv with what requirements.txt lists; sets $root and $python.
 # PYTHON=python3.12 bash scripts/test.sh chooses the interpreter (default: python3).
 set -euo pipefail
+[[ ${1:-} != -h && ${1:-} != --help ]] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit; }
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="$root/.venv/bin/python" base="${PYTHON:-python3}"
 if ! "$python" -m pip --version >/dev/null 2>&1; then # also after an interrupted installation

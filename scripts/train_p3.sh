@@ -18,7 +18,7 @@ fi
 train() { run p3_dann/train.py --method "$1" --target "$target" "${options[@]}" "${@:2}" "${extra[@]}"; }
 methods=(source dann self_ensembling ours)
 [[ $preset != sample ]] || methods=(source dann ours)
-if grep -q ',[0-9]' "$data_root/digits/$target/train.csv"; then methods+=(target); fi # it needs labels
+if grep -qs ',[0-9]' "$data_root/digits/$target/train.csv"; then methods+=(target); fi # it needs labels
 for method in "${methods[@]}"; do train "$method"; done
 if [[ $preset == cpu ]]; then
     for method in joint_batchnorm dann; do train $method --preset course --inputs plain; done

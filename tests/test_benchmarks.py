@@ -24,7 +24,7 @@ def test_a_plain_loop_is_timed(problem: str, data_root: Path, capsys: Capture, m
 def test_ours_and_the_plain_loop_are_compared(data_root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(speed, "TRAINING", {"p3": (4, speed.TRAINING["p3"][1])})
     monkeypatch.setattr(speed, "WARM_UP_SECONDS", 1)
-    options = ("training", "--trials", 1, "--seconds", 2, "--device", "cpu", "--data-root", data_root)
+    options = ("training", "--trials", 1, "--seconds", 4, "--device", "cpu", "--data-root", data_root)
     assert call("benchmarks/speed.py", *options, "--run-dir", tmp_path) == 0
     record = json.loads((tmp_path / "records/training_p3.json").read_text(encoding="utf-8"))
     assert record["ratio"] == pytest.approx(record["ours"] / record["plain"], rel=0.01) and record["ours"] > 0

@@ -34,7 +34,7 @@ def bash(script: str, *options: object, env: dict[str, str] | None = None) -> su
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
 
 
-@pytest.mark.parametrize("script", ["train_p1.sh", "train_p2.sh", "train_p3.sh"])
+@pytest.mark.parametrize("script", ["train_p1.sh", "train_p2.sh", "train_p3.sh", "run_all.sh", "test.sh"])
 def test_help_is_the_head_of_the_script(script: str) -> None:
     done = bash(script, "--help")
     assert done.returncode == 0 and f"bash scripts/{script} " in done.stdout and "#!" not in done.stdout
