@@ -79,9 +79,9 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class DistillConfig:
-    sub_steps: int = option(4, "steps of the teacher per step of the student", "[1, inf)")
-    guidance_scale: float = option(1.5, "guidance of the teacher; 1 is none")
-    guidance_start: float = option(0.2, "guide where t / T is at least this", "[0, 1]")
+    teacher_steps: int = option(24, "steps of the teacher from noise to image", "[4, inf)")
+    guidance_scale: float = option(1.95, "guidance of the teacher; 1 is none")
+    guidance_start: float = option(0.0, "guide where t / T is at least this", "[0, 1]")
     steps: int = option(1000, "optimizer steps", "[1, inf)")
     batch_size: int = option(32, "images per step, over all processes", "[1, inf)")
     learning_rate: float = option(3e-4, "peak learning rate of AdamW", "(0, inf)")
@@ -95,16 +95,19 @@ class DistillConfig:
 
 DISTILL_PRESETS = {
     # Short: on a CPU, the large teacher guides one image per second and thread.
-    "full": DistillConfig(steps=150, batch_size=16, learning_rate=2e-4, warmup_steps=10, ema_decay=0.98),
-    "cpu": DistillConfig(guidance_scale=1.95, guidance_start=0.1, sub_steps=5),
-    "sample": DistillConfig(guidance_scale=2.0, steps=10, warmup_steps=2, log_every=5, sample_every=10),
+    "full": DistillConfig(
+        teacher_steps=16,
+        guidance_scale=1.5,
+        guidance_start=0.2,
+        steps=150,
+        batch_size=16,
+        learning_rate=2e-4,
+        warmup_steps=10,
+        ema_decay=0.98,
+    ),
+    "cpu": DistillConfig(),
+    "sample": DistillConfig(teacher_steps=12, steps=10, warmup_steps=2, log_every=5, sample_every=10),
 }
-
-
-def make_distill_config(preset: str, student_steps: int) -> DistillConfig:
-    """Return the configuration of a student; those of 2 and 1 steps learn from the one before, without guidance."""
-    config = DISTILL_PRESETS[preset]
-    return config if student_steps == 4 else replace(config, sub_steps=2, guidance_scale=1.0)
 
 
 @dataclass(frozen=True)

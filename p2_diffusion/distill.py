@@ -1,13 +1,14 @@
 """Distill a diffusion model into a student that samples in a few steps, without guidance.
 
     python p2_diffusion/distill.py                      # four steps, from the shipped network of preset cpu
-    python p2_diffusion/distill.py --preset full        # from the network of the course report
-    python p2_diffusion/distill.py --student-steps 2    # a student of that student
+    python p2_diffusion/distill.py --student-steps 2    # goes on from that student
+    python p2_diffusion/distill.py --preset full        # four steps, from the network of the course report
 
 One DDIM step of the student is to end where several guided steps of the teacher end: Salimans and Ho, "Progressive
 Distillation for Fast Sampling of Diffusion Models", 2022, algorithm 2, with the teacher's guidance as in Meng et al.,
-"On Distillation of Guided Diffusion Models", 2023. The teacher's steps are those of DPM-Solver++ (Lu et al., 2022),
-which at the same cost end closer to the solution than DDIM's. Stopped or killed, the same command resumes.
+"On Distillation of Guided Diffusion Models", 2023. The teacher is the same for every student, so that errors do not add
+up; only the initial weights are those of the student before. The teacher's steps are those of DPM-Solver++ (Lu et al.,
+2022), which at the same cost end closer to the solution than DDIM's. Rerun the same command to resume.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from common.seed import seed_everything
 from common.training import ExponentialMovingAverage, TrainingRun
 from common.viz import normalize
 from common.weights import shipped_path
-from p2_diffusion.config import DISTILL_PRESETS, DistillConfig, make_distill_config
+from p2_diffusion.config import DISTILL_PRESETS, DistillConfig
 from p2_diffusion.dataset import load_mnistm
 from p2_diffusion.diffusion import CLEAN, Diffusion, Network, build_diffusion
 from p2_diffusion.inference import load_model
@@ -35,23 +36,27 @@ from p2_diffusion.train import lr_factor, save_samples
 
 import torch
 
+FIXED = (*ARCHITECTURE, "timesteps", "schedule", "prediction")  # what a student has in common with its teacher
+PREVIOUS = {2: "p2_unet_student4.safetensors", 1: "p2_unet_student2.safetensors"}  # steps -> initial weights
+
 
 @torch.no_grad()
 def teachers_x0(
     teacher: Network,
     diffusion: Diffusion,
     config: DistillConfig,
+    sub_steps: int,
     z: torch.Tensor,
     t: torch.Tensor,
     t_next: torch.Tensor,
     class_labels: torch.Tensor,
 ) -> torch.Tensor:
-    """Return the x_0 with which one DDIM step from ``z`` (N, C, H, W) ends where the teacher's guided steps end.
+    """Return the x_0 with which one DDIM step from ``z`` (N, C, H, W) ends where ``sub_steps`` of the teacher end.
 
     The step leads from timesteps ``t`` to ``t_next``, both int64 (N,); the latter may be CLEAN.
     """
     z_u, u, previous = z, t, None
-    sub_steps = min(config.sub_steps, int((t - t_next).min()))
+    sub_steps = min(sub_steps, int((t - t_next).min()))
     for k in range(1, sub_steps + 1):
         u_next = t + ((t_next - t) * (k / sub_steps)).round().long()
         (alpha, sigma), (alpha_next, sigma_next) = diffusion.alpha_sigma(u), diffusion.alpha_sigma(u_next)
@@ -72,11 +77,16 @@ def teachers_x0(
     return (z_u - ratio * z) / (alpha_next - ratio * alpha)
 
 
-def distill(run: TrainingRun, config: DistillConfig, images: torch.Tensor, labels: torch.Tensor, teacher: UNet) -> None:
-    """Distill ``teacher`` on images uint8 (N, 3, 28, 28) and labels int64 (N,) into the student's averaged weights."""
+def distill(
+    run: TrainingRun, config: DistillConfig, images: torch.Tensor, labels: torch.Tensor, teacher: UNet, initial: UNet
+) -> None:
+    """Distill ``teacher`` on images uint8 (N, 3, 28, 28) and labels int64 (N,); the student starts as ``initial``.
+
+    The weights of the run are the student's averaged ones.
+    """
     dist, device, seed = run.dist, run.dist.device, run.config["seed"]
     student = build_model(run.config)
-    student.load_state_dict(teacher.state_dict())
+    student.load_state_dict(initial.state_dict())
     student = to_device(student, device)
     diffusion = build_diffusion(run.config, device)
     seed_everything(seed)
@@ -85,6 +95,7 @@ def distill(run: TrainingRun, config: DistillConfig, images: torch.Tensor, label
     batches = EpochSampler(len(images), config.batch_size, seed, "distill", device)
     ddp_student = dist.ddp(student)
     student_steps = run.config["student_steps"]
+    sub_steps = config.teacher_steps // student_steps
     visited = [*sampling_timesteps(diffusion.num_timesteps, student_steps, "trailing"), CLEAN]
     timesteps = torch.tensor(visited, device=device)
 
@@ -98,7 +109,7 @@ def distill(run: TrainingRun, config: DistillConfig, images: torch.Tensor, label
         z = diffusion.q_sample(x0, torch.randn_like(x0), t)
 
         with autocast(device, config.precision):
-            target_x0 = teachers_x0(teacher, diffusion, config, z, t, t_next, class_labels)
+            target_x0 = teachers_x0(teacher, diffusion, config, sub_steps, z, t, t_next, class_labels)
             output = ddp_student(z, t, class_labels)
 
         # || v of the student - v of the teacher ||^2, v = alpha eps - sigma x_0 with eps = (z - alpha x_0) / sigma
@@ -123,35 +134,34 @@ def distill(run: TrainingRun, config: DistillConfig, images: torch.Tensor, label
             save_samples(run, ema.model, diffusion)
 
 
-def default_teacher(preset: str, student_steps: int) -> str:
-    """Return the shipped weights that a student learns from: those of a network, or of the student before it."""
-    if preset == "full" and student_steps != 4:
-        raise UserError("--preset full: pass the student before this one as --teacher; none is shipped")
-    name = {4: "full" if preset == "full" else "cpu", 2: "student4", 1: "student2"}[student_steps]
-    return f"p2_unet_{name}.safetensors"
-
-
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--preset", choices=DISTILL_PRESETS, default="cpu", help="schedule, and which teacher")
     parser.add_argument("--student-steps", type=int, choices=(4, 2, 1), default=4, help="timesteps it visits")
-    parser.add_argument("--teacher", help="weights (default: shipped; for 2 steps the student of 4, for 1 that of 2)")
+    parser.add_argument("--teacher", help="weights of the network (default: the shipped one of the preset)")
+    text = "initial weights (default: the shipped student with twice the steps; for 4 steps those of the teacher)"
+    parser.add_argument("--student", help=text)
     add_common_arguments(parser)
     add_run_arguments(parser)
-    arguments, config = parse_config(parser, lambda chosen: make_distill_config(chosen.preset, chosen.student_steps))
+    arguments, config = parse_config(parser, lambda chosen: DISTILL_PRESETS[chosen.preset])
     with init_distributed(arguments.device) as dist:
         dist.check_batch_size(config.batch_size)
-        path = shipped_path(arguments.teacher or default_teacher(arguments.preset, arguments.student_steps))
+        network = "full" if arguments.preset == "full" else "cpu"
+        path = shipped_path(arguments.teacher or f"p2_unet_{network}.safetensors")
+        initial_path = shipped_path(arguments.student or PREVIOUS.get(arguments.student_steps, str(path)))
         teacher, _, trained = load_model(path, dist.device)
+        student, _, started = load_model(initial_path, dist.device)
+        if any(trained[name] != started[name] for name in FIXED):
+            raise UserError(f"{initial_path}: network or schedule differ from those of {path}; pass --student")
         images, labels, data_names = load_mnistm(arguments.data_root, "train", dist.device)
         settings = asdict(config) | {"model": MODEL, "method": "student", "student_steps": arguments.student_steps}
-        settings |= {"teacher_digest": file_digest(path)} | data_names
-        settings |= {name: trained[name] for name in (*ARCHITECTURE, "timesteps", "schedule", "prediction")}
+        settings |= {"teacher_digest": file_digest(path), "init_digest": file_digest(initial_path)} | data_names
+        settings |= {name: trained[name] for name in FIXED}
         settings |= {"min_snr_gamma": 0.0, "dropout": 0.0, "label_dropout": 0.0}
         run = TrainingRun(arguments, dist, "p2", f"p2_student{arguments.student_steps}", settings)
         if run.is_finished():
             return
-        distill(run, config, images, labels, teacher)
+        distill(run, config, images, labels, teacher, student)
         final_loss = round(run.mean_of_last_quarter("loss"), 6) if run.entries else None
         run.finish({"loss": ["loss"]}, train_images=len(images), final_loss=final_loss)
 

@@ -11,8 +11,8 @@ classifier="$runs/p2_classifier_seed$seed/weights.safetensors"
 networks=("$runs/p2_seed$seed/weights.safetensors")
 run p2_diffusion/classifier.py "${options[@]}"
 run p2_diffusion/train.py "${options[@]}" "${extra[@]}"
-for steps in 4 2 1; do # each student learns from the network before it
-    run p2_diffusion/distill.py "${options[@]}" --student-steps $steps --teacher "${networks[-1]}"
+for steps in 4 2 1; do # each student starts as the network before it
+    run p2_diffusion/distill.py "${options[@]}" --student-steps $steps --teacher "${networks[0]}" --student "${networks[-1]}"
     networks+=("$runs/p2_student${steps}_seed$seed/weights.safetensors")
 done
 measure=(--classifier "$classifier" "${shared[@]}")

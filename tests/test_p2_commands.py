@@ -50,8 +50,8 @@ def runs(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def student_of(teacher: Path) -> tuple[object, ...]:
-    few = ("--student-steps", 2, "--sub-steps", 2, "--steps", 3, "--batch-size", 8, "--log-every", 1)
-    return ("--teacher", weights(teacher), *few, "--sample-every", 3)
+    few = ("--student-steps", 2, "--teacher-steps", 4, "--steps", 3, "--batch-size", 8, "--log-every", 1)
+    return ("--teacher", weights(teacher), "--student", weights(teacher), *few, "--sample-every", 3)
 
 
 def weights(run: Path) -> Path:
@@ -94,6 +94,17 @@ def test_training_starts_from_given_weights(runs: Path, data_root: Path, tmp_pat
     before, after = (load_weights(path, MODEL)[0] for path in (start, weights(tmp_path)))
     assert all(torch.allclose(after[name], tensor, atol=1e-6) for name, tensor in before.items())
     assert record(tmp_path, "train")["init_digest"] == file_digest(start)
+
+
+def test_a_student_goes_on_from_given_weights_of_its_teachers_network(
+    runs: Path, data_root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    start, run = weights(runs / "student"), on(data_root, tmp_path / "run")
+    execute(distill, *run, *student_of(runs / "unet"), "--student", start, "--learning-rate", 1e-12)
+    before, after = (load_weights(path, MODEL)[0] for path in (start, weights(tmp_path / "run")))
+    assert all(torch.allclose(after[name], tensor, atol=1e-6) for name, tensor in before.items())
+    other = ("--teacher", weights(runs / "unet"), "--student-steps", 2)  # the default is a shipped student
+    assert "pass --student" in error_of(capsys, distill, *on(data_root, tmp_path / "other"), *other)
 
 
 @pytest.mark.parametrize(

@@ -283,8 +283,8 @@ def test_the_students_target_leads_where_the_flow_leads(student_steps: int) -> N
 
     errors = []
     for sub_steps in (4, 16, 64):
-        config = DistillConfig(sub_steps=sub_steps, guidance_scale=1.0)
-        target = teachers_x0(gaussian_network(diffusion), diffusion, config, z, t, t_next, labels)
+        config = DistillConfig(guidance_scale=1.0)
+        target = teachers_x0(gaussian_network(diffusion), diffusion, config, sub_steps, z, t, t_next, labels)
         landed = alpha_next * target + sigma_next * (z - alpha * target) / sigma
         errors.append((landed[:, :, 0, 0] - exact_flow(diffusion, z, t, t_next)).abs().mean().item())
     assert errors[1] < 0.4 * errors[0] and errors[2] < 0.4 * errors[1]  # of first order
@@ -294,10 +294,10 @@ def test_the_students_target_leads_where_the_flow_leads(student_steps: int) -> N
 def test_teacher_with_one_sub_step_gives_its_own_prediction() -> None:
     """Then the target is what the teacher, guided as the sampler guides, predicts itself."""
     diffusion, network = Diffusion(100), Recorder()
-    config = DistillConfig(sub_steps=1, guidance_scale=2.5, guidance_start=0.6)
+    config = DistillConfig(guidance_scale=2.5, guidance_start=0.6)
     z, labels = 0.1 * torch.randn(4, 3, 8, 8), torch.tensor([1, 4, 7, 10])
     t, t_next = torch.tensor([99, 49, 99, 49]), torch.tensor([49, CLEAN, 49, CLEAN])
-    target = teachers_x0(network, diffusion, config, z, t, t_next, labels)
+    target = teachers_x0(network, diffusion, config, 1, z, t, t_next, labels)
     assert network.sizes == [6]  # two of the four are guided
     for k in range(4):
         scale = 2.5 if t[k] >= 60 else 1.0
