@@ -98,7 +98,8 @@ def cell(records: Records, key: str, form: str) -> tuple[str, int]:
         return text, 0
     if form == "digits":
         return text, len(values)
-    spread = f" ± {show((max(values) - min(values)) / 2, form)}" if len(values) > 1 else ""
+    half = (max(values) - min(values)) / 2
+    spread = f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{show(half, form)}" if len(values) > 1 else ""
     return text + spread, len(values)
 
 

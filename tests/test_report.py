@@ -87,7 +87,10 @@ def test_tables_are_filled_checked_and_shown_without_prose(tmp_path: Path, capsy
     assert call(TABLES, page, "--results", tmp_path, "--check") == 0
     text = page.read_text(encoding="utf-8")
     assert (
-        "(n = 2) | 30.5 ± 0.5 |" in text and "| real images | 11.0 |" in text and "Prose." in text and "A:" not in text
+        "(n = 2) | 30.5\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.5 |" in text
+        and "| real images | 11.0 |" in text
+        and "Prose." in text
+        and "A:" not in text
     )
 
     page.write_text("<!-- table: nonsense -->\n<!-- /table -->\n", encoding="utf-8")
