@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import add_common_arguments, make_parser, positive_int, run_main
+from common.cli import UserError, add_common_arguments, make_parser, positive_int, run_main
 from common.data import read_csv
 from p1_gan.model import LATENT_SIZE, DCGAN_Discriminator, DCGAN_Generator
 from p2_diffusion.model import UNet
@@ -44,6 +44,8 @@ def batches(folder: Path, batch_size: int) -> Iterator[tuple[torch.Tensor, torch
         listed = [(folder / "data" / name, int(label)) for name, label in read_csv(folder / "train.csv")]
     else:
         listed = [(path, 0) for path in sorted(folder.glob("*.png"))]
+    if len(listed) < batch_size:
+        raise UserError(f"{folder}: {len(listed)} images, fewer than --batch-size {batch_size}")
     options: Any = {"shuffle": True, "drop_last": True, "num_workers": os.cpu_count() or 1, "collate_fn": collate}
     while True:
         yield from DataLoader(listed, batch_size, **options)  # type: ignore[arg-type] # a list is a dataset

@@ -21,6 +21,11 @@ def test_a_plain_loop_is_timed(problem: str, data_root: Path, capsys: Capture, m
     assert float(capsys.readouterr().out) > 0
 
 
+def test_a_data_set_smaller_than_the_batch_is_one_line(data_root: Path, capsys: Capture) -> None:
+    assert call("benchmarks/plain.py", "p1", "--batch-size", 64, "--data-root", data_root) == 2
+    assert "48 images" in capsys.readouterr().err
+
+
 def test_ours_and_the_plain_loop_are_compared(data_root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(speed, "TRAINING", {"p3": (4, speed.TRAINING["p3"][1])})
     monkeypatch.setattr(speed, "WARM_UP_SECONDS", 1)
