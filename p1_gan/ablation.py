@@ -34,9 +34,6 @@ VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "no-smoothing-noise": ("B", {"real_label": 1.0, "instance_noise": 0.0}),
     "equal-learning-rates": ("B", {"discriminator_learning_rate": 2e-4}),
     "hinge": ("B", {"loss": "hinge"}),  # which has no label smoothing
-    "C": ("C", {}),
-    "no-relativistic": ("C", {"loss": "bce"}),
-    "no-r2": ("C", {"r2_gamma": 0.0}),
 }
 
 

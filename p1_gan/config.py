@@ -17,7 +17,6 @@ from p1_gan.model import (
     DCGAN_Generator,
     My_Discriminator,
     My_Generator,
-    Unnormalized_Discriminator,
 )
 
 
@@ -30,11 +29,8 @@ class TrainConfig:
     init_from: str = option("", "initial weights of both networks: a file, or the name of one in weights/")
 
     # Losses
-    loss: Literal["bce", "hinge", "relativistic"] = option("bce", "adversarial loss")
+    loss: Literal["bce", "hinge"] = option("bce", "adversarial loss")
     real_label: float = option(1.0, "target of bce for real images (below 1: one-sided label smoothing)", "(0, 1]")
-    r1_gamma: float = option(0.0, "weight of the gradient penalty on real images", "[0, inf)")
-    r2_gamma: float = option(0.0, "weight of the gradient penalty on generated images", "[0, inf)")
-    penalty_every: int = option(1, "compute the penalties every so many steps, weighted as many times", "[1, inf)")
 
     # Optimizers: AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019), without decay Adam
     generator_learning_rate: float = option(2e-4, "learning rate of the generator", "(0, inf)")
@@ -83,21 +79,6 @@ METHODS = {
             "real_label": 0.9,
             "instance_noise": 0.1,
             "diff_augment": ("translation",),
-            "lr_decay_fraction": 0.25,
-            "ema_decay": 0.999,
-        },
-    ),
-    "C": Method(
-        "RpGAN + R1 + R2",  # Huang et al., "The GAN is dead; long live the GAN!", 2024
-        DCGAN_Generator,
-        Unnormalized_Discriminator,
-        {
-            "loss": "relativistic",
-            "r1_gamma": 1.0,
-            "r2_gamma": 1.0,
-            "penalty_every": 4,
-            "beta1": 0.0,
-            "beta2": 0.99,
             "lr_decay_fraction": 0.25,
             "ema_decay": 0.999,
         },

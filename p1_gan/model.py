@@ -1,9 +1,9 @@
-"""The networks: DCGAN (method A), with a spectrally normalized discriminator (B), with one without BatchNorm (C).
+"""The networks: DCGAN (method A), and with a spectrally normalized discriminator (B).
 
 Sources: Radford et al., "Unsupervised Representation Learning with Deep Convolutional GANs", 2016, figure 1 and
 section 3; Miyato et al., "Spectral Normalization for Generative Adversarial Networks", 2018, section 2.1. Class names
-and layers of A and B are those that the course report prints. ``channels`` is the width of a network at 32x32, doubled
-with every halving of the size.
+and layers are those that the course report prints. ``channels`` is the width of a network at 32x32, doubled with every
+halving of the size.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ class DCGAN_Generator(nn.Module):
 
 
 class DCGAN_Discriminator(nn.Module):
-    """Five strided convolutions from an image to the probability that it is real; biased where BatchNorm is missing."""
+    """Five strided convolutions from an image to the probability that it is real."""
 
-    def __init__(self, channels: int = CHANNELS, batch_norm: bool = True) -> None:
+    def __init__(self, channels: int = CHANNELS) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         inputs = 3
         for outputs in (channels, 2 * channels, 4 * channels, 8 * channels):
-            layers.append(nn.Conv2d(inputs, outputs, 4, 2, 1, bias=not batch_norm))
-            if batch_norm and inputs != 3:
+            layers.append(nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False))
+            if inputs != 3:
                 layers.append(nn.BatchNorm2d(outputs))
             layers.append(nn.LeakyReLU(0.2, inplace=True))
             inputs = outputs
-        last = nn.Conv2d(inputs, 1, 4, 1, 0, bias=not batch_norm)
+        last = nn.Conv2d(inputs, 1, 4, 1, 0, bias=False)
         self.feature_extract = nn.Sequential(*layers, last, nn.Sigmoid())
         self.apply(_initialize)
 
@@ -89,19 +89,3 @@ class My_Discriminator(DCGAN_Discriminator):
         for layer in self.feature_extract:
             if isinstance(layer, nn.Conv2d):
                 nn.utils.spectral_norm(layer)
-
-
-class Unnormalized_Discriminator(DCGAN_Discriminator):
-    """Method C's discriminator: the convolutions alone, with biases, initialized after He et al. (2015).
-
-    A gradient penalty takes the place of normalization: it asks for the gradient of each image's own logit, which
-    BatchNorm would mix with those of the batch.
-    """
-
-    def __init__(self, channels: int = CHANNELS) -> None:
-        super().__init__(channels, batch_norm=False)
-        for name, parameter in self.named_parameters():
-            if name.endswith("weight"):
-                nn.init.kaiming_normal_(parameter, 0.2)
-            else:
-                nn.init.zeros_(parameter)

@@ -27,7 +27,7 @@ from common.viz import normalize, save_grid, to_uint8
 from common.weights import load_into, load_weights, save_weights, shipped_path
 from p1_gan.augment import diff_augment, random_flip
 from p1_gan.config import METHODS, PRESETS, TrainConfig, add_method_argument, make_config
-from p1_gan.losses import discriminator_loss, generator_loss, gradient_penalty
+from p1_gan.losses import discriminator_loss, generator_loss
 from p1_gan.model import LATENT_SIZE
 
 import torch
@@ -69,22 +69,13 @@ def train(run: TrainingRun, config: TrainConfig, faces: torch.Tensor) -> None:
         latents = dist.shard(torch.randn(config.batch_size, LATENT_SIZE, 1, 1, device=device))
 
         # D(T(x)) and D(T(G(z))), T: random augmentation and noise
-        is_penalty_due = config.r1_gamma + config.r2_gamma > 0 and step % config.penalty_every == 0
         with autocast(device, config.precision):
             fake = g_network(latents)
-            real_input = augment(real, step, config).requires_grad_(is_penalty_due)
-            real_logits = d_network(real_input, logits=True).float()
-            fake_input = augment(fake.detach(), step, config).requires_grad_(is_penalty_due)
-            fake_logits = d_network(fake_input, logits=True).float()
+            real_logits = d_network(augment(real, step, config), logits=True).float()
+            fake_logits = d_network(augment(fake.detach(), step, config), logits=True).float()
 
         # Discriminator step: L_D, by default -log D(x) - log(1 - D(G(z))), computed from logits
         loss_d = discriminator_loss(real_logits, fake_logits, config.loss, config.real_label)
-        if is_penalty_due:
-            # + gamma_1 / 2 E ||dD/dx||^2 + gamma_2 / 2 E ||dD/dG(z)||^2, where D is the logit and its augmented input
-            # takes the place of x; every k steps, k times as heavy
-            penalty = config.r1_gamma * gradient_penalty(real_logits, real_input)
-            penalty = penalty + config.r2_gamma * gradient_penalty(fake_logits, fake_input)
-            loss_d = loss_d + config.penalty_every / 2 * penalty
         optimizer_d.zero_grad()
         loss_d.backward()
         optimizer_d.step()
@@ -93,9 +84,8 @@ def train(run: TrainingRun, config: TrainConfig, faces: torch.Tensor) -> None:
         d.requires_grad_(False)
         with autocast(device, config.precision):
             # Not d_network: its wrapper would wait for gradients of D, of which this pass has none.
-            new_real_logits = d(real_input.detach(), logits=True).float() if config.loss == "relativistic" else None
             new_fake_logits = d(augment(fake, step, config), logits=True).float()
-        loss_g = generator_loss(new_real_logits, new_fake_logits, config.loss)
+        loss_g = generator_loss(new_fake_logits, config.loss)
         optimizer_g.zero_grad()
         loss_g.backward()
         optimizer_g.step()

@@ -1,4 +1,4 @@
-"""P1's networks, augmentation, losses, penalties and schedules against what is printed, and against closed forms."""
+"""P1's networks, augmentation, losses and schedules against what is printed, and against closed forms."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from pathlib import Path
 from p1_gan.ablation import VARIANTS, variant_config
 from p1_gan.augment import AUGMENTATIONS, diff_augment, translation
 from p1_gan.config import METHODS, PRESETS, TrainConfig, make_config
-from p1_gan.losses import discriminator_loss, generator_loss, gradient_penalty
+from p1_gan.losses import discriminator_loss, generator_loss
 from p1_gan.model import (
     DCGAN_Discriminator,
     DCGAN_Generator,
     My_Discriminator,
     My_Generator,
-    Unnormalized_Discriminator,
 )
 from p1_gan.train import lr_factor, noise_level
 
@@ -51,42 +50,14 @@ def test_spectral_norm_bounds_every_layer() -> None:
             assert torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2).item() == pytest.approx(1.0, abs=0.1)
 
 
-def test_without_batch_norm_each_image_has_a_logit_of_its_own() -> None:
-    torch.manual_seed(0)
-    discriminator, images = Unnormalized_Discriminator(channels=8), torch.randn(4, 3, 64, 64)
-    logits = discriminator(images, logits=True)
-    torch.testing.assert_close(discriminator(images[:1], logits=True), logits[:1])
-    assert logits.abs().mean() < 10  # initialized to neither vanish nor explode
-    assert discriminator(images).shape == (4, 1, 1, 1)
-    torch.testing.assert_close(discriminator(images).flatten(), logits.sigmoid())
-
-
 def test_losses_equal_their_definitions() -> None:
     real, fake = torch.tensor([0.3, -1.2]), torch.tensor([0.8, 2.0])
     p, q = real.sigmoid(), fake.sigmoid()
     smoothed = -(0.9 * p.log() + 0.1 * (1 - p).log()).mean() - (1 - q).log().mean()
     assert discriminator_loss(real, fake, "bce", 0.9) == pytest.approx(smoothed.item(), rel=1e-5)
-    assert generator_loss(None, fake, "bce") == pytest.approx(-q.log().mean().item(), rel=1e-5)
+    assert generator_loss(fake, "bce") == pytest.approx(-q.log().mean().item(), rel=1e-5)
     assert discriminator_loss(real, fake, "hinge") == pytest.approx((0.7 + 2.2) / 2 + (1.8 + 3.0) / 2)
-    assert generator_loss(None, fake, "hinge") == pytest.approx(-1.4)
-    # Paired: how likely each real image is judged more real than the generated one beside it.
-    wins = (real - fake).sigmoid()
-    assert discriminator_loss(real, fake, "relativistic") == pytest.approx(-wins.log().mean().item(), rel=1e-5)
-    assert generator_loss(real, fake, "relativistic") == pytest.approx(-(1 - wins).log().mean().item(), rel=1e-5)
-
-
-def test_gradient_penalty_has_its_closed_form_and_trains_the_discriminator() -> None:
-    torch.manual_seed(0)
-    images = torch.randn(5, 3, 8, 8, requires_grad=True)
-    weight = torch.randn(3 * 8 * 8, requires_grad=True)
-    penalty = gradient_penalty((images.flatten(1) @ weight).square() / 2, images)  # dD/dx = (x w) w
-    products = images.detach().flatten(1) @ weight.detach()
-    squared_norm = weight.detach().square().sum()
-    assert penalty.item() == pytest.approx((products.square().mean() * squared_norm).item(), rel=1e-4)
-    penalty.backward()
-    expected = 2 * (products[:, None] * images.detach().flatten(1)).mean(0) * squared_norm
-    expected = expected + 2 * products.square().mean() * weight.detach()
-    torch.testing.assert_close(weight.grad, expected, rtol=1e-4, atol=1e-4)
+    assert generator_loss(fake, "hinge") == pytest.approx(-1.4)
 
 
 @pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
