@@ -231,13 +231,6 @@ def load_folder(folder: Path, size: int, resize: bool = False) -> torch.Tensor:
     return load_images(folder, list_images(folder), size, resize=resize)
 
 
-def load_faces(data_root: Path, split: str) -> torch.Tensor:
-    """Return the faces of ``train`` or ``val``: uint8 (N, 3, 64, 64)."""
-    check_root(data_root)
-    folder = data_root / "face" / split
-    return load_images(folder, list_images(folder), FACE_SIZE, data_root / f"face/.cache/{split}.safetensors")
-
-
 def load_digit_images(data_root: Path, domain: str, split: str, names: Sequence[str] | None = None) -> torch.Tensor:
     """Return the images of a split (or those called ``names``), uint8 (N, 3, 28, 28); no label is looked at."""
     folder = domain_folder(data_root, domain)

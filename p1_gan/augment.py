@@ -1,6 +1,6 @@
-"""Augmentation: mirrored real images; random changes of real and generated images, with gradients through them.
+"""Differentiable augmentation: random changes of real and generated images, with gradients through them.
 
-Source of the latter: Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020, section 3.2.
+Source: Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", 2020, section 3.2.
 Images are float (N, 3, H, W), here in [-1, 1]; every change is drawn anew for each of them.
 """
 
@@ -10,12 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
-
-
-def random_flip(images: torch.Tensor) -> torch.Tensor:
-    """Mirror each image (N, C, H, W) left to right with probability one half."""
-    flip = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
-    return torch.where(flip, images.flip(3), images)
 
 
 def diff_augment(images: torch.Tensor, policy: Sequence[str]) -> torch.Tensor:

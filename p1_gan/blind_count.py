@@ -18,13 +18,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import UserError, add_common_arguments, make_parser, positive_int, run_main
-from common.data import load_faces
 from common.device import pick_device
 from common.files import write_json
 from common.metrics import baseline_images
 from common.seed import generator
 from common.viz import make_grid, to_pil
 from common.weights import run_folder, write_record
+from p1_gan.dataset import load_faces
 from p1_gan.evaluate import identity
 from p1_gan.inference import generate, load_generator, sample_latents
 

@@ -17,11 +17,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import UserError, add_common_arguments, make_parser, positive_int, run_main
-from common.data import FACE_SIZE, digest, load_faces, load_folder
+from common.data import FACE_SIZE, digest, load_folder
 from common.device import pick_device
 from common.files import file_digest
 from common.metrics import baseline_images, check_enough, frechet_distance
 from common.weights import Record, measured, run_folder
+from p1_gan.dataset import load_faces
 from p1_gan.inference import add_weights_arguments, generate, load_generator, sample_latents, shipped_weights
 from p1_gan.metrics import cached, distances, efficientnet, image_statistics, inception, memorization
 

@@ -19,14 +19,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
-from common.data import EpochSampler, dataset_name, digest, load_faces
+from common.data import EpochSampler, dataset_name, digest
 from common.device import Distributed, autocast, init_distributed, to_device
 from common.seed import generator, seed_everything
 from common.training import ExponentialMovingAverage, TrainingRun
 from common.viz import normalize, save_grid, to_uint8
 from common.weights import load_into, load_weights, save_weights, shipped_path
-from p1_gan.augment import diff_augment, random_flip
+from p1_gan.augment import diff_augment
 from p1_gan.config import METHODS, PRESETS, TrainConfig, add_method_argument, make_config
+from p1_gan.dataset import load_faces, random_flip
 from p1_gan.losses import discriminator_loss, generator_loss
 from p1_gan.model import LATENT_SIZE
 

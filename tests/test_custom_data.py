@@ -11,8 +11,9 @@ from pathlib import Path
 
 from common import ROOT
 from common.cli import UserError
-from common.data import count_labels, dataset_name, load_digit_images, load_digits, load_faces
+from common.data import count_labels, dataset_name, load_digit_images, load_digits
 from data.custom import check_domain
+from p1_gan.dataset import load_faces
 from tests.conftest import Capture, Patch, contents, encoded, write_files
 from tests.in_process import call, error_of
 

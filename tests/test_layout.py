@@ -16,11 +16,11 @@ from common.data import (
     list_images,
     load_digit_images,
     load_digits,
-    load_faces,
     load_folder,
     load_images,
     read_image,
 )
+from p1_gan.dataset import load_faces
 from tests.conftest import Capture, encoded
 
 import numpy as np

@@ -17,12 +17,13 @@ import common.data
 import data.layout
 from common import ROOT, usable_cores
 from common.cli import UserError
-from common.data import dataset_name, list_images, load_digits, load_faces
+from common.data import dataset_name, list_images, load_digits
 from data.custom import split_faces
 from data.layout import PARTS, make_parts, part_folder, split_order
 from data.mnistm import blend
 from data.public import Downloads, make_public
 from data.synthetic import _digits, make_sample
+from p1_gan.dataset import load_faces
 from tests.conftest import TINY_COUNTS, Capture, Patch, contents, encoded, write_files
 from tests.in_process import call, error_of
 
