@@ -10,7 +10,7 @@ import os
 import sys
 import textwrap
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,9 +74,11 @@ def progress_bar(iterable: Any = None, **options: Any) -> tqdm:
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, except where an option is unset, and keeps the line breaks of examples."""
+    """Shows defaults, lists as they are typed, and keeps the line breaks of examples."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
+        if isinstance(action.default, Iterable) and not isinstance(action.default, str):
+            return f"{action.help} (default: {' '.join(map(str, action.default)) or 'none'})"
         return action.help if action.default is None else super()._get_help_string(action)
 
 

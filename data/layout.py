@@ -41,18 +41,18 @@ def make_parts(data_root: Path, parts: Sequence[str], make: Callable[[str, Path]
         raise UserError(f"{data_root}: {', '.join(parts)} already made; pass --force to replace, or a new --data-root")
     if kept := [part for part in parts if part not in missing]:
         print(f"{data_root}: {', '.join(kept)} already made, kept (--force replaces)")
-    problems = []
+    problems: dict[str, list[str]] = {}
     for part in missing:
         try:
             with _building(targets[part]) as folder:
                 name = make(part, folder)
                 write_text(folder / "SOURCE", name.encode(errors="surrogateescape").decode(errors="replace") + "\n")
         except UserError as error:
-            problems.append(f"{part} is missing: {error}" if len(parts) > 1 else str(error))
+            problems.setdefault(str(error), []).append(part)
         else:
             print(f"{part}: {name}")
     if problems:
-        raise UserError("; ".join(problems))
+        raise UserError("; ".join(f"{', '.join(failed)} not made: {error}" for error, failed in problems.items()))
 
 
 def part_folder(data_root: Path, part: str) -> Path:

@@ -47,16 +47,17 @@ def settings(preset: str, trained: Mapping[str, Any]) -> list[SamplerConfig]:
     return sorted(found, key=lambda setting: (setting.sampling_steps, repr(setting)))
 
 
-def choose(records: Sequence[Record]) -> Record | None:
-    """Return the setting to sample with, None where no setting is near the best in both measures.
+def choose(records: Sequence[Record]) -> Record:
+    """Return the setting to sample with.
 
-    It is the one with the fewest network evaluations within 0.2 points of the best accuracy and 10 % of the smallest
-    Fréchet distance; among equals, the one with the smaller distance.
+    Of those within 10 % of the smallest Fréchet distance, and within 0.2 points of the best accuracy among them, it is
+    the one with the fewest network evaluations, then with the smallest distance.
     """
-    min_accuracy = max(record["accuracy"] for record in records) - 0.002 - 1e-9  # rounding
     max_frechet = min(record["frechet"] for record in records) * 1.1
-    near = [record for record in records if record["accuracy"] >= min_accuracy and record["frechet"] <= max_frechet]
-    return min(near, key=lambda record: (record["nfe"], record["frechet"]), default=None)
+    near = [record for record in records if record["frechet"] <= max_frechet]
+    min_accuracy = max(record["accuracy"] for record in near) - 0.002 - 1e-9  # rounding
+    near = [record for record in near if record["accuracy"] >= min_accuracy]
+    return min(near, key=lambda record: (record["nfe"], record["frechet"]))
 
 
 def describe(record: Record) -> str:
@@ -102,8 +103,8 @@ def plot(records: Sequence[Record], path: Path) -> None:
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--preset", choices=SWEEPS, default="cpu", help="which settings")
-    small = [path for path in sorted(WEIGHTS.glob("p2_unet_*.safetensors")) if "full" not in path.stem]
-    parser.add_argument("--checkpoint", type=Path, nargs="+", default=small, help="weights of networks and of students")
+    text = "weights of networks and of students (default: the shipped ones but the large)"
+    parser.add_argument("--checkpoint", type=Path, nargs="+", help=text)
     parser.add_argument("--classifier", type=Path, default=CLASSIFIER, help="weights of the evaluation classifier")
     parser.add_argument("--images", type=Path, help="folder for the plot (default: images/P2, or that of the run)")
     parser.add_argument("--num-per-digit", type=positive_int, help="images of each digit (default: the preset's)")
@@ -112,17 +113,18 @@ def main() -> None:
     num_per_digit = arguments.num_per_digit or SWEEPS[arguments.preset][-1]
     device = pick_device(arguments.device)
     evaluator = Evaluator(arguments.classifier, arguments.data_root, device)
+    small = [path for path in sorted(WEIGHTS.glob("p2_unet_*.safetensors")) if "full" not in path.stem]
+    checkpoints = arguments.checkpoint or small
     records = []
-    for checkpoint in arguments.checkpoint:
+    for checkpoint in checkpoints:
         for setting in settings(arguments.preset, load_model(checkpoint, device)[2]):
             record = evaluator.evaluate("sweep", checkpoint, setting, num_per_digit, arguments.seed)
             quality = f"{record['accuracy']:.1%}, Fréchet distance {record['frechet']:.2f}, NFE {record['nfe']:g}"
             print(f"{describe(record)}: {quality}", flush=True)
             records.append(record)
-    chosen = choose(records)
-    print(f"the rule takes {describe(chosen)}" if chosen else "no setting is near the best in both measures")
+    print(f"the rule takes {describe(choose(records))}")
 
-    shown = arguments.checkpoint[0]
+    shown = checkpoints[0]
     path = (arguments.images or images_folder(shown, "P2")) / "quality_over_nfe.png"
     plot(records + collected("p2", "sweep", "evaluate") if shown.resolve().parent == WEIGHTS else records, path)
     print(f"wrote {path}")

@@ -78,6 +78,7 @@ def main() -> None:
         whole = {"preset": arguments.preset, "steps": arguments.steps}
         records = [record for record in collected("p3", "evaluate") if whole.items() <= record.items()]
         save_figure(plot(records, arguments.targets, arguments.steps), ROOT / "images/P3/ablation.png")
+        print(f"wrote {ROOT / 'images/P3/ablation.png'}")
         return
     root = arguments.run_dir or ROOT / "runs" / arguments.preset / "p3_ablation"
     with init_distributed(arguments.device) as dist:

@@ -101,7 +101,8 @@ def main() -> None:
     labels = torch.tensor([check_label(path, name, label) for name, label in rows])
     # An image without a prediction has an empty one, which is an error.
     predicted = torch.tensor([check_label(arguments.predictions, name, predictions.get(name, "")) for name, _ in rows])
-    print(f"{arguments.split}: accuracy {100 * accuracy(predicted, labels):.2f} % on {len(labels):,} images")
+    used = f"{len(labels):,} labeled images, of {len(predictions):,} predictions"
+    print(f"{arguments.split}: accuracy {100 * accuracy(predicted, labels):.2f} % on {used}")
     each = enumerate(per_class_accuracy(predicted, labels))
     print("per class " + ", ".join(f"{digit}: {100 * value:.1f} %" for digit, value in each if value is not None))
 

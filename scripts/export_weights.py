@@ -25,8 +25,9 @@ def main() -> None:
     parser.add_argument("name", help="name of the file in weights/, without ending")
     arguments = parser.parse_args()
     source, path = arguments.run / "weights.safetensors", WEIGHTS / f"{arguments.name}.safetensors"
-    if not source.is_file():
-        raise UserError(f"{source}: no finished weights; train to the end first")
+    for file in (source, arguments.run / "curves.png"):
+        if not file.is_file():
+            raise UserError(f"{file}: missing; train to the end first")
     state, metadata = read_safetensors(source)
     save_weights(path, state, json.loads(metadata["config"]), half=True)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

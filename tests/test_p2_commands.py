@@ -331,14 +331,14 @@ def test_a_new_sampler_is_one_entry_of_the_table(
         ([(0.990, 8.0, 40), (0.988, 8.8, 20), (0.990, 8.9, 10)], 1),  # the last is too far, by distance
         ([(0.990, 8.0, 40), (0.987, 8.0, 20)], 0),  # the last is too far, by accuracy
         ([(0.990, 8.5, 20), (0.990, 8.0, 20)], 1),
-        ([(0.990, 9.0, 40), (0.900, 8.0, 20)], None),
+        ([(1.000, 12.0, 5), (0.990, 8.0, 20)], 1),  # the first is too far, and its accuracy does not count
     ],
 )
 def test_the_rule_takes_the_fewest_evaluations_near_the_best(
-    settings: list[tuple[float, float, int]], chosen: int | None
+    settings: list[tuple[float, float, int]], chosen: int
 ) -> None:
     records = [dict(zip(("accuracy", "frechet", "nfe"), setting, strict=True)) for setting in settings]
-    assert sweep.choose(records) == (None if chosen is None else records[chosen])
+    assert sweep.choose(records) == records[chosen]
 
 
 def plot(run: Path, images: Path, *options: object) -> dict[str, object]:

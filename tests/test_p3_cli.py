@@ -151,7 +151,7 @@ def test_accuracy_of_weights_is_that_of_their_predictions(
     line = capsys.readouterr().out.splitlines()[0]
     execute(evaluate, "--checkpoint", weights, "--data-root", data_root)
     record = json.loads((trained / "dann_svhn/records/evaluate.json").read_text())
-    assert line == f"val: accuracy {100 * record['accuracy']:.2f} % on 32 images"
+    assert line == f"val: accuracy {100 * record['accuracy']:.2f} % on 32 labeled images, of 160 predictions"
     assert f"{100 * record['accuracy']:.2f} %" in capsys.readouterr().out
 
 

@@ -250,7 +250,7 @@ def test_what_can_be_made_is_made_and_the_rest_is_named(raw: Path, tmp_path: Pat
     options = ("--raw", tmp_path / "raw", "--no-download", "--parts", "face", "usps", "svhn")
     assert call(PREPARE, "public", *options, "--data-root", tmp_path / "root") == 2
     (line,) = (line for line in capsys.readouterr().err.splitlines() if "error: " in line)
-    assert "face is missing" in line and "svhn is missing" in line and "usps is missing" not in line
+    assert "face not made" in line and "svhn not made" in line and "usps not made" not in line
     assert len(load_digits(tmp_path / "root", "usps", "train")[1]) == 32
 
 
