@@ -131,7 +131,7 @@ def test_predictions_are_compared_by_name(tmp_path: Path, capsys: Capture) -> No
     options = (predicted, "--target", "mine", "--split", "test", "--data-root", tmp_path)
     execute(evaluate, *options)
     said = capsys.readouterr().out
-    assert "66.67 % on 3 images" in said and "1: 100.0 %, 3: 100.0 %, 7: 0.0 %" in said
+    assert "66.67 % on 3 labeled images" in said and "1: 100.0 %, 3: 100.0 %, 7: 0.0 %" in said
     labels.write_text("image_name,label\nmissing.png,1\n")
     assert "missing.png" in error_of(capsys, evaluate, *options)
     labels.write_text("image_name,label\na.png,\n")
