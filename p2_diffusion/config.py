@@ -79,10 +79,10 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class DistillConfig:
-    teacher_steps: int = option(24, "steps of the teacher from noise to image", "[4, inf)")
-    guidance_scale: float = option(1.95, "guidance of the teacher; 1 is none")
+    teacher_steps: int = option(16, "steps of the teacher from noise to image", "[4, inf)")
+    guidance_scale: float = option(1.9, "guidance of the teacher; 1 is none")
     guidance_start: float = option(0.0, "guide where t / T is at least this", "[0, 1]")
-    steps: int = option(1000, "optimizer steps", "[1, inf)")
+    steps: int = option(2000, "optimizer steps", "[1, inf)")
     batch_size: int = option(32, "images per step, over all processes", "[1, inf)")
     learning_rate: float = option(3e-4, "peak learning rate of AdamW", "(0, inf)")
     warmup_steps: int = option(50, "steps of linear warm-up", "[0, inf)")
@@ -96,7 +96,6 @@ class DistillConfig:
 DISTILL_PRESETS = {
     # Short: on a CPU, the large teacher guides one image per second and thread.
     "full": DistillConfig(
-        teacher_steps=16,
         guidance_scale=1.5,
         guidance_start=0.2,
         steps=150,
