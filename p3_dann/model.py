@@ -92,9 +92,6 @@ class DANN_model(nn.Module):
 def load_model(path: Path, device: torch.device) -> tuple[DANN_model, TrainConfig, dict[str, Any]]:
     """Return the network of a weights file in evaluation mode, its configuration, and all that its header says."""
     state, header = load_weights(path, MODEL)
-    if "mode" in header:  # exported before the methods had names of their own: "mode dann" is now called ours
-        header |= {"method": "ours", "inputs": "augmented", "overrides": []}
-        header |= {"standardize": header["instance_norm"], "grayscale": header["grey"]}
     model = DANN_model()
     load_into(model, state, path)
     config = TrainConfig(**{field.name: header[field.name] for field in fields(TrainConfig) if field.name in header})
