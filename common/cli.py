@@ -105,9 +105,9 @@ def add_common_arguments(parser: argparse.ArgumentParser, data: bool = True) -> 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every training command takes: --run-dir, --restart, --max-seconds, --tensorboard."""
-    parser.add_argument("--run-dir", type=Path, help="folder of the run (default: runs/PRESET/NAME)")
+    parser.add_argument("--run-dir", type=Path, help="folder of the run (default: runs/PRESET/NAME_seedSEED)")
     parser.add_argument("--restart", action="store_true", help="discard the run's checkpoint and start from scratch")
-    parser.add_argument("--max-seconds", type=positive_int, help="save a checkpoint and exit (75) after this long")
+    parser.add_argument("--max-seconds", type=positive_int, help="stop with a checkpoint after this, status 75")
     parser.add_argument("--tensorboard", action="store_true", help="also write the log to RUN_DIR/tensorboard")
 
 

@@ -79,28 +79,30 @@ def _parser() -> argparse.ArgumentParser:
     own_faces = command("own-faces", help="your own images as faces, 64x64")
     own_digits = command("own-digits", help="your own images as a digit domain, 28x28")
 
-    public.add_argument("--raw", type=Path, help="folder of downloads (unset: DATA_ROOT/raw)")
-    public.add_argument("--download", action=argparse.BooleanOptionalAction, default=True, help="files missing there")
+    public.add_argument("--raw", type=Path, help="folder of downloads (default: DATA_ROOT/raw)")
     public.add_argument(
-        "--faces", choices=("auto", "celeba", "lfw"), default="auto", help="auto: CelebA, or LFW if there"
+        "--download", action=argparse.BooleanOptionalAction, default=True, help="download missing files"
     )
-    public.add_argument("--face-count", type=positive_int, default=ORIGINAL_FACES, help="take at most so many faces")
+    public.add_argument(
+        "--faces", choices=("auto", "celeba", "lfw"), default="auto", help="auto: CelebA, else LFW if found"
+    )
+    public.add_argument("--face-count", type=positive_int, default=ORIGINAL_FACES, help="maximum number of faces")
 
-    course.add_argument("source", type=Path, metavar="folder", help="what holds face/ and digits/, or an archive of it")
+    course.add_argument("source", type=Path, metavar="folder", help="folder or archive with face/ and digits/")
 
-    own_digits.add_argument("domain", metavar="name", help="of the folder digits/NAME, by which P3 calls this target")
+    own_digits.add_argument("domain", metavar="name", help="of the domain, for the folder digits/NAME and --target")
     for own in (own_faces, own_digits):
-        own.add_argument("source", type=Path, help="folder of any depth, .zip or .tar of images of any kind")
-        own.add_argument("--crop", type=positive_int, help="side of the center square (unset: the largest)")
-        own.add_argument("--stretched-from", type=_size, metavar="WxH", help="undo a squashing from this shape")
-        own.add_argument("--name", help="what records call the set (unset: own ..., and its folder)")
-    own_faces.add_argument("--person-folders", action="store_true", help="a folder is a person, of one split only")
+        own.add_argument("source", type=Path, help="folder (searched recursively), .zip or .tar of images")
+        own.add_argument("--crop", type=positive_int, help="side of the center square to crop (default: the largest)")
+        own.add_argument("--stretched-from", type=_size, metavar="WxH", help="original size of squashed images")
+        own.add_argument("--name", help="dataset name in records (default: own, and the folder's name)")
+    own_faces.add_argument("--person-folders", action="store_true", help="one folder per person, each in one split")
     known = own_digits.add_mutually_exclusive_group()
-    known.add_argument("--labels", type=Path, help="CSV image_name,label of those whose label is known")
-    known.add_argument("--label-folders", action="store_true", help="folders called 0 to 9 tell the digits in them")
+    known.add_argument("--labels", type=Path, help="CSV file image_name,label; may name only some images")
+    known.add_argument("--label-folders", action="store_true", help="read labels from subfolders named 0 to 9")
 
     for random in (sample, public, own_faces, own_digits):
-        random.add_argument("--seed", type=seed_value, default=0, help="everything random follows from it")
+        random.add_argument("--seed", type=seed_value, default=0, help="random seed")
     for several in (sample, public, course):
         several.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to make")
     for each in (sample, public, course, own_faces, own_digits):

@@ -48,9 +48,9 @@ def variant_config(name: str, preset: str, budget: int) -> TrainConfig:
 def main() -> None:
     """Parse the command line, train and measure variant after variant."""
     parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="where other settings come from")
+    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="preset configuration")
     parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=list(VARIANTS), metavar="NAME", help="names")
-    parser.add_argument("--budget", type=positive_int, default=80_000, help="images that every variant sees")
+    parser.add_argument("--budget", type=positive_int, default=40_000, help="images that every variant sees")
     parser.add_argument("--num", type=positive_int, default=1000, help="images to measure of every variant")
     add_common_arguments(parser)
     add_run_arguments(parser)

@@ -5,7 +5,7 @@
 
 The rule: a face is broken if an eye or the mouth is missing or melted, if impossible colors lie over the face, or if it
 is a mask. The counter looks at the sheets alone, and writes the numbers of the broken faces into a text file named
-after himself or herself, separated by spaces or lines. --score prints the rate of each method with its Wilson interval,
+after the counter, separated by spaces or lines. --score prints the rate of each method with its Wilson interval,
 and writes the records; real faces, if there are any, show how strict the counter was.
 """
 
@@ -105,9 +105,9 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("folder", type=Path, help="folder of the sheets")
     parser.add_argument("--checkpoint", type=Path, nargs="+", default=[], help="weights to compare")
-    parser.add_argument("--num", type=positive_int, default=200, help="faces of each")
-    parser.add_argument("--real", action="store_true", help="also show as many training images")
-    parser.add_argument("--score", type=Path, metavar="FILE", help="a counter's file of numbers")
+    parser.add_argument("--num", type=positive_int, default=200, help="faces per checkpoint")
+    parser.add_argument("--real", action="store_true", help="add as many training images")
+    parser.add_argument("--score", type=Path, metavar="FILE", help="text file with the numbers of the broken faces")
     add_common_arguments(parser)
     arguments = parser.parse_args()
     if arguments.score is not None:

@@ -38,22 +38,22 @@ class TrainConfig:
     beta1: float = option(0.5, "decay of the first moment in both optimizers", "[0, 1)")
     beta2: float = option(0.999, "decay of the second moment in both optimizers", "[0, 1)")
     weight_decay: float = option(0.0, "decoupled weight decay", "[0, inf)")
-    ema_decay: float = option(0.0, "decay of the averaged generator that samples; 0: no average", "[0, 1)")
+    ema_decay: float = option(0.0, "EMA decay of the generator that samples; 0 for none", "[0, 1)")
 
     # Inputs of the discriminator
     instance_noise: float = option(
-        0.0, "standard deviation of noise on them; falls to 0 by half of the steps", "[0, inf)"
+        0.0, "standard deviation of noise on the discriminator's inputs; falls to 0 halfway", "[0, inf)"
     )
     diff_augment: tuple[Literal["color", "translation", "cutout"], ...] = option((), "differentiable augmentations")
 
     # Schedule
     steps: int = option(62_500, "optimizer steps of each network", "[1, inf)")
     batch_size: int = option(32, "images per step, over all processes", "[2, inf)")
-    lr_decay_fraction: float = option(0.0, "last fraction of the steps, with learning rates falling to 0", "[0, 1]")
+    lr_decay_fraction: float = option(0.0, "last fraction of the steps, in which learning rates fall to 0", "[0, 1]")
 
     # Machine and logs
     precision: Literal["auto", "bf16", "fp32"] = option("auto", "bf16 where it is fast, or force one")
-    log_every: int = option(50, "steps between entries of stats.jsonl", "[1, inf)")
+    log_every: int = option(50, "steps between log entries", "[1, inf)")
     sample_every: int = option(5000, "steps between sample grids and snapshots of the generator", "[1, inf)")
 
 

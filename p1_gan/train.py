@@ -2,8 +2,8 @@
 
     python p1_gan/train.py --method A                     # DCGAN; preset cpu
     python p1_gan/train.py --method B --preset full       # the SN-GAN variant on a GPU
-    python p1_gan/train.py --method C --r2-gamma 0        # one setting changed
-    python p1_gan/train.py --method B --data-root mine --init-from p1_gan_B.safetensors --steps 2000
+    python p1_gan/train.py --method B --loss hinge        # one setting changed
+    python p1_gan/train.py --method B --data-root mine --init-from p1_gan_B.safetensors --steps 2000 --run-dir runs/mine
     torchrun --nproc_per_node 2 p1_gan/train.py --method B
 
 Rerun the same command to resume; on a CPU the result is bit-identical to that of an uninterrupted run.
@@ -157,7 +157,7 @@ def main() -> None:
     """Parse the command line and train."""
     parser = make_parser(__doc__)
     add_method_argument(parser)
-    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="schedule and size")
+    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="preset configuration")
     parser.add_argument("--variant", help="name under which results of other options than the preset's are collected")
     add_common_arguments(parser)
     add_run_arguments(parser)

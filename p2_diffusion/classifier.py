@@ -124,7 +124,7 @@ def random_affine(images: torch.Tensor, shift: float, rotation: float, zoom: flo
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=CLASSIFIER_PRESETS, default="cpu", help="schedule")
+    parser.add_argument("--preset", choices=CLASSIFIER_PRESETS, default="cpu", help="preset configuration")
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments, config = parse_config(parser, lambda arguments: CLASSIFIER_PRESETS[arguments.preset])

@@ -136,8 +136,8 @@ def distill(
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=DISTILL_PRESETS, default="cpu", help="schedule, and which teacher")
-    parser.add_argument("--student-steps", type=int, choices=(4, 2, 1), default=4, help="timesteps it visits")
+    parser.add_argument("--preset", choices=DISTILL_PRESETS, default="cpu", help="preset configuration")
+    parser.add_argument("--student-steps", type=int, choices=(4, 2, 1), default=4, help="sampling steps of the student")
     parser.add_argument("--teacher", help="weights of the network (default: the shipped one of the preset)")
     text = "initial weights (default: the shipped student with twice the steps; for 4 steps those of the teacher)"
     parser.add_argument("--student", help=text)

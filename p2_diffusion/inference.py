@@ -71,11 +71,11 @@ def shipped_weights(model: str) -> Path:
 def add_sampler_arguments(parser: argparse.ArgumentParser, model: str = DEFAULT_MODEL) -> None:
     """Add the options that choose a network and how it is sampled from."""
     shipped = sorted(path.stem.removeprefix("p2_unet_") for path in WEIGHTS.glob("p2_unet_*.safetensors"))
-    parser.add_argument("--model", choices=shipped, default=model, help="which shipped network")
-    parser.add_argument("--checkpoint", type=Path, help="weights of your own instead")
-    parser.add_argument("--sampler", choices=SAMPLERS, help="(default: the network's)")
+    parser.add_argument("--model", choices=shipped, default=model, help="pretrained network")
+    parser.add_argument("--checkpoint", type=Path, help="weights to use instead of --model")
+    parser.add_argument("--sampler", choices=SAMPLERS, help="sampler (default: the network's)")
     parser.add_argument(
-        "--steps", type=positive_int, dest="sampling_steps", help="timesteps visited (default: the sampler's)"
+        "--steps", type=positive_int, dest="sampling_steps", help="sampling steps (default: the sampler's)"
     )
     parser.add_argument("--guidance-scale", type=float, help="1 is no guidance (default: the network's)")
     text = "guide only at these fractions of T (default: the network's)"

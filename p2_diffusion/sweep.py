@@ -5,7 +5,7 @@
 
 A student is measured at its own steps only. Settings already measured with the same weights are skipped, so a stopped
 sweep resumes. At the end it plots quality over cost (for shipped weights with what results/ holds of others) and
-names the setting that the rule of choose() takes; it becomes the default when written into config.py.
+prints the setting that choose() recommends; to make it the default, write it into config.py.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def plot(records: Sequence[Record], path: Path) -> None:
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=SWEEPS, default="cpu", help="which settings")
-    text = "weights of networks and of students (default: the shipped ones but the large)"
+    parser.add_argument("--preset", choices=SWEEPS, default="cpu", help="preset configuration")
+    text = "weights of networks and of students (default: all in weights/ but full)"
     parser.add_argument("--checkpoint", type=Path, nargs="+", help=text)
     parser.add_argument("--classifier", type=Path, default=CLASSIFIER, help="weights of the evaluation classifier")
     parser.add_argument("--images", type=Path, help="folder for the plot (default: images/P2, or that of the run)")

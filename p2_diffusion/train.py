@@ -102,7 +102,7 @@ def save_samples(run: TrainingRun, model: nn.Module, diffusion: Diffusion) -> No
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=PRESETS, default="cpu", help="schedule and size")
+    parser.add_argument("--preset", choices=PRESETS, default="cpu", help="preset configuration")
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments, config = parse_config(parser, lambda arguments: PRESETS[arguments.preset])

@@ -1,4 +1,4 @@
-"""What adaptation is worth the better the inputs are: five methods on every level of input treatment.
+"""Compare five methods at four levels of augmentation: what is adaptation worth as inputs improve?
 
     python p3_dann/ablation.py                                  # both targets, preset cpu with 1,500 steps, seed 0
     python p3_dann/ablation.py --seed 1                         # once more: the figure then has means and all seeds
@@ -66,11 +66,11 @@ def plot(records: list[Record], targets: list[str], steps: int) -> Figure:
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), help="domains to adapt to")
-    parser.add_argument("--inputs", nargs="+", choices=INPUTS, default=list(INPUTS), help="levels")
+    parser.add_argument("--inputs", nargs="+", choices=INPUTS, default=list(INPUTS), help="levels of augmentation")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=[*COMPARED, "target"], help="methods")
-    parser.add_argument("--steps", type=positive_int, default=1500, help="of every run")
-    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="the rest of the schedule")
-    parser.add_argument("--plot", action="store_true", help="only plot what results/ holds: images/P3/ablation.png")
+    parser.add_argument("--steps", type=positive_int, default=1500, help="optimizer steps of every run")
+    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="preset configuration")
+    parser.add_argument("--plot", action="store_true", help="train nothing; plot what results/ holds")
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments = parser.parse_args()

@@ -22,7 +22,7 @@ class TrainConfig:
     label_smoothing: float = option(0.05, "label smoothing", "[0, 1]")
     ema_decay: float = option(0.998, "decay of the averaged weights that teach and are evaluated", "[0, 1)")
     consistency_warmup: float = option(0.1, "fraction of the steps over which the consistency loss rises", "[0, 1]")
-    log_every: int = option(50, "steps between two lines of stats.jsonl", "[1, inf)")
+    log_every: int = option(50, "steps between log entries", "[1, inf)")
 
     # inputs
     standardize: bool = option(False, "give every image mean 0 and standard deviation 1, else pixels in [-1, 1]")
@@ -52,8 +52,8 @@ class TrainConfig:
     finetune_fraction: float = option(0.0, "steps on the target alone, as a fraction of --steps", "[0, 10]")
 
     # machine
-    precision: Literal["auto", "bf16", "fp32"] = option("auto", "arithmetic of convolutions")
-    compile: bool = option(False, "compile the network")
+    precision: Literal["auto", "bf16", "fp32"] = option("auto", "bf16 where it is fast, or force one")
+    compile: bool = option(False, "torch.compile the network")
 
 
 class Method(NamedTuple):

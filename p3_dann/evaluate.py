@@ -1,4 +1,4 @@
-"""Measure accuracy on a target: of a CSV file that inference.py wrote, or of weights. The only reader of its labels.
+"""Measure accuracy on a target: of a CSV file that inference.py wrote, or of weights.
 
     python p3_dann/evaluate.py pred.csv --target svhn
     python p3_dann/evaluate.py pred.csv --target svhn --split test
@@ -81,10 +81,10 @@ def evaluate_checkpoint(checkpoint: Path, data_root: Path, device: torch.device)
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("predictions", type=Path, nargs="?", help="what inference.py wrote")
-    parser.add_argument("--target", help="the domain of the data root whose labels count")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="which of its CSV files")
-    parser.add_argument("--checkpoint", type=Path, help="measure these weights on their own target instead")
+    parser.add_argument("predictions", type=Path, nargs="?", help="CSV file that inference.py wrote")
+    parser.add_argument("--target", help="target domain, such as svhn")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="split to evaluate")
+    parser.add_argument("--checkpoint", type=Path, help="evaluate these weights instead, on their target")
     add_common_arguments(parser)
     arguments = parser.parse_args()
     named = [value is not None for value in (arguments.predictions, arguments.target, arguments.checkpoint)]

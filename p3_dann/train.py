@@ -214,11 +214,11 @@ def train_and_evaluate(
 
 def main() -> None:
     parser = make_parser(__doc__)
-    titles = "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
-    parser.add_argument("--method", choices=METHODS, default="ours", help=titles)
+    text = "how to learn; ours: self-ensembling with rotation, one-sided alignment and fine-tuning on the target"
+    parser.add_argument("--method", choices=METHODS, default="ours", help=text)
     parser.add_argument("--target", default=TARGETS[0], help="domain to adapt to, a folder of digits/")
     parser.add_argument("--inputs", choices=INPUTS, default="augmented", help="how images are normalized and augmented")
-    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="schedule")
+    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="preset configuration")
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments, config = parse_config(parser, lambda a: make_config(a.method, a.inputs, a.preset, a.target))

@@ -1,8 +1,8 @@
 """Plot the features of trained networks in two dimensions (t-SNE), by digit and by domain, and measure domain mixing.
 
     python p3_dann/tsne.py                          # weights/: images/P3/DANN_{class,domain}_TSNE_{SVHN,USPS}.png
-    python p3_dann/tsne.py --checkpoints runs/cpu/p3_svhn_dann_seed0/weights.safetensors
-    python p3_dann/tsne.py --checkpoints runs/cpu/p3_svhn_{source,dann,ours}_seed0/weights.safetensors
+    python p3_dann/tsne.py --checkpoint runs/cpu/p3_svhn_dann_seed0/weights.safetensors
+    python p3_dann/tsne.py --checkpoint runs/cpu/p3_svhn_{source,dann,ours}_seed0/weights.safetensors
 
 Several checkpoints are compared in one figure, TSNE_TARGET.png, in images/ of the first run. Domain mixing is the
 fraction of a feature's nearest neighbors that belong to the other domain: 0 where domains lie apart, 0.5 where they are
@@ -173,7 +173,7 @@ def plot_networks(embeddings: list[Embedding], rows: Sequence[str]) -> Figure:
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--checkpoints", type=Path, nargs="+", help="weights (default: those of DANN in weights/)")
+    parser.add_argument("--checkpoint", type=Path, nargs="+", help="weights (default: those of DANN in weights/)")
     parser.add_argument("--points", type=positive_int, default=2000, help="images of each domain")
     parser.add_argument("--images", type=Path, help="folder of the figures (default: images/P3, or that of the run)")
     add_common_arguments(parser)
@@ -182,8 +182,8 @@ def main() -> None:
     check_root(arguments.data_root)
     # Without DANN's weights those of ours are plotted under its name; the title says whose they are.
     shipped = [[shipped_weights(target, "dann"), shipped_weights(target)] for target in TARGETS]
-    checkpoints = arguments.checkpoints or [dann if dann.exists() else ours for dann, ours in shipped]
-    compared = len(arguments.checkpoints or []) > 1
+    checkpoints = arguments.checkpoint or [dann if dann.exists() else ours for dann, ours in shipped]
+    compared = len(arguments.checkpoint or []) > 1
     embeddings = [
         measure(path, arguments.data_root, arguments.points, arguments.seed, device)
         for path in progress_bar(checkpoints, desc="t-SNE", unit="network")
@@ -191,7 +191,7 @@ def main() -> None:
     # Those that are compared share one figure, in the folder of the first.
     groups = [embeddings] if compared else [[embedding] for embedding in embeddings]
     for checkpoint, group in zip(checkpoints, groups, strict=False):
-        method = group[0].record["method"].upper() if arguments.checkpoints else "DANN"
+        method = group[0].record["method"].upper() if arguments.checkpoint else "DANN"
         figures = {"TSNE": ROWS} if compared else {f"{method}_{row}_TSNE": (row,) for row in ROWS}
         for name, rows in figures.items():
             folder = arguments.images or images_folder(checkpoint, "P3")

@@ -199,7 +199,7 @@ def without_prose(text: str, images: Path, folder: Path) -> str:
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("pages", nargs="*", type=Path, default=PAGES, help="Markdown files (default: the three)")
+    parser.add_argument("pages", nargs="*", type=Path, default=PAGES, help="Markdown files to fill")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a table is out of date")
     parser.add_argument("--page", type=Path, help="write headings, tables and images of report.md to this file instead")
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of the .jsonl files")

@@ -23,5 +23,5 @@ for method in "${methods[@]}"; do train "$method"; done
 if [[ $preset == cpu ]]; then
     for method in joint_batchnorm dann; do train $method --preset course --inputs plain; done
 fi
-run p3_dann/tsne.py "${shared[@]}" --checkpoints "$runs"/p3_"$target"_{source,dann,ours}_seed"$seed"/weights.safetensors
+run p3_dann/tsne.py "${shared[@]}" --checkpoint "$runs"/p3_"$target"_{source,dann,ours}_seed"$seed"/weights.safetensors
 [[ -n ${P3_TARGET:-} ]] || run scripts/collect.py "${collected[@]}"

@@ -160,7 +160,7 @@ def test_accuracy_of_weights_is_that_of_their_predictions(
 
 def test_tsne_of_one_checkpoint_and_of_several(trained: Path, data_root: Path, tmp_path: Path, capsys: Capture) -> None:
     where = ("--data-root", data_root, "--points", 30)
-    execute(tsne, "--checkpoints", weights_of(trained, "ours_usps"), *where)
+    execute(tsne, "--checkpoint", weights_of(trained, "ours_usps"), *where)
     for kind in ("class", "domain"):
         image = Image.open(trained / f"ours_usps/images/OURS_{kind}_TSNE_USPS.png").convert("RGB")
         assert len(image.getcolors(1 << 24)) > 50
@@ -169,7 +169,7 @@ def test_tsne_of_one_checkpoint_and_of_several(trained: Path, data_root: Path, t
     assert all(0.0 <= value <= 1.0 for value in (*mixing, record["knn_accuracy"])) and record["num_images"] == 30
 
     several = [weights_of(trained, run) for run in ("source_svhn", "dann_svhn", "ours_usps")]
-    execute(tsne, "--checkpoints", *several, *where, "--images", tmp_path)
+    execute(tsne, "--checkpoint", *several, *where, "--images", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["TSNE_SVHN.png"]
     assert "no such data root" in error_of(capsys, tsne, "--data-root", tmp_path / "none")
 
@@ -227,7 +227,7 @@ def test_a_domain_of_ones_own_without_labels_goes_all_the_way(data_root: Path, t
     execute(inference, mine / "data", tmp_path / "pred.csv", "--checkpoint", weights)
     assert list(predictions(tmp_path / "pred.csv")) == names
     assert "accuracy" not in json.loads((tmp_path / "run/records/evaluate.json").read_text())
-    execute(tsne, "--checkpoints", weights, *where)
+    execute(tsne, "--checkpoint", weights, *where)
     assert "knn_accuracy" not in json.loads((tmp_path / "run/records/tsne.json").read_text())
     assert (tmp_path / "run/images/DANN_class_TSNE_MYDIGITS.png").is_file()
     assert "mydigits" in error_of(capsys, inference, mine / "data", tmp_path / "other.csv", "--target", "mydigits")
@@ -241,5 +241,5 @@ def test_a_domain_of_ones_own_without_labels_goes_all_the_way(data_root: Path, t
     # tsne.py takes the images with a label then; a source whose labels are missing is plotted as predicted.
     val = mine.with_name("mnistm") / "val.csv"
     val.write_text("\n".join(line.split(",")[0] for line in val.read_text().splitlines()))
-    execute(tsne, "--checkpoints", weights, *where)
+    execute(tsne, "--checkpoint", weights, *where)
     assert "knn_accuracy" not in json.loads((tmp_path / "run/records/tsne.json").read_text())
