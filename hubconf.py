@@ -35,8 +35,7 @@ def digit_sampler(network: str = "") -> Callable[..., torch.Tensor]:
 
 def digit_classifier(target: str = "svhn") -> Callable[[torch.Tensor], torch.Tensor]:
     """Return P3's adapted classifier: uint8 images (N, 3, 28, 28) -> digits int64 (N,)."""
-    from p3_dann.evaluate import predict
-    from p3_dann.model import load_model, shipped_weights
+    from p3_dann.inference import load_model, predict, shipped_weights
 
     network, config, _ = load_model(shipped_weights(target), torch.device("cpu"))
     return functools.partial(predict, network, config=config)

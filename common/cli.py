@@ -49,7 +49,7 @@ def run_main(main: Callable[[], None]) -> None:
     except (MemoryError, RuntimeError) as error:
         out_of_memory = ("can't allocate memory", "not enough memory", "out of memory")
         if isinstance(error, MemoryError) or any(words in str(error).lower() for words in out_of_memory):
-            _fail("out of memory: pass a smaller --batch-size or another --device")
+            _fail("out of memory: use smaller batches, fewer images or another --device")
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             _fail(f"torch.compile failed ({str(error).splitlines()[0]}): pass --no-compile")
         raise
@@ -140,7 +140,8 @@ def parse_config(
         value = getattr(arguments, f"config_{field.name}")
         value = tuple(value) if isinstance(value, list) else value
         if value is not None and value != getattr(default, field.name):
-            check_interval(flags[field.name], value, field.metadata["interval"])
+            for each in value if isinstance(value, tuple) else (value,):
+                check_interval(flags[field.name], each, field.metadata["interval"])
             changes[field.name] = value
     arguments.overrides = sorted(changes)
     return arguments, dataclasses.replace(default, **changes)
@@ -169,11 +170,12 @@ def positive_int(text: str) -> int:
 
 
 def _argument_type(hint: Any) -> dict[str, Any]:
-    """Return what ``add_argument`` needs for a field's type: Literal, tuple[T, ...], bool, int, float or str."""
+    """Return what ``add_argument`` needs for a field's type: Literal, tuple (of any length, or two), bool, int, ..."""
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
     if typing.get_origin(hint) is tuple:
-        return _argument_type(typing.get_args(hint)[0]) | {"nargs": "*"}
+        kind, count = typing.get_args(hint)
+        return _argument_type(kind) | {"nargs": "*" if count is Ellipsis else 2}
     if typing.get_origin(hint) is typing.Literal:
         choices = typing.get_args(hint)
         return {"choices": choices, "type": type(choices[0])}

@@ -167,7 +167,6 @@ def load_images(
     """
     from common.weights import read_safetensors
 
-    import numpy as np
     import torch
     from safetensors.torch import save
 
@@ -177,8 +176,8 @@ def load_images(
             status = (folder / name).stat()
         except (OSError, ValueError) as error:  # a name that no file can have
             raise UserError(f"{folder / name[:200]}: no such image") from error
-        # The time of change, unlike that of modification, cannot be set back.
-        state.update(f"{name}\0{status.st_size}\0{status.st_ctime_ns}\n".encode())
+        # The time of change, unlike that of modification, cannot be set back; on Windows it is that of creation.
+        state.update(f"{name}\0{status.st_size}\0{status.st_ctime_ns}\0{status.st_mtime_ns}\n".encode())
     fingerprint = {"fingerprint": state.hexdigest()}
     if cache is not None:
         with contextlib.suppress(OSError, ValueError):
@@ -231,10 +230,10 @@ def load_folder(folder: Path, size: int, resize: bool = False) -> torch.Tensor:
     return load_images(folder, list_images(folder), size, resize=resize)
 
 
-def load_digit_images(data_root: Path, domain: str, split: str, names: Sequence[str] | None = None) -> torch.Tensor:
-    """Return the images of a split (or those called ``names``), uint8 (N, 3, 28, 28); no label is looked at."""
+def load_digit_images(data_root: Path, domain: str, split: str) -> torch.Tensor:
+    """Return the images of a split, uint8 (N, 3, 28, 28); no label is looked at."""
     folder = domain_folder(data_root, domain)
-    names = names or [name for name, _ in read_csv(folder / f"{split}.csv")]
+    names = [name for name, _ in read_csv(folder / f"{split}.csv")]
     return load_images(folder / "data", names, DIGIT_SIZE, folder / f".cache/{split}.safetensors")
 
 
@@ -243,11 +242,11 @@ def load_digits(data_root: Path, domain: str, split: str) -> tuple[torch.Tensor,
     import torch
 
     path = domain_folder(data_root, domain) / f"{split}.csv"
-    rows = [(name, label) for name, label in read_csv(path) if label]
+    rows = [(index, name, label) for index, (name, label) in enumerate(read_csv(path)) if label]
     if not rows:
         raise UserError(f"{path}: no image has a label")
-    labels = torch.tensor([check_label(path, name, label) for name, label in rows])
-    return load_digit_images(data_root, domain, split, [name for name, _ in rows]), labels
+    labels = torch.tensor([check_label(path, name, label) for _, name, label in rows])
+    return load_digit_images(data_root, domain, split)[[index for index, _, _ in rows]], labels
 
 
 def count_labels(data_root: Path, domain: str, split: str) -> tuple[int, int]:

@@ -24,11 +24,11 @@ def derive_seed(seed: int, *labels: object) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
 
 
-def generator(seed: int, *labels: object, device: torch.device | str = "cpu") -> torch.Generator:
+def generator(seed: int, *labels: object) -> torch.Generator:
     """Return a generator for the stream named by ``labels``, independent of the global state."""
     import torch
 
-    return torch.Generator(device).manual_seed(derive_seed(seed, *labels))
+    return torch.Generator().manual_seed(derive_seed(seed, *labels))
 
 
 def random_state() -> dict[str, torch.Tensor]:

@@ -62,7 +62,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the shadow towards ``model``."""
+        """Move the shadow toward ``model``."""
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
         self.step += 1
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1.0 - decay)
@@ -77,6 +77,16 @@ class ExponentialMovingAverage:
         self.step = state["step"]
 
 
+# What a run writes, and all that --restart deletes.
+OWN_FILES = (
+    "checkpoint.pt",
+    "weights.safetensors",
+    "stats.jsonl",
+    "curves.png",
+    "records/train.json",
+    "samples_[0-9]*.png",
+)
+OWN_PARTS = ("grids/[0-9]*.png", "snapshots/[0-9]*.safetensors", "tensorboard/events.*")
 CHECKPOINT_SECONDS = 60.0  # the result does not depend on it
 AGREEMENT_STEPS = 10  # several processes ask each other this rarely whether to stop, since asking waits for the device
 RUNNING, OUT_OF_TIME, INTERRUPTED = range(3)  # why to stop; the largest of several processes counts for all
@@ -109,16 +119,11 @@ class TrainingRun:
         self.step = 0  # the step in progress; every step below it is complete
         self.entries: list[dict[str, Any]] = []  # of the log
         self._max_seconds = arguments.max_seconds
+        self._with_tensorboard: bool = arguments.tensorboard
         self._tensorboard: Any = None
         self._saved_step, self._is_interrupted = -1, False
         if dist.is_main_process:
             self._claim_folder(arguments.restart)
-            if arguments.tensorboard:
-                try:
-                    from torch.utils.tensorboard import SummaryWriter
-                except ImportError as error:
-                    raise UserError("--tensorboard: not installed; pip install tensorboard") from error
-                self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"))
         if dist.size > 1:
             torch.distributed.barrier()
         self._seconds_before, self._started = 0.0, time.perf_counter()
@@ -134,8 +139,8 @@ class TrainingRun:
         if not is_run and self.folder.is_dir() and any(path.name[0] != "." for path in self.folder.iterdir()):
             raise UserError(f"{self.folder}: holds other files and no run; pass a new or empty --run-dir")
         if restart:
-            for name in ("checkpoint.pt", "weights.safetensors", "stats.jsonl", "records/train.json"):
-                (self.folder / name).unlink(missing_ok=True)
+            for path in (path for pattern in OWN_FILES + OWN_PARTS for path in self.folder.glob(pattern)):
+                path.unlink()
         elif is_run and ((self.folder / "checkpoint.pt").exists() or self.weights_path.exists()):
             for key in sorted(found.keys() | self.config.keys()):
                 before, now = found.get(key), self.config.get(key)
@@ -175,6 +180,12 @@ class TrainingRun:
             self._saved_step, self._seconds_before = self.step, payload.get("seconds", 0.0)
         if self.dist.is_main_process:
             write_text(self.folder / "stats.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.entries))
+            if self._with_tensorboard:
+                try:
+                    from torch.utils.tensorboard import SummaryWriter
+                except ImportError as error:
+                    raise UserError("--tensorboard: not installed; pip install tensorboard") from error
+                self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step)
 
     def steps(self, total: int, images_per_step: int) -> Iterator[int]:
         """Yield the steps below ``total`` that are still to do, with checkpoints in time, at the end and when stopped.

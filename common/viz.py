@@ -6,6 +6,7 @@ matplotlib is imported where it is used: training and sampling must not wait for
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,8 +68,9 @@ def save_gif(frames: Sequence[torch.Tensor], path: Path, milliseconds: Sequence[
         first.save(temporary, format="GIF", **options)
 
 
-# A notebook names its own backend to the processes it starts, which matplotlib refuses to load elsewhere.
-os.environ["MPLBACKEND"] = "agg"
+# A notebook names its own backend to the processes it starts; matplotlib fails where that is not installed.
+if os.environ.get("MPLBACKEND", "").startswith("module://") and "matplotlib_inline" not in sys.modules:
+    os.environ["MPLBACKEND"] = "agg"
 
 # Okabe and Ito, "Color universal design", 2008: distinguishable with every common type of color vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")

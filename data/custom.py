@@ -32,7 +32,7 @@ class Source(NamedTuple):
 def make_faces(
     folder: Path, source: Source, rng: np.random.Generator, person_of: Callable[[str], str], wanted: Wanted = bool
 ) -> None:
-    """Write the images of ``source`` as 64x64 faces into ``folder``/{train,val}; no ``person_of`` a name is in both."""
+    """Write the images of ``source`` as 64x64 faces into ``folder``/{train,val}; no person is in both."""
     images = _convert(source, folder, FACE_SIZE, 2, wanted)
     train, val = split_faces(images, rng, person_of)
     _move(images, train, folder / "train")

@@ -22,7 +22,7 @@ PARTS = ("face", *DOMAINS)
 SPLITS = ("train", "val", "test")
 # What prepare.py writes into a part's folder, and therefore all that --force may replace.
 _OWN_FILE = re.compile(
-    r"(train|val|data)/\d{5,}\.png|(train|val|test|originals)\.csv|left_out\.txt|SOURCE|"
+    r"(train|val|data)/\d{5,}\.png|(train|val|test|originals)\.csv|SOURCE|"
     r"\.cache/\.?(train|val|test)\.safetensors.*"
 )
 

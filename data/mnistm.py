@@ -18,7 +18,8 @@ import numpy as np
 
 def read_photographs(path: Path) -> list[np.ndarray]:
     """Return all photographs of a BSDS500 folder or archive, uint8 (H, W, 3) each, sorted by name."""
-    files = sorted(iterate_files(path, is_image))
+    # BSR_bsds500.tgz also has bench/, with boundary maps.
+    files = sorted(iterate_files(path, lambda name: is_image(name) and "bench" not in PurePosixPath(name).parts))
     if not files:
         raise UserError(f"{path}: holds no photograph; it must be BSDS500 (BSR_bsds500.tgz)")
     return [np.asarray(read_image(content, f"{path}: {name}")) for name, content in files]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import ROOT
 from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, positive_int, run_main
 from common.device import init_distributed
 from p1_gan.config import METHODS, PRESETS, TrainConfig, make_config
@@ -55,13 +56,15 @@ def main() -> None:
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments = parser.parse_args()
+    root = arguments.run_dir or ROOT / "runs" / arguments.preset / "p1_ablation"
     with init_distributed(arguments.device) as dist:
         real = RealFaces(arguments.data_root, dist.device)
         for variant in arguments.variants:
+            arguments.run_dir = root / f"{variant}_seed{arguments.seed}"
             arguments.variant, (arguments.method, changes) = variant, VARIANTS[variant]
             arguments.overrides = sorted({*changes, "steps", "sample_every"})
             config = variant_config(variant, arguments.preset, arguments.budget)
-            run = run_training(arguments, dist, config, real.train, f"p1_ablation/{variant}")
+            run = run_training(arguments, dist, config, real.train, variant)
             if dist.is_main_process:
                 model, trained = load_generator(run.weights_path, arguments.method, dist.device)
                 evaluate(run.weights_path, model, trained, real, arguments.num, seed=0)

@@ -64,6 +64,8 @@ def make_sheets(folder: Path, checkpoints: list[Path], num: int, seed: int, real
     if real is not None:
         images.append(baseline_images(real, num))
         sources += ["real"] * len(images[-1])
+    if (folder / KEY).exists():
+        raise UserError(f"{folder}: holds the sheets of another count; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     order = torch.randperm(len(sources), generator=generator(seed, "blind count"))
     for number, batch in enumerate(torch.cat(images)[order].split(COLUMNS * ROWS)):

@@ -54,7 +54,9 @@ def walk_latents(seed: int) -> torch.Tensor:
 def save_progress(run: Path, seed: int, path: Path) -> None:
     """Plot what four latents became in the course of a run, the images seen so far under each column."""
     paths = sorted((run / "snapshots").glob("*.safetensors"))
-    paths = paths[:: -(-len(paths) // STRIP_SNAPSHOTS)]
+    if not paths:
+        raise UserError(f"{run / 'snapshots'}: no snapshots; train.py writes them")
+    paths[:: -(-len(paths) // STRIP_SNAPSHOTS)]
     figure, axes = new_figure(STRIPS, len(paths), (len(paths), STRIPS + 0.3))
     for column, snapshot in enumerate(paths):
         model, config = load_generator(snapshot, None, torch.device("cpu"))
@@ -111,7 +113,7 @@ def main() -> None:
             frames = generate(model, walk_latents(arguments.seed))
             frames = frames.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
             save_gif(list(frames), folder / f"{walk}.gif", [FRAME_MILLISECONDS] * len(frames))
-        if part in (None, "progress") and (checkpoint.parent / "snapshots").is_dir():
+        if part == "progress" or (part is None and (checkpoint.parent / "snapshots").is_dir()):
             save_progress(checkpoint.parent, arguments.seed, folder / f"{name}_progress.png")
         print(f"plotted in {folder}")
 

@@ -1,4 +1,4 @@
-"""Generate faces: 1000 images by default, ``0000.png`` and so on, 64x64 RGB.
+"""Generate faces: 1000 images by default, 0000.png and so on, 64x64 RGB.
 
 python p1_gan/inference.py out_dir
 python p1_gan/inference.py out_dir --method A --num 32

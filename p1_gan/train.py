@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
 from common.data import EpochSampler, dataset_name, digest
 from common.device import Distributed, autocast, init_distributed, to_device
+from common.files import file_digest
 from common.seed import generator, seed_everything
 from common.training import ExponentialMovingAverage, TrainingRun
 from common.viz import normalize, save_grid, to_uint8
@@ -143,6 +144,8 @@ def run_training(
     dist.check_batch_size(config.batch_size, min_per_process=2)
     facts = {"model": f"p1_gan/{arguments.method}", "method": arguments.method}
     facts |= {"dataset": dataset_name(arguments.data_root, "face"), "train_digest": digest(faces)}
+    if config.init_from:
+        facts["init_digest"] = file_digest(shipped_path(config.init_from))
     if arguments.variant:
         facts["variant"] = arguments.variant
     run = TrainingRun(arguments, dist, "p1", name, asdict(config) | facts)

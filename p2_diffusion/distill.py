@@ -15,10 +15,19 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import UserError, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
+from common.cli import (
+    DEFAULT_PRESET,
+    UserError,
+    add_common_arguments,
+    add_run_arguments,
+    make_parser,
+    parse_config,
+    run_main,
+)
 from common.data import EpochSampler
 from common.device import autocast, init_distributed
 from common.files import file_digest
@@ -56,7 +65,6 @@ def teachers_x0(
     The step leads from timesteps ``t`` to ``t_next``, both int64 (N,); the latter may be CLEAN.
     """
     z_u, u, previous = z, t, None
-    sub_steps = min(sub_steps, int((t - t_next).min()))
     for k in range(1, sub_steps + 1):
         u_next = t + ((t_next - t) * (k / sub_steps)).round().long()
         (alpha, sigma), (alpha_next, sigma_next) = diffusion.alpha_sigma(u), diffusion.alpha_sigma(u_next)
@@ -95,8 +103,8 @@ def distill(
     batches = EpochSampler(len(images), config.batch_size, seed, "distill", device)
     ddp_student = dist.ddp(student)
     student_steps = run.config["student_steps"]
-    sub_steps = config.teacher_steps // student_steps
     visited = [*sampling_timesteps(diffusion.num_timesteps, student_steps, "trailing"), CLEAN]
+    sub_steps = min(config.teacher_steps // student_steps, *(t - t_next for t, t_next in pairwise(visited)))
     timesteps = torch.tensor(visited, device=device)
 
     run.resume(ema.model, student=student, ema=ema, optimizer=optimizer)
@@ -136,11 +144,11 @@ def distill(
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=DISTILL_PRESETS, default="cpu", help="preset configuration")
+    parser.add_argument("--preset", choices=DISTILL_PRESETS, default=DEFAULT_PRESET, help="preset configuration")
     parser.add_argument("--student-steps", type=int, choices=(4, 2, 1), default=4, help="sampling steps of the student")
     parser.add_argument("--teacher", help="weights of the network (default: the shipped one of the preset)")
     text = "initial weights (default: the shipped student with twice the steps; for 4 steps those of the teacher)"
-    parser.add_argument("--student", help=text)
+    parser.add_argument("--init-from", help=text)
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments, config = parse_config(parser, lambda chosen: DISTILL_PRESETS[chosen.preset])
@@ -148,11 +156,11 @@ def main() -> None:
         dist.check_batch_size(config.batch_size)
         network = "full" if arguments.preset == "full" else "cpu"
         path = shipped_path(arguments.teacher or f"p2_unet_{network}.safetensors")
-        initial_path = shipped_path(arguments.student or PREVIOUS.get(arguments.student_steps, str(path)))
+        initial_path = shipped_path(arguments.init_from or PREVIOUS.get(arguments.student_steps, str(path)))
         teacher, _, trained = load_model(path, dist.device)
         student, _, started = load_model(initial_path, dist.device)
         if any(trained[name] != started[name] for name in FIXED):
-            raise UserError(f"{initial_path}: network or schedule differ from those of {path}; pass --student")
+            raise UserError(f"{initial_path}: network or schedule differ from those of {path}; pass --init-from")
         images, labels, data_names = load_mnistm(arguments.data_root, "train", dist.device)
         settings = asdict(config) | {"model": MODEL, "method": "student", "student_steps": arguments.student_steps}
         settings |= {"teacher_digest": file_digest(path), "init_digest": file_digest(initial_path)} | data_names

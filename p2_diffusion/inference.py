@@ -1,4 +1,4 @@
-"""Generate digits: 100 of each by default, as ``{digit}_{001..100}.png``, 28x28 RGB.
+"""Generate digits: 100 of each by default, as {digit}_{001..100}.png, 28x28 RGB.
 
 python p2_diffusion/inference.py out_dir
 python p2_diffusion/inference.py out_dir --model full
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import add_common_arguments, make_parser, positive_int, progress_bar, run_main
+from common.cli import UserError, add_common_arguments, make_parser, positive_int, progress_bar, run_main
 from common.data import DIGIT_SIZE
 from common.device import autocast, pick_device
 from common.seed import generator, seed_everything
@@ -48,7 +48,7 @@ def generate(
     """Sample one image for every entry of ``digits``: uint8 (len(digits), 3, 28, 28) on the CPU.
 
     The initial noise of all images comes from one stream, the noise that ancestral sampling adds from one stream per
-    batch. An image thus depends on ``seed`` and its position only.
+    batch. An image depends on ``seed`` and its position only; with ancestral sampling also on the size of its batch.
     """
     device = next(model.parameters()).device
     noise = torch.randn(len(digits), 3, DIGIT_SIZE, DIGIT_SIZE, generator=generator(seed, "start"))
@@ -71,8 +71,9 @@ def shipped_weights(model: str) -> Path:
 def add_sampler_arguments(parser: argparse.ArgumentParser, model: str = DEFAULT_MODEL) -> None:
     """Add the options that choose a network and how it is sampled from."""
     shipped = sorted(path.stem.removeprefix("p2_unet_") for path in WEIGHTS.glob("p2_unet_*.safetensors"))
-    parser.add_argument("--model", choices=shipped, default=model, help="pretrained network")
-    parser.add_argument("--checkpoint", type=Path, help="weights to use instead of --model")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--model", choices=shipped, default=model, help="pretrained network")
+    weights.add_argument("--checkpoint", type=Path, help="weights to use instead of --model")
     parser.add_argument("--sampler", choices=SAMPLERS, help="sampler (default: the network's)")
     parser.add_argument(
         "--steps", type=positive_int, dest="sampling_steps", help="sampling steps (default: the sampler's)"
@@ -90,14 +91,18 @@ def sampler_config(arguments: argparse.Namespace, trained: Mapping[str, Any]) ->
         config = replace(config, sampler=arguments.sampler, sampling_steps=steps)
     options = {name: getattr(arguments, name) for name in ("sampling_steps", "guidance_scale", "guidance_interval")}
     config = replace(config, **{name: value for name, value in options.items() if value is not None})
-    sampling_timesteps(trained["timesteps"], config.sampling_steps)  # refuses what the network cannot have
+    if "student_steps" in trained and config != default_sampler(trained):
+        raise UserError("a student samples in one way: leave out --sampler, --steps and --guidance-*")
+    sampling_timesteps(trained["timesteps"], config.sampling_steps)  # refuses more steps than timesteps
     return config
 
 
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("out_dir", type=Path, help="folder for the images; those of the same name are replaced")
-    parser.add_argument("--digits", type=int, nargs="+", choices=range(10), default=range(10), help="which digits")
+    parser.add_argument(
+        "--digits", type=int, nargs="+", choices=range(10), default=range(10), help="digits to generate"
+    )
     parser.add_argument("--num-per-digit", type=positive_int, default=100, help="images of each")
     add_sampler_arguments(parser)
     add_common_arguments(parser, data=False)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common import device as common_device
+from common.cli import UserError
 
 import torch
 from torch import nn
@@ -29,7 +30,7 @@ class Swish(nn.Module):
 
 
 class ModuleList(nn.ModuleList):
-    """A list that prints every entry; newer torch folds equal neighbours into one line."""
+    """A list that prints every entry; newer torch folds equal neighbors into one line."""
 
     def __repr__(self) -> str:
         return nn.Module.__repr__(self)
@@ -225,7 +226,12 @@ def sinusoids(num_timesteps: int, channels: int) -> torch.Tensor:
 
 
 def build_model(config: Mapping[str, Any]) -> UNet:
-    """Return the U-Net of a TrainConfig's fields."""
+    """Return the U-Net of a TrainConfig's fields; a UserError says which of them do not go together."""
+    levels = len(config["channel_mults"])
+    if not 1 <= levels <= 3 or not set(config["attention_levels"]) <= set(range(levels)):
+        raise UserError("--channel-mults: must have 1 to 3 levels, --attention-levels be among 0 to their number - 1")
+    if config["num_groups"] >= config["channels"]:
+        raise UserError("--num-groups: must be fewer than --channels, or the embeddings of the first level are lost")
     return UNet(config["timesteps"], dropout=config["dropout"], **{name: config[name] for name in ARCHITECTURE})
 
 

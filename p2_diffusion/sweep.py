@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import add_common_arguments, make_parser, positive_int, run_main
+from common.cli import DEFAULT_PRESET, add_common_arguments, make_parser, positive_int, run_main
 from common.device import pick_device
 from common.viz import PALETTE, new_figure, save_figure
 from common.weights import WEIGHTS, Record, collected, images_folder
@@ -102,7 +102,7 @@ def plot(records: Sequence[Record], path: Path) -> None:
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=SWEEPS, default="cpu", help="preset configuration")
+    parser.add_argument("--preset", choices=SWEEPS, default=DEFAULT_PRESET, help="preset configuration")
     text = "weights of networks and of students (default: all in weights/ but full)"
     parser.add_argument("--checkpoint", type=Path, nargs="+", help=text)
     parser.add_argument("--classifier", type=Path, default=CLASSIFIER, help="weights of the evaluation classifier")
@@ -115,14 +115,17 @@ def main() -> None:
     evaluator = Evaluator(arguments.classifier, arguments.data_root, device)
     small = [path for path in sorted(WEIGHTS.glob("p2_unet_*.safetensors")) if "full" not in path.stem]
     checkpoints = arguments.checkpoint or small
-    records = []
+    records: list[Record] = []
     for checkpoint in checkpoints:
+        found = []
         for setting in settings(arguments.preset, load_model(checkpoint, device)[2]):
             record = evaluator.evaluate("sweep", checkpoint, setting, num_per_digit, arguments.seed)
             quality = f"{record['accuracy']:.1%}, Fréchet distance {record['frechet']:.2f}, NFE {record['nfe']:g}"
             print(f"{describe(record)}: {quality}", flush=True)
-            records.append(record)
-    print(f"the rule takes {describe(choose(records))}")
+            found.append(record)
+        print(f"recommended for {checkpoint}: {describe(choose(found))}")
+        records += found
+    print(f"recommended of all: {describe(choose(records))}")
 
     shown = checkpoints[0]
     path = (arguments.images or images_folder(shown, "P2")) / "quality_over_nfe.png"

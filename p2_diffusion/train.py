@@ -15,7 +15,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import UserError, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
+from common.cli import (
+    DEFAULT_PRESET,
+    UserError,
+    add_common_arguments,
+    add_run_arguments,
+    make_parser,
+    parse_config,
+    run_main,
+)
 from common.data import EpochSampler
 from common.device import autocast, init_distributed
 from common.files import file_digest
@@ -102,7 +110,7 @@ def save_samples(run: TrainingRun, model: nn.Module, diffusion: Diffusion) -> No
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=PRESETS, default="cpu", help="preset configuration")
+    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="preset configuration")
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments, config = parse_config(parser, lambda arguments: PRESETS[arguments.preset])

@@ -20,7 +20,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import ROOT
-from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, positive_int, run_main
+from common.cli import (
+    DEFAULT_PRESET,
+    UserError,
+    add_common_arguments,
+    add_run_arguments,
+    make_parser,
+    positive_int,
+    run_main,
+)
 from common.device import init_distributed
 from common.viz import PALETTE, new_figure, save_figure
 from common.weights import Record, collected
@@ -54,7 +62,9 @@ def plot(records: list[Record], targets: list[str], steps: int) -> Figure:
                 axis.plot(*zip(*points, strict=True), ".", color=color)
         if ceiling := accuracies(target, "augmented", "target"):
             axis.axhline(statistics.fmean(ceiling), color="black", linestyle="--", label=METHODS["target"].title)
-        record = next(record for record in records if record["target"] == target)
+        record = next((record for record in records if record["target"] == target), None)
+        if record is None:
+            raise UserError(f"no records of {target} with {steps} steps; leave out --plot to train")
         axis.set_title(" → ".join(record[f"{domain}_dataset"].split(" (")[0] for domain in ("source", "target")))
         axis.set_xticks(range(len(INPUTS)), INPUTS)
     axes[0, 0].set_ylabel(f"validation accuracy after {steps:,} steps, %")
@@ -67,7 +77,9 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), help="domains to adapt to")
     parser.add_argument("--inputs", nargs="+", choices=INPUTS, default=list(INPUTS), help="levels of augmentation")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=[*COMPARED, "target"], help="methods")
+    parser.add_argument(
+        "--methods", nargs="+", choices=[*COMPARED, "target"], default=[*COMPARED, "target"], help="methods"
+    )
     parser.add_argument("--steps", type=positive_int, default=1500, help="optimizer steps of every run")
     parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="preset configuration")
     parser.add_argument("--plot", action="store_true", help="train nothing; plot what results/ holds")

@@ -35,10 +35,10 @@ class TrainConfig:
     affine_degrees: float = option(0.0, "rotation by up to ± this", "[0, inf)")
     affine_shear: float = option(0.0, "horizontal shear by up to ± this", "[0, inf)")
     affine_shift: float = option(0.0, "translation by up to ± this many pixels", "[0, inf)")
-    source_zoom: tuple[float, ...] = option((1.0, 1.0), "smallest and largest magnification of source images")
-    source_width: tuple[float, ...] = option((1.0, 1.0), "smallest and largest factor of their width alone")
-    target_zoom: tuple[float, ...] = option((1.0, 1.0), "smallest and largest magnification of target images")
-    target_width: tuple[float, ...] = option((1.0, 1.0), "smallest and largest factor of their width alone")
+    source_zoom: tuple[float, float] = option((1.0, 1.0), "range of magnification of source images", "(0, inf)")
+    source_width: tuple[float, float] = option((1.0, 1.0), "range of factors of their width alone", "(0, inf)")
+    target_zoom: tuple[float, float] = option((1.0, 1.0), "range of magnification of target images", "(0, inf)")
+    target_width: tuple[float, float] = option((1.0, 1.0), "range of factors of their width alone", "(0, inf)")
     distractor_probability: float = option(0.0, "probability of a distractor on each side of a source digit", "[0, 1]")
 
     # method
@@ -46,7 +46,7 @@ class TrainConfig:
     consistency_weight: float = option(0.0, "weight of agreement with the EMA teacher (0: no teacher)", "[0, inf)")
     confidence: float = option(0.9, "threshold of the mask, relative to the mean confidence on the source", "[0, inf)")
     distribution_alignment: Literal["none", "one-sided", "both"] = option(
-        "none", "correct pseudo-labels towards the source's class distribution; one-sided raises rare digits only"
+        "none", "correct pseudo-labels toward the source's class distribution; one-sided raises rare digits only"
     )
     rotation_probability: float = option(0.0, "probability of rotating 0, 6, 8, 9 by 180 degrees (6 <-> 9)", "[0, 1]")
     finetune_fraction: float = option(0.0, "steps on the target alone, as a fraction of --steps", "[0, 10]")

@@ -20,25 +20,9 @@ from common.device import pick_device
 from common.files import file_digest
 from common.metrics import accuracy, per_class_accuracy
 from common.weights import run_folder, write_record
-from p3_dann.augment import prepare
-from p3_dann.config import TrainConfig
-from p3_dann.model import DANN_model, load_model
+from p3_dann.inference import load_model, predict, predict_logits
 
 import torch
-
-BATCH_SIZE = 1000
-
-
-@torch.inference_mode()
-def predict_logits(model: DANN_model, images: torch.Tensor, config: TrainConfig) -> torch.Tensor:
-    """Return the class logits (N, 10) of ``model``, in evaluation mode, for uint8 images (N, 3, 28, 28)."""
-    device = next(model.parameters()).device
-    return torch.cat([model.classify(prepare(batch.to(device), config)) for batch in images.split(BATCH_SIZE)])
-
-
-def predict(model: DANN_model, images: torch.Tensor, config: TrainConfig) -> torch.Tensor:
-    """Return the digit, int64 (N,), that ``model`` (in evaluation mode) sees in each uint8 image (N, 3, 28, 28)."""
-    return predict_logits(model, images, config).argmax(1).cpu()
 
 
 def mutual_information(logits: torch.Tensor) -> float:

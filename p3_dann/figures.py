@@ -21,8 +21,7 @@ from common.viz import make_grid, new_figure, save_figure, to_uint8
 from p3_dann.augment import augment
 from p3_dann.config import make_config
 from p3_dann.dataset import SOURCE, TARGETS
-from p3_dann.evaluate import predict
-from p3_dann.model import load_model, shipped_weights
+from p3_dann.inference import load_model, predict, shipped_weights
 
 import torch
 from matplotlib.figure import Figure

@@ -14,16 +14,56 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import UserError, add_common_arguments, make_parser, run_main
 from common.data import DIGIT_SIZE, list_images, load_images
-from common.device import pick_device
+from common.device import pick_device, to_device
 from common.files import write_text
 from common.seed import seed_everything
-from p3_dann.evaluate import predict
-from p3_dann.model import load_model, shipped_targets, shipped_weights
+from common.weights import WEIGHTS, load_into, load_weights
+from p3_dann.augment import prepare
+from p3_dann.config import TrainConfig
+from p3_dann.model import MODEL, DANN_model
+
+import torch
+
+BATCH_SIZE = 1000
+
+
+def load_model(path: Path, device: torch.device) -> tuple[DANN_model, TrainConfig, dict[str, Any]]:
+    """Return the network of a weights file in evaluation mode, its configuration, and all that its header says."""
+    state, header = load_weights(path, MODEL)
+    model = DANN_model()
+    load_into(model, state, path)
+    config = TrainConfig(**{field.name: header[field.name] for field in fields(TrainConfig) if field.name in header})
+    return to_device(model, device).eval(), config, header
+
+
+def shipped_weights(target: str, method: str = "ours") -> Path:
+    """Return the file of weights/ for a target: p3_svhn is of method ours, p3_dann_svhn of DANN."""
+    return WEIGHTS / f"p3_{'' if method == 'ours' else f'{method}_'}{target}.safetensors"
+
+
+def shipped_targets() -> list[str]:
+    """Return the targets with weights in weights/, sorted."""
+    names = [path.stem.removeprefix("p3_") for path in WEIGHTS.glob("p3_*.safetensors")]
+    return sorted(name for name in names if not name.startswith("dann_"))
+
+
+@torch.inference_mode()
+def predict_logits(model: DANN_model, images: torch.Tensor, config: TrainConfig) -> torch.Tensor:
+    """Return the class logits (N, 10) of ``model``, in evaluation mode, for uint8 images (N, 3, 28, 28)."""
+    device = next(model.parameters()).device
+    return torch.cat([model.classify(prepare(batch.to(device), config)) for batch in images.split(BATCH_SIZE)])
+
+
+def predict(model: DANN_model, images: torch.Tensor, config: TrainConfig) -> torch.Tensor:
+    """Return the digit, int64 (N,), that ``model`` (in evaluation mode) sees in each uint8 image (N, 3, 28, 28)."""
+    return predict_logits(model, images, config).argmax(1).cpu()
 
 
 def main() -> None:

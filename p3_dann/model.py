@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
-from pathlib import Path
 from typing import Any
-
-from common.device import to_device
-from common.weights import WEIGHTS, load_into, load_weights
-from p3_dann.config import TrainConfig
 
 import torch
 from torch import nn
@@ -87,23 +81,3 @@ class DANN_model(nn.Module):
         """
         features = self.features(images)
         return self.class_classifier(features), self.domain_classifier(GradientReversal.apply(features, grl_lambda))
-
-
-def load_model(path: Path, device: torch.device) -> tuple[DANN_model, TrainConfig, dict[str, Any]]:
-    """Return the network of a weights file in evaluation mode, its configuration, and all that its header says."""
-    state, header = load_weights(path, MODEL)
-    model = DANN_model()
-    load_into(model, state, path)
-    config = TrainConfig(**{field.name: header[field.name] for field in fields(TrainConfig) if field.name in header})
-    return to_device(model, device).eval(), config, header
-
-
-def shipped_weights(target: str, method: str = "ours") -> Path:
-    """Return the file of weights/ for a target: p3_svhn is of method ours, p3_dann_svhn of DANN."""
-    return WEIGHTS / f"p3_{'' if method == 'ours' else f'{method}_'}{target}.safetensors"
-
-
-def shipped_targets() -> list[str]:
-    """Return the targets with weights in weights/, sorted."""
-    names = [path.stem.removeprefix("p3_") for path in WEIGHTS.glob("p3_*.safetensors")]
-    return sorted(name for name in names if not name.startswith("dann_"))

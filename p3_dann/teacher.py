@@ -55,7 +55,7 @@ class EmaTeacher:
 
 
 def align(probabilities: torch.Tensor, source: torch.Tensor, target: torch.Tensor, one_sided: bool) -> torch.Tensor:
-    """Return ``probabilities`` (N, 10) of target images corrected towards the class distribution of the source (10,).
+    """Return ``probabilities`` (N, 10) of target images corrected toward the class distribution of the source (10,).
 
     ``target`` (10,) is the running mean of predictions on the target. ``one_sided`` raises digits that are predicted
     too rarely, and leaves the others; AdaMatch lowers these too.

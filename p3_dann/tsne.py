@@ -29,8 +29,9 @@ from common.weights import images_folder, run_folder, write_record
 from p3_dann.augment import prepare
 from p3_dann.config import METHODS, TrainConfig
 from p3_dann.dataset import SOURCE, TARGETS
-from p3_dann.evaluate import load_labeled, predict
-from p3_dann.model import DANN_model, load_model, shipped_weights
+from p3_dann.evaluate import load_labeled
+from p3_dann.inference import load_model, predict, shipped_weights
+from p3_dann.model import DANN_model
 
 import numpy as np
 import torch
@@ -120,6 +121,7 @@ def measure(checkpoint: Path, data_root: Path, points: int, seed: int, device: t
         features = features_of(model, config, images[0], images[1], mode == "train")
         for layer, values in features.items():
             record[f"domain_mixing_{layer}_{mode}"] = domain_mixing(values[0], values[1])
+    # From here on, features are those of evaluation mode.
     if is_labeled:
         record["knn_accuracy"] = knn_accuracy(features["768"][0], digits[0], features["768"][1], digits[1])
     write_record(run_folder(checkpoint), "tsne", record, device)
@@ -180,9 +182,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
     check_root(arguments.data_root)
-    # Without DANN's weights those of ours are plotted under its name; the title says whose they are.
-    shipped = [[shipped_weights(target, "dann"), shipped_weights(target)] for target in TARGETS]
-    checkpoints = arguments.checkpoint or [dann if dann.exists() else ours for dann, ours in shipped]
+    checkpoints = arguments.checkpoint or [shipped_weights(target, "dann") for target in TARGETS]
     compared = len(arguments.checkpoint or []) > 1
     embeddings = [
         measure(path, arguments.data_root, arguments.points, arguments.seed, device)
@@ -191,7 +191,7 @@ def main() -> None:
     # Those that are compared share one figure, in the folder of the first.
     groups = [embeddings] if compared else [[embedding] for embedding in embeddings]
     for checkpoint, group in zip(checkpoints, groups, strict=False):
-        method = group[0].record["method"].upper() if arguments.checkpoint else "DANN"
+        method = group[0].record["method"].upper()
         figures = {"TSNE": ROWS} if compared else {f"{method}_{row}_TSNE": (row,) for row in ROWS}
         for name, rows in figures.items():
             folder = arguments.images or images_folder(checkpoint, "P3")

@@ -28,7 +28,7 @@ side_by_side() { # NAME VALUE...
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
     set -m # a process group each, which a signal reaches as a whole
     for value in "${@:2}"; do
-        env "$1=$value" bash "$0" "${options[@]}" "${extra[@]}" &
+        env "$1=$value" bash "$0" "${options[@]}" ${extra[@]+"${extra[@]}"} &
         pids+=($!)
     done
     trap 'kill -TERM -- "${pids[@]/#/-}" 2>/dev/null || true; wait' INT TERM

@@ -13,5 +13,5 @@ if ! "$python" -m pip --version >/dev/null 2>&1; then # also after an interrupte
 fi
 export PYTHON="$python"
 install=("$python" -m pip install --quiet --disable-pip-version-check)
-"${install[@]}" --upgrade 'pip>=25.1' # knows dependency groups
+"${install[@]}" 'pip>=25.1' # knows dependency groups
 "${install[@]}" -r "$root/requirements.txt"

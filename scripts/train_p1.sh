@@ -7,12 +7,12 @@
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
-snapshots=(--snapshots)
-[[ $preset != sample ]] || snapshots=()
 if [[ -n ${P1_METHOD:-} ]]; then
     weights="$runs/p1_${P1_METHOD}_seed$seed/weights.safetensors"
-    run p1_gan/train.py --method "$P1_METHOD" "${options[@]}" "${extra[@]}"
-    run p1_gan/evaluate.py --checkpoint "$weights" "${snapshots[@]}" "${shared[@]}"
+    measure=("${shared[@]}")
+    [[ $preset == sample ]] || measure+=(--snapshots)
+    run p1_gan/train.py --method "$P1_METHOD" "${options[@]}" ${extra[@]+"${extra[@]}"}
+    run p1_gan/evaluate.py --checkpoint "$weights" "${measure[@]}"
     run p1_gan/figures.py --checkpoint "$weights" "${shared[@]}"
     exit
 fi

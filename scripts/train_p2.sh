@@ -8,12 +8,14 @@
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
 classifier="$runs/p2_classifier_seed$seed/weights.safetensors"
-networks=("$runs/p2_seed$seed/weights.safetensors")
+network="$runs/p2_seed$seed/weights.safetensors"
 run p2_diffusion/classifier.py "${options[@]}"
-run p2_diffusion/train.py "${options[@]}" "${extra[@]}"
+run p2_diffusion/train.py "${options[@]}" ${extra[@]+"${extra[@]}"}
+networks=("$network") previous="$network"
 for steps in 4 2 1; do # each student starts as the network before it
-    run p2_diffusion/distill.py "${options[@]}" --student-steps $steps --teacher "${networks[0]}" --student "${networks[-1]}"
-    networks+=("$runs/p2_student${steps}_seed$seed/weights.safetensors")
+    run p2_diffusion/distill.py "${options[@]}" --student-steps $steps --teacher "$network" --init-from "$previous"
+    previous="$runs/p2_student${steps}_seed$seed/weights.safetensors"
+    networks+=("$previous")
 done
 measure=(--classifier "$classifier" "${shared[@]}")
 [[ $preset != sample ]] || measure+=(--num-per-digit 20)

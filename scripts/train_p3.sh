@@ -15,7 +15,7 @@ if [[ -z $target ]]; then
     run scripts/collect.py "${collected[@]}"
     exit
 fi
-train() { run p3_dann/train.py --method "$1" --target "$target" "${options[@]}" "${@:2}" "${extra[@]}"; }
+train() { run p3_dann/train.py --method "$1" --target "$target" "${options[@]}" "${@:2}" ${extra[@]+"${extra[@]}"}; }
 methods=(source dann self_ensembling ours)
 [[ $preset != sample ]] || methods=(source dann ours)
 if grep -qs ',[0-9]' "$data_root/digits/$target/train.csv"; then methods+=(target); fi # it needs labels

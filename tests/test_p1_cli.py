@@ -215,18 +215,17 @@ def test_walks_leave_no_gap_and_stay_on_the_sphere() -> None:
     assert half.tolist() == pytest.approx([0.5**0.5, 0.5**0.5])
 
 
-def test_ablation_resumes_with_the_next_variant(data_root: Path, tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr("common.training.ROOT", tmp_path)
-    command = ("--preset", "sample", "--budget", 32, "--num", 4, "--data-root", data_root)
+def test_ablation_resumes_with_the_next_variant(data_root: Path, tmp_path: Path) -> None:
+    command = ("--preset", "sample", "--budget", 32, "--num", 4, "--data-root", data_root, "--run-dir", tmp_path)
     execute(ablation, *command, "--variants", "no-ema")
-    folder = tmp_path / "runs/sample/p1_ablation/no-ema_seed0"
+    folder = tmp_path / "no-ema_seed0"
     trained, evaluated = record_of(folder, "train"), record_of(folder, "evaluate_seed0")
     assert trained["variant"] == evaluated["variant"] == "no-ema" and trained["ema_decay"] == 0
     assert evaluated["images_seen"] == 32 and evaluated["num_images"] == 4 and evaluated["fd_lite0"] > 0
     before = weights_of(folder).stat().st_mtime_ns
     execute(ablation, *command, "--variants", "no-ema", "hinge")
     assert weights_of(folder).stat().st_mtime_ns == before
-    assert record_of(tmp_path / "runs/sample/p1_ablation/hinge_seed0", "train")["loss"] == "hinge"
+    assert record_of(tmp_path / "hinge_seed0", "train")["loss"] == "hinge"
 
 
 def test_a_new_method_is_one_entry(data_root: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:

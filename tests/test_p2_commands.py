@@ -51,7 +51,7 @@ def runs(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def student_of(teacher: Path) -> tuple[object, ...]:
     few = ("--student-steps", 2, "--teacher-steps", 4, "--steps", 3, "--batch-size", 8, "--log-every", 1)
-    return ("--teacher", weights(teacher), "--student", weights(teacher), *few, "--sample-every", 3)
+    return ("--teacher", weights(teacher), "--init-from", weights(teacher), *few, "--sample-every", 3)
 
 
 def weights(run: Path) -> Path:
@@ -100,11 +100,11 @@ def test_a_student_goes_on_from_given_weights_of_its_teachers_network(
     runs: Path, data_root: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     start, run = weights(runs / "student"), on(data_root, tmp_path / "run")
-    execute(distill, *run, *student_of(runs / "unet"), "--student", start, "--learning-rate", 1e-12)
+    execute(distill, *run, *student_of(runs / "unet"), "--init-from", start, "--learning-rate", 1e-12)
     before, after = (load_weights(path, MODEL)[0] for path in (start, weights(tmp_path / "run")))
     assert all(torch.allclose(after[name], tensor, atol=1e-6) for name, tensor in before.items())
     other = ("--teacher", weights(runs / "unet"), "--student-steps", 2)  # the default is a shipped student
-    assert "pass --student" in error_of(capsys, distill, *on(data_root, tmp_path / "other"), *other)
+    assert "pass --init-from" in error_of(capsys, distill, *on(data_root, tmp_path / "other"), *other)
 
 
 @pytest.mark.parametrize(
@@ -228,6 +228,24 @@ def test_a_student_is_sampled_at_its_own_timesteps(runs: Path) -> None:
     model.register_forward_pre_hook(lambda _, inputs: visited.append(inputs[1].tolist()))
     generate(model, diffusion, [4], default_sampler(trained), seed=0)
     assert visited == [[5], [2]]  # T = 6, then half of it
+
+
+@pytest.mark.parametrize("option", [("--steps", 3), ("--sampler", "ddpm"), ("--guidance-scale", 2)])
+def test_a_student_has_no_other_way_to_sample(
+    runs: Path, tmp_path: Path, capsys: Capture, option: tuple[str, object]
+) -> None:
+    assert "student" in error_of(capsys, inference, tmp_path, "--checkpoint", weights(runs / "student"), *option)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--channel-mults", 1, 1, 1, 1), ("--attention-levels", 2, "--channel-mults", 1, 2), ("--num-groups", 32)],
+)
+def test_a_network_that_cannot_be_is_one_line(
+    data_root: Path, tmp_path: Path, capsys: Capture, option: tuple[object, ...]
+) -> None:
+    command = ("--preset", "sample", "--init-from", "", *option, *on(data_root, tmp_path / "run"))
+    assert "must" in error_of(capsys, train, *command)
 
 
 # Evaluation, sweep, figures

@@ -10,7 +10,7 @@ from pathlib import Path
 from common.data import load_folder
 from common.weights import save_weights
 from p3_dann import ablation, evaluate, figures, inference, train, tsne
-from p3_dann.model import load_model, shipped_targets, shipped_weights
+from p3_dann.inference import load_model, shipped_targets, shipped_weights
 from tests.conftest import Capture, Patch
 from tests.in_process import call, error_of, execute
 
@@ -115,7 +115,7 @@ def test_shipped_weights_of_the_targets(tmp_path: Path, monkeypatch: Patch) -> N
         assert config.standardize and config.grayscale
     for name in ("p3_svhn", "p3_dann_svhn"):
         (tmp_path / f"{name}.safetensors").touch()
-    monkeypatch.setattr("p3_dann.model.WEIGHTS", tmp_path)
+    monkeypatch.setattr("p3_dann.inference.WEIGHTS", tmp_path)
     assert shipped_targets() == ["svhn"]
 
 

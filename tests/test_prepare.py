@@ -61,6 +61,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = np.broadcast_to(np.arange(count) * 5, (32, 32, 3, count)).astype(np.uint8)
         savemat(raw / f"svhn/{split}_32x32.mat", {"X": pixels, "y": labels[:, None].astype(np.uint8)})
     photographs = {f"BSDS500/data/images/train/{n}.jpg": rng.integers(256, size=(40, 50, 3)) for n in range(3)}
+    photographs["bench/data/png/3063.jpg"] = np.zeros((4, 4, 3))  # a boundary map, too small to be blended
     write_files(raw / "BSDS500-images.tgz", {name: encoded(pixels, "JPEG") for name, pixels in photographs.items()})
     faces = {}
     for person in range(12):

@@ -135,3 +135,19 @@ def test_an_old_interpreter_is_one_line(tmp_path: Path) -> None:
 def test_other_shells_hand_over_to_bash() -> None:
     done = subprocess.run(["sh", str(ROOT / "scripts/train_p1.sh"), "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "train_p1.sh" in done.stdout, done.stderr
+
+
+EXAMPLE = re.compile(
+    r"^\s*(?:python|torchrun --nproc_per_node \d) ((?:p\d_\w+|data|scripts|benchmarks)/\w+\.py)(.*)", re.M
+)
+DOCUMENTED = [*ROOT.glob("*.md"), *ROOT.glob("weights/*.md"), *ROOT.glob("*/*.py")]
+
+
+@pytest.mark.parametrize("document", [path for path in DOCUMENTED if EXAMPLE.search(path.read_text(encoding="utf-8"))])
+def test_examples_have_options_that_exist(document: Path, capsys: Capture) -> None:
+    for name, rest in EXAMPLE.findall(document.read_text(encoding="utf-8")):
+        words = rest.split("#")[0].split()
+        assert call(name, *words, "--help") == 0, f"{name}{rest}"  # after the others, so that their values are checked
+        assert {word for word in words if word.startswith("--")} <= set(
+            re.findall(r"--[\w-]+", capsys.readouterr().out)
+        )

@@ -244,6 +244,8 @@ def test_a_folder_of_something_else_is_refused_untouched(
 
 def test_restart_deletes_only_what_a_run_writes(tmp_path: Path) -> None:
     train(tmp_path, steps=5)
+    (tmp_path / "snapshots").mkdir()
+    (tmp_path / "snapshots/000005.safetensors").touch()
     mine = ("grids/mine.png", "samples_of_mine.png", ".notes.tmp", "records/mine.json", "mine/checkpoint.pt")
     for name in mine:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -251,7 +253,8 @@ def test_restart_deletes_only_what_a_run_writes(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         train(tmp_path, steps=6, restart=True, each_step=at(2, lambda: 1 / 0), always_save=True)
     assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 2
-    assert not (tmp_path / "weights.safetensors").exists() and not (tmp_path / "records/train.json").exists()
+    written = ("weights.safetensors", "records/train.json", "snapshots/000005.safetensors")
+    assert not any((tmp_path / name).exists() for name in written)
     assert all((tmp_path / name).read_text() == "mine" for name in mine)
 
 
