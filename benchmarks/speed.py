@@ -144,7 +144,6 @@ PARTS = {"training": training, "sampling": sampling, "threads": threads}
 
 
 def main() -> None:
-    """Parse the command line and measure."""
     parser = make_parser(__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"some of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--trials", type=positive_int, default=3, help="how often; medians are recorded")

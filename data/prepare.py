@@ -83,9 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     public.add_argument(
         "--download", action=argparse.BooleanOptionalAction, default=True, help="download missing files"
     )
-    public.add_argument(
-        "--faces", choices=("auto", "celeba", "lfw"), default="auto", help="auto: CelebA, else LFW if found"
-    )
+    public.add_argument("--faces", choices=("auto", "celeba", "lfw"), default="auto", help="auto: CelebA, else LFW")
     public.add_argument("--face-count", type=positive_int, default=ORIGINAL_FACES, help="maximum number of faces")
 
     course.add_argument("source", type=Path, metavar="folder", help="folder or archive with face/ and digits/")

@@ -47,7 +47,6 @@ def variant_config(name: str, preset: str, budget: int) -> TrainConfig:
 
 
 def main() -> None:
-    """Parse the command line, train and measure variant after variant."""
     parser = make_parser(__doc__)
     parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="preset configuration")
     parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=list(VARIANTS), metavar="NAME", help="names")

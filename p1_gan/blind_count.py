@@ -103,7 +103,6 @@ def score(folder: Path, path: Path) -> None:
 
 
 def main() -> None:
-    """Parse the command line; make sheets, or score a counter's file."""
     parser = make_parser(__doc__)
     parser.add_argument("folder", type=Path, help="folder of the sheets")
     parser.add_argument("--checkpoint", type=Path, nargs="+", default=[], help="weights to compare")

@@ -105,7 +105,6 @@ def evaluate_snapshots(weights: Path, config: Record, real: RealFaces, seed: int
 
 
 def main() -> None:
-    """Parse the command line, sample or read images, measure."""
     parser = make_parser(__doc__)
     parser.add_argument("folder", type=Path, nargs="?", help="images to measure (default: sampled from --checkpoint)")
     add_weights_arguments(parser)

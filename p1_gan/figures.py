@@ -85,7 +85,6 @@ def save_distances(checkpoints: list[Path], seed: int, path: Path) -> None:
 
 
 def main() -> None:
-    """Parse the command line and plot."""
     parser = make_parser(__doc__)
     parts = ("grid", "sheet", "walk", "progress", "distances")
     parser.add_argument("part", choices=parts, nargs="?", help="default: all but distances")

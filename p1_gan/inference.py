@@ -82,7 +82,6 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main() -> None:
-    """Parse the command line, sample, and write the images."""
     parser = make_parser(__doc__)
     parser.add_argument("out_dir", type=Path, help="folder for the images")
     add_weights_arguments(parser)

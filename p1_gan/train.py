@@ -157,7 +157,6 @@ def run_training(
 
 
 def main() -> None:
-    """Parse the command line and train."""
     parser = make_parser(__doc__)
     add_method_argument(parser)
     parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="preset configuration")

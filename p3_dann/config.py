@@ -45,9 +45,7 @@ class TrainConfig:
     grl_lambda_max: float = option(0.0, "gradient reversal at the end of its schedule (0: off)", "[0, inf)")
     consistency_weight: float = option(0.0, "weight of agreement with the EMA teacher (0: no teacher)", "[0, inf)")
     confidence: float = option(0.9, "threshold of the mask, relative to the mean confidence on the source", "[0, inf)")
-    distribution_alignment: Literal["none", "one-sided", "both"] = option(
-        "none", "correct pseudo-labels toward the source's class distribution; one-sided raises rare digits only"
-    )
+    distribution_alignment: Literal["none", "one-sided", "both"] = option("none", "align pseudo-labels with the source")
     rotation_probability: float = option(0.0, "probability of rotating 0, 6, 8, 9 by 180 degrees (6 <-> 9)", "[0, 1]")
     finetune_fraction: float = option(0.0, "steps on the target alone, as a fraction of --steps", "[0, 10]")
 

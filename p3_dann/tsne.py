@@ -121,7 +121,6 @@ def measure(checkpoint: Path, data_root: Path, points: int, seed: int, device: t
         features = features_of(model, config, images[0], images[1], mode == "train")
         for layer, values in features.items():
             record[f"domain_mixing_{layer}_{mode}"] = domain_mixing(values[0], values[1])
-    # From here on, features are those of evaluation mode.
     if is_labeled:
         record["knn_accuracy"] = knn_accuracy(features["768"][0], digits[0], features["768"][1], digits[1])
     write_record(run_folder(checkpoint), "tsne", record, device)
