@@ -96,9 +96,9 @@ class DistillConfig:
 DISTILL_PRESETS = {
     # Short: on a CPU, the large teacher guides one image per second and thread.
     "full": DistillConfig(
-        guidance_scale=1.5,
+        guidance_scale=1.75,
         guidance_start=0.2,
-        steps=150,
+        steps=300,
         batch_size=16,
         learning_rate=2e-4,
         warmup_steps=10,
