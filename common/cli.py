@@ -49,7 +49,7 @@ def run_main(main: Callable[[], None]) -> None:
     except (MemoryError, RuntimeError) as error:
         out_of_memory = ("can't allocate memory", "not enough memory", "out of memory")
         if isinstance(error, MemoryError) or any(words in str(error).lower() for words in out_of_memory):
-            _fail("out of memory: use smaller batches, fewer images or another --device")
+            _fail("out of memory: use a smaller --batch-size, fewer images or another --device")
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             _fail(f"torch.compile failed ({str(error).splitlines()[0]}): pass --no-compile")
         raise

@@ -108,7 +108,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("folder", type=Path, nargs="?", help="images to measure (default: sampled from --checkpoint)")
     add_weights_arguments(parser)
-    parser.add_argument("--num", type=positive_int, help="images to sample (default: 5000; preset sample: 1000)")
+    parser.add_argument("--num", type=positive_int, help="images to sample (default: 5000; preset sample: 500)")
     parser.add_argument("--snapshots", action="store_true", help="also measure the snapshots of the run")
     add_common_arguments(parser)
     arguments = parser.parse_args()
@@ -120,7 +120,7 @@ def main() -> None:
         return
     weights = arguments.checkpoint or shipped_weights(arguments.method)
     model, config = load_generator(weights, arguments.method, device)
-    num = arguments.num or (1000 if config["preset"] == "sample" else 5000)
+    num = arguments.num or (500 if config["preset"] == "sample" else 5000)
     check_enough(range(num), "--num")
     real = RealFaces(arguments.data_root, device)
     evaluate(weights, model, config, real, num, arguments.seed)

@@ -105,7 +105,7 @@ DISTILL_PRESETS = {
         ema_decay=0.98,
     ),
     "cpu": DistillConfig(),
-    "sample": DistillConfig(teacher_steps=12, steps=10, warmup_steps=2, log_every=5, sample_every=10),
+    "sample": DistillConfig(teacher_steps=12, steps=6, warmup_steps=2, log_every=3, sample_every=6),
 }
 
 

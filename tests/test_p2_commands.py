@@ -295,9 +295,9 @@ def test_evaluation_measures_what_inference_generates_and_measures_it_once(
 
 
 def run_sweep(runs: Path, data_root: Path, images: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setitem(SWEEPS, "sample", ((2, 3), (1.0, 2.0), (0.0, 0.4), 1))
+    monkeypatch.setitem(SWEEPS, "cpu", ((2, 3), (1.0, 2.0), (0.0, 0.4), 1))
     files = ("--checkpoint", weights(runs / "unet"), weights(runs / "student"))
-    using = ("--classifier", weights(runs / "classifier"), "--data-root", data_root, "--preset", "sample")
+    using = ("--classifier", weights(runs / "classifier"), "--data-root", data_root, "--preset", "cpu")
     execute(sweep, *files, *using, "--images", images, "--device", "cpu")
 
 
