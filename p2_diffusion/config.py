@@ -132,9 +132,9 @@ SWEEPS = {
     "sample": ((5, 10), (1.0, 2.0), (0.0,), 10),
 }
 
-# How a network is sampled from by default: what the rule of sweep.py takes.
+# How a network is sampled from by default: what sweep.py recommends for it.
 SAMPLERS_BY_PRESET = {
-    "cpu": SamplerConfig("dpmpp", 10, guidance_scale=2.0),
+    "cpu": SamplerConfig("dpmpp", 10, guidance_scale=2.0, guidance_interval=(0.2, 1.0)),
     "full": SamplerConfig("dpmpp", 10, guidance_scale=1.5, guidance_interval=(0.2, 1.0)),
 }
 

@@ -30,7 +30,7 @@ from p2_diffusion.samplers import SAMPLERS, SamplerConfig, sample, sampling_time
 import torch
 from torch import nn
 
-DEFAULT_MODEL = "cpu"
+DEFAULT_MODEL = "student4"  # which sweep.py recommends of all
 BATCH_SIZE = 250
 
 
