@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 def face_generator(method: str = "B") -> torch.nn.Module:
     """Return P1's generator: latents (N, 100, 1, 1) -> images (N, 3, 64, 64) in [-1, 1]."""
-    from p1_gan.inference import load_generator
+    from p1_gan.inference import load_generator, shipped_weights
 
-    return load_generator(None, method, torch.device("cpu"))[0]
+    return load_generator(shipped_weights(method), torch.device("cpu"))[0]
 
 
 def digit_sampler(network: str = "") -> Callable[..., torch.Tensor]:

@@ -9,6 +9,7 @@ Rerun the same command to resume; finished variants are neither trained nor meas
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -59,13 +60,14 @@ def main() -> None:
     with init_distributed(arguments.device) as dist:
         real = RealFaces(arguments.data_root, dist.device)
         for variant in arguments.variants:
-            arguments.run_dir = root / f"{variant}_seed{arguments.seed}"
-            arguments.variant, (arguments.method, changes) = variant, VARIANTS[variant]
-            arguments.overrides = sorted({*changes, "steps", "sample_every"})
+            method, changes = VARIANTS[variant]
+            chosen = vars(arguments) | {"method": method, "variant": variant}
+            chosen |= {"overrides": sorted({*changes, "steps", "sample_every"})}
+            chosen |= {"run_dir": root / f"{variant}_seed{arguments.seed}"}
             config = variant_config(variant, arguments.preset, arguments.budget)
-            run = run_training(arguments, dist, config, real.train, variant)
+            run = run_training(argparse.Namespace(**chosen), dist, config, real.train)
             if dist.is_main_process:
-                model, trained = load_generator(run.weights_path, arguments.method, dist.device)
+                model, trained = load_generator(run.weights_path, dist.device)
                 evaluate(run.weights_path, model, trained, real, arguments.num, seed=0)
 
 

@@ -57,7 +57,7 @@ def make_sheets(folder: Path, checkpoints: list[Path], num: int, seed: int, real
     """Write the sheets of ``num`` images of each checkpoint (and of ``real``), and the key."""
     images, sources, records = [], [], {}
     for path in checkpoints:
-        model, config = load_generator(path, None, pick_device("cpu"))
+        model, config = load_generator(path, pick_device("cpu"))
         images.append(generate(model, sample_latents(num, seed)))
         sources += [str(path.resolve())] * num
         records[str(path.resolve())] = identity("blind_count", path, config, sampling_seed=seed)

@@ -82,7 +82,7 @@ METHODS = {
         },
     ),
 }
-DEFAULT_METHOD = "B"  # samples unless --method or --checkpoint say otherwise
+DEFAULT_METHOD = "B"
 
 PRESETS: dict[str, dict[str, Any]] = {
     "sample": {"channels": 16, "steps": 1500, "batch_size": 16, "sample_every": 150, "log_every": 25},
@@ -97,7 +97,7 @@ def make_config(method: str, preset: str) -> TrainConfig:
     return TrainConfig(**{**PRESETS[preset], **METHODS[method].settings})
 
 
-def add_method_argument(parser: argparse.ArgumentParser, default: str | None = DEFAULT_METHOD) -> None:
+def add_method_argument(parser: argparse._ActionsContainer) -> None:
     """Add --method, whose help is the table of methods."""
     titles = "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
-    parser.add_argument("--method", choices=METHODS, default=default, help=titles)
+    parser.add_argument("--method", choices=METHODS, default=DEFAULT_METHOD, help=titles)

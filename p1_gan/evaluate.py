@@ -95,7 +95,7 @@ def evaluate_snapshots(weights: Path, config: Record, real: RealFaces, seed: int
     def measure() -> dict[str, list[float]]:
         val, found = real.features(real.val), []
         for path in snapshots:
-            model, at = load_generator(path, None, real.device)
+            model, at = load_generator(path, real.device)
             features = real.extract(generate(model, sample_latents(COURSE_IMAGES, seed)))
             found.append({"images_seen_at": images_seen(at), **distances(features, val)})
             print(f"{path.name}: {found[-1]}")
@@ -119,7 +119,7 @@ def main() -> None:
         show(RealFaces(arguments.data_root, device).measure(images))
         return
     weights = arguments.checkpoint or shipped_weights(arguments.method)
-    model, config = load_generator(weights, arguments.method, device)
+    model, config = load_generator(weights, device)
     num = arguments.num or (500 if config["preset"] == "sample" else 5000)
     check_enough(range(num), "--num")
     real = RealFaces(arguments.data_root, device)

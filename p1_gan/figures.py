@@ -18,8 +18,8 @@ from common.cli import UserError, add_common_arguments, make_parser, run_main
 from common.device import pick_device
 from common.viz import new_figure, save_figure, save_gif, save_grid
 from common.weights import images_folder
-from p1_gan.config import DEFAULT_METHOD, add_method_argument
-from p1_gan.inference import generate, load_generator, sample_latents, shipped_weights
+from p1_gan.config import DEFAULT_METHOD
+from p1_gan.inference import add_weights_arguments, generate, load_generator, sample_latents, shipped_weights
 
 import torch
 
@@ -59,7 +59,7 @@ def save_progress(run: Path, seed: int, path: Path) -> None:
     paths[:: -(-len(paths) // STRIP_SNAPSHOTS)]
     figure, axes = new_figure(STRIPS, len(paths), (len(paths), STRIPS + 0.3))
     for column, snapshot in enumerate(paths):
-        model, config = load_generator(snapshot, None, torch.device("cpu"))
+        model, config = load_generator(snapshot, torch.device("cpu"))
         for axis, image in zip(axes[:, column], generate(model, sample_latents(STRIPS, seed)), strict=True):
             axis.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
             axis.set(xticks=[], yticks=[])
@@ -88,8 +88,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parts = ("grid", "sheet", "walk", "progress", "distances")
     parser.add_argument("part", choices=parts, nargs="?", help="default: all but distances")
-    add_method_argument(parser, default=None)
-    parser.add_argument("--checkpoint", type=Path, nargs="+", help="weights of runs (default: those of --method)")
+    add_weights_arguments(parser, "+")
     parser.add_argument("--images", type=Path, help="folder (default: next to the weights; images/P1 for shipped ones)")
     add_common_arguments(parser)
     arguments = parser.parse_args()
@@ -100,7 +99,7 @@ def main() -> None:
         return
     for checkpoint in checkpoints:
         folder = arguments.images or images_folder(checkpoint, "P1")
-        model, config = load_generator(checkpoint, arguments.method, pick_device(arguments.device))
+        model, config = load_generator(checkpoint, pick_device(arguments.device))
         name = f"GAN_{config['method']}"
         images = generate(model, sample_latents(SHEET, arguments.seed))
         if part in (None, "grid"):

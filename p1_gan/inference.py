@@ -18,7 +18,7 @@ from common.device import autocast, pick_device, to_device
 from common.seed import generator
 from common.viz import save_image, to_uint8
 from common.weights import WEIGHTS, load_into, load_weights
-from p1_gan.config import DEFAULT_METHOD, METHODS, add_method_argument
+from p1_gan.config import METHODS, add_method_argument
 from p1_gan.model import LATENT_SIZE, DCGAN_Generator
 
 import torch
@@ -26,24 +26,18 @@ import torch
 BATCH_SIZE = 250
 
 
-def load_generator(
-    checkpoint: Path | None, method: str | None, device: torch.device
-) -> tuple[DCGAN_Generator, dict[str, Any]]:
-    """Return the generator of weights or a checkpoint (default: the shipped weights of ``method``) and its settings.
-
-    Where ``method`` is given, the weights must be of it.
-    """
-    path = checkpoint or shipped_weights(method)
-    state, config = load_weights(path, *(f"p1_gan/{name}" for name in ([method] if method else METHODS)))
+def load_generator(path: Path, device: torch.device) -> tuple[DCGAN_Generator, dict[str, Any]]:
+    """Return the generator of a weights file or checkpoint, ready to sample, and its configuration."""
+    state, config = load_weights(path, *(f"p1_gan/{name}" for name in METHODS))
     state = {name.removeprefix("generator."): value for name, value in state.items() if name.startswith("generator.")}
     model = METHODS[config["method"]].generator(config["channels"])
     load_into(model, state, path)
     return to_device(model, device).eval().requires_grad_(False), config
 
 
-def shipped_weights(method: str | None) -> Path:
-    """Return the file of weights that comes with the repository."""
-    return WEIGHTS / f"p1_gan_{method or DEFAULT_METHOD}.safetensors"
+def shipped_weights(method: str) -> Path:
+    """Return the weights of ``method`` that come with this repository."""
+    return WEIGHTS / f"p1_gan_{method}.safetensors"
 
 
 def sample_latents(count: int, seed: int, truncation: float | None = None) -> torch.Tensor:
@@ -73,12 +67,11 @@ def generate(model: torch.nn.Module, latents: torch.Tensor, batch_size: int = BA
     return torch.cat(images).contiguous()
 
 
-def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --method and --checkpoint, which name the generator."""
-    add_method_argument(parser, default=None)
-    parser.add_argument(
-        "--checkpoint", type=Path, help=f"weights of a run (default: those of --method in weights/, {DEFAULT_METHOD}'s)"
-    )
+def add_weights_arguments(parser: argparse.ArgumentParser, count: str | None = None) -> None:
+    """Add --method and --checkpoint, one of which names the weights; ``count`` "+" allows several checkpoints."""
+    weights = parser.add_mutually_exclusive_group()
+    add_method_argument(weights)
+    weights.add_argument("--checkpoint", type=Path, nargs=count, help="weights to use instead of the shipped ones")
 
 
 def main() -> None:
@@ -92,7 +85,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.truncation is not None:
         check_interval("--truncation", arguments.truncation, "[0.1, inf)")
-    model, _ = load_generator(arguments.checkpoint, arguments.method, pick_device(arguments.device))
+    weights = arguments.checkpoint or shipped_weights(arguments.method)
+    model, _ = load_generator(weights, pick_device(arguments.device))
     latents = sample_latents(arguments.num, arguments.seed, arguments.truncation)
     for index, image in enumerate(generate(model, latents, arguments.batch_size)):
         save_image(image, arguments.out_dir / f"{index:04d}.png")

@@ -138,9 +138,9 @@ def save_snapshot(run: TrainingRun, model: nn.Module, config: TrainConfig) -> No
 
 
 def run_training(
-    arguments: argparse.Namespace, dist: Distributed, config: TrainConfig, faces: torch.Tensor, name: str
+    arguments: argparse.Namespace, dist: Distributed, config: TrainConfig, faces: torch.Tensor
 ) -> TrainingRun:
-    """Train ``arguments.method`` as the run called ``name``, unless that is finished, and return it."""
+    """Train ``arguments.method`` unless the run is finished, and return it."""
     dist.check_batch_size(config.batch_size, min_per_process=2)
     facts = {"model": f"p1_gan/{arguments.method}", "method": arguments.method}
     facts |= {"dataset": dataset_name(arguments.data_root, "face"), "train_digest": digest(faces)}
@@ -148,6 +148,7 @@ def run_training(
         facts["init_digest"] = file_digest(shipped_path(config.init_from))
     if arguments.variant:
         facts["variant"] = arguments.variant
+    name = f"p1_{arguments.method}" + (f"_{arguments.variant}" if arguments.variant else "")
     run = TrainingRun(arguments, dist, "p1", name, asdict(config) | facts)
     if not run.is_finished():
         train(run, config, faces)
@@ -165,9 +166,7 @@ def main() -> None:
     add_run_arguments(parser)
     arguments, config = parse_config(parser, lambda chosen: make_config(chosen.method, chosen.preset))
     with init_distributed(arguments.device) as dist:
-        faces = load_faces(arguments.data_root, "train")
-        name = f"p1_{arguments.method}" + (f"_{arguments.variant}" if arguments.variant else "")
-        run_training(arguments, dist, config, faces, name)
+        run_training(arguments, dist, config, load_faces(arguments.data_root, "train"))
 
 
 if __name__ == "__main__":

@@ -192,9 +192,7 @@ def finetune_on_target(
             run.log(relative_learning_rate=rate, consistency_loss=consistency_loss, mask_ratio=mask_t.mean())
 
 
-def train_and_evaluate(
-    arguments: argparse.Namespace, config: TrainConfig, dist: Distributed, name: str, **columns: str
-) -> None:
+def train_and_evaluate(arguments: argparse.Namespace, dist: Distributed, config: TrainConfig, **columns: str) -> None:
     """Train a combination unless it is finished, and evaluate it; its records get ``columns`` (``variant``)."""
     data_root, method, target = arguments.data_root, arguments.method, arguments.target
     dist.check_batch_size(config.batch_size, 2)
@@ -202,6 +200,7 @@ def train_and_evaluate(
     data = [images, labels] if unlabeled is None else [images, labels, unlabeled]
     chosen = {"model": MODEL, "method": method, "inputs": arguments.inputs, "target": target, **columns}
     chosen |= {"source_dataset": dataset_name(data_root, SOURCE), "target_dataset": dataset_name(data_root, target)}
+    name = f"p3_{target}_{method}" + ("" if arguments.inputs == "augmented" else f"_{arguments.inputs}")
     run = TrainingRun(arguments, dist, "p3", name, asdict(config) | chosen | {"train_digest": digest(*data)})
     if not run.is_finished():
         unlabeled = None if unlabeled is None else unlabeled.to(dist.device)
@@ -222,9 +221,8 @@ def main() -> None:
     add_common_arguments(parser)
     add_run_arguments(parser)
     arguments, config = parse_config(parser, lambda a: make_config(a.method, a.inputs, a.preset, a.target))
-    inputs = "" if arguments.inputs == "augmented" else f"_{arguments.inputs}"
     with init_distributed(arguments.device) as dist:
-        train_and_evaluate(arguments, config, dist, f"p3_{arguments.target}_{arguments.method}{inputs}")
+        train_and_evaluate(arguments, dist, config)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def test_the_last_snapshot_is_the_generator_of_the_run(runs: dict[str, Path]) ->
     assert config["step"] == 2 and len(last) == sum(name.startswith("generator.") for name in final)
     assert all(torch.equal(last[name], final[name].half().float()) for name in last if "num_batches" not in name)
     assert not all(torch.equal(last[name], first[name]) for name in last)
-    model, _ = inference.load_generator(runs["B"] / "snapshots/000002.safetensors", None, CPU)
+    model, _ = inference.load_generator(runs["B"] / "snapshots/000002.safetensors", CPU)
     assert inference.generate(model, inference.sample_latents(2, seed=0)).shape == (2, 3, 64, 64)
 
 
@@ -183,7 +183,7 @@ def test_figures_are_the_first_images_and_the_same_bytes(runs: dict[str, Path], 
     )
     assert first == second
     assert set(first) == {"GAN_A_grid.png", "GAN_A_sheet.png", "GAN_A_progress.png", "GAN_A_walk.gif"}
-    model, _ = inference.load_generator(weights_of(runs["A"]), "A", CPU)
+    model, _ = inference.load_generator(weights_of(runs["A"]), CPU)
     save_grid(inference.generate(model, inference.sample_latents(32, 3)), tmp_path / "grid.png", columns=8)
     assert first["GAN_A_grid.png"] == (tmp_path / "grid.png").read_bytes()
     with Image.open(tmp_path / "first/GAN_A_walk.gif") as walk:
@@ -273,7 +273,6 @@ def test_a_blind_count_finds_who_was_broken(
     ("script", "options", "message"),
     [
         (inference, ("{new}", "--checkpoint", "{new}/none.safetensors"), "no such weights"),
-        (inference, ("{new}", "--method", "A", "--checkpoint", "{weights}"), "weights of p1_gan/B, not of p1_gan/A"),
         (inference, ("{new}", "--checkpoint", "{broken}"), "damaged"),
         (inference, ("{new}", "--checkpoint", "{narrow}"), "does not fit My_Generator"),
         (inference, ("{new}", "--checkpoint", "{weights}", "--truncation", "nan"), "--truncation nan"),

@@ -315,7 +315,11 @@ def test_sweep_measures_every_setting_once_and_counts_evaluations(
     run_sweep(runs, data_root, tmp_path, monkeypatch)
     # Of T = 6, two timesteps are 5, 0 (trailing: 5, 2), three are 5, 2, 0 (quadratic: 5, 1, 0; trailing: 5, 3, 1);
     # guidance from 0.4 T on doubles those above 2.4.
-    expected = {("student", "ddim_trailing", 2, 1, 0): 2, ("ddpm", "ddpm", 6, 2, 0.2): 10, ("ddpm", "dpmpp", 6, 2, 0.2): 10}
+    expected = {
+        ("student", "ddim_trailing", 2, 1, 0): 2,
+        ("ddpm", "ddpm", 6, 2, 0.2): 10,
+        ("ddpm", "dpmpp", 6, 2, 0.2): 10,
+    }
     for sampler in ("ddim", "ddim_trailing", "dpmpp"):
         expected |= {("ddpm", sampler, steps, 1, 0): steps for steps in (2, 3)}
         expected |= {("ddpm", sampler, steps, 2, 0): 2 * steps for steps in (2, 3)}
