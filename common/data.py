@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from common import usable_cores
 from common.cli import UserError, progress_bar
-from common.files import write_bytes
+from common.files import read_safetensors, write_bytes
 from common.seed import derive_seed, generator
 
 import numpy as np
@@ -165,8 +165,6 @@ def load_images(
         cache: file that keeps the decoded tensor; it is rebuilt whenever a name, size or time of change differs.
         resize: scale the center square of images of other sizes, and say how many; else they are a UserError.
     """
-    from common.weights import read_safetensors
-
     import torch
     from safetensors.torch import save
 

@@ -9,7 +9,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # imported where it is used: preparing data must not wait seconds for it
+    import torch
 
 
 @contextmanager
@@ -59,3 +62,16 @@ def file_digest(path: Path) -> str:
     """Return the first 16 hexadecimal digits of a file's SHA-256, by which records name weights."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return tensors and metadata of a safetensors file; a ValueError says that it is not whole."""
+    import safetensors.torch
+
+    content = path.read_bytes()  # some mounts cannot map files into memory
+    try:
+        tensors = safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file") from error
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return tensors, header.get("__metadata__", {})

@@ -18,7 +18,7 @@ from typing import Any
 from common import ROOT
 from common.cli import UserError
 from common.device import describe
-from common.files import write_bytes, write_json
+from common.files import read_safetensors, write_bytes, write_json
 
 import safetensors
 import safetensors.torch
@@ -89,17 +89,6 @@ def load_checkpoint(path: Path, map_location: torch.device | str = "cpu") -> dic
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, AttributeError, KeyError):
         pass  # damaged, of an older torch, a pointer of Git LFS, or objects that could run code
     raise UserError(f"{path}: not a checkpoint of this repository, or damaged; use another one or --restart")
-
-
-def read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
-    """Return tensors and metadata of a safetensors file; a ValueError says that it is not whole."""
-    content = path.read_bytes()  # some mounts cannot map files into memory
-    try:
-        tensors = safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file") from error
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return tensors, header.get("__metadata__", {})
 
 
 Record = dict[str, Any]

@@ -17,9 +17,8 @@ from pathlib import Path
 from common.cli import progress_bar
 from common.data import digest
 from common.device import to_device
-from common.files import write_bytes
+from common.files import read_safetensors, write_bytes
 from common.metrics import frechet_distance
-from common.weights import read_safetensors
 
 import torch
 from safetensors.torch import save

@@ -16,7 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import ROOT
 from common.cli import UserError, make_parser, run_main
-from common.weights import WEIGHTS, read_safetensors, save_weights
+from common.files import read_safetensors
+from common.weights import WEIGHTS, save_weights
 
 
 def main() -> None:
