@@ -67,8 +67,8 @@ def train(run: TrainingRun, config: TrainConfig, faces: torch.Tensor) -> None:
         optimizer_d.param_groups[0]["lr"] = config.discriminator_learning_rate * lr_factor(step, config)
 
         # A batch of real images x and of latents z ~ N(0, I)
-        real = to_device(dist.shard(random_flip(normalize(faces[sampler(step)]))), device)
-        latents = dist.shard(torch.randn(config.batch_size, LATENT_SIZE, 1, 1, device=device))
+        real = to_device(random_flip(normalize(faces[dist.shard(sampler(step))])), device)
+        latents = torch.randn(len(real), LATENT_SIZE, 1, 1, device=device)
 
         # D(T(x)) and D(T(G(z))), T: random augmentation and noise
         with autocast(device, config.precision):

@@ -38,10 +38,10 @@ class EmaTeacher:
         Call it once per step: it remembers how often each digit was predicted.
         """
         with autocast(self.dist.device, self.config.precision):
-            logits = self.model.classify(prepare(self.dist.shard(images), self.config))
-        probabilities = self.dist.all_gather(logits.float()).softmax(1)
+            logits = self.model.classify(prepare(images, self.config))
+        probabilities = logits.float().softmax(1)
         if self.config.distribution_alignment != "none":
-            self.target_distribution.lerp_(probabilities.mean(0), 1.0 - MOMENTUM)
+            self.target_distribution.lerp_(self.dist.all_gather(probabilities).mean(0), 1.0 - MOMENTUM)
             one_sided = self.config.distribution_alignment == "one-sided"
             probabilities = align(probabilities, self.source_distribution, self.target_distribution, one_sided)
         confidence, pseudo_labels = probabilities.max(1)

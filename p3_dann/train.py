@@ -111,18 +111,18 @@ def train(
         grl_lambda = grl_lambda_at(progress, config.grl_lambda_max)
 
         # Labeled images x_s, y_s, augmented.
-        batch = labeled_batches(step)
+        batch = dist.shard(labeled_batches(step))
         x_s, y_s = rotate(images[batch], labels[batch], config.rotation_probability)
-        x, y_s = dist.shard(augment(x_s, config, labeled_domain)), dist.shard(y_s)
+        x = augment(x_s, config, labeled_domain)
 
         if unlabeled is not None:
             # Unlabeled images x_t; pseudo-labels are what the teacher sees in them before augmentation.
-            x_t = unlabeled[unlabeled_batches(step)]
+            x_t = unlabeled[dist.shard(unlabeled_batches(step))]
             if teacher is not None:
                 pseudo_labels, confidence = teacher(x_t)
                 x_t, pseudo_labels = rotate(x_t, pseudo_labels, config.rotation_probability)
             # One batch of both domains, so that BatchNorm sees both.
-            x = torch.cat([x, dist.shard(augment(x_t, config, "target"))])
+            x = torch.cat([x, augment(x_t, config, "target")])
 
         # Supervised loss L_y.
         logits, domain_logits = student(x, grl_lambda)
@@ -140,8 +140,8 @@ def train(
         if teacher is not None:
             # Self-ensembling (French et al. 2018; AdaMatch 2022): + mu(t) H(pseudo-label, p(x_t)) where the mask is 1.
             source_confidence = dist.all_gather(logits_s.detach()).softmax(1).amax(1).mean()
-            mask_t = dist.shard(mask(confidence, source_confidence, config.confidence))
-            consistency_loss = consistency(logits_t, dist.shard(pseudo_labels), mask_t)
+            mask_t = mask(confidence, source_confidence, config.confidence)
+            consistency_loss = consistency(logits_t, pseudo_labels, mask_t)
             weight = config.consistency_weight * ramp_up(progress, config.consistency_warmup)
             loss = loss + weight * consistency_loss
             values |= {"consistency_loss": consistency_loss, "mask_ratio": mask_t.mean()}
@@ -174,14 +174,14 @@ def finetune_on_target(
         rate = student.set_learning_rate(progress, steps)
 
         # Pseudo-labels from the teacher; there is no source whose confidence the threshold could refer to.
-        x_t = unlabeled[unlabeled_batches(step)]
+        x_t = unlabeled[dist.shard(unlabeled_batches(step))]
         pseudo_labels, confidence = teacher(x_t)
-        mask_t = dist.shard(mask(confidence, 1.0, config.confidence))
+        mask_t = mask(confidence, 1.0, config.confidence)
         x_t, pseudo_labels = rotate(x_t, pseudo_labels, config.rotation_probability)
 
         # Consistency loss alone.
-        logits, domain_logits = student(dist.shard(augment(x_t, config, "target")))
-        consistency_loss = consistency(logits, dist.shard(pseudo_labels), mask_t)
+        logits, domain_logits = student(augment(x_t, config, "target"))
+        consistency_loss = consistency(logits, pseudo_labels, mask_t)
         loss = config.consistency_weight * consistency_loss
         loss = loss + 0.0 * domain_logits.sum()  # several processes wait for a gradient of every parameter
 
