@@ -26,7 +26,7 @@ from common.metrics import accuracy, baseline_images, check_enough, frechet_dist
 from common.weights import WEIGHTS, Record, measured, run_folder
 from p2_diffusion.classifier import classify, load_classifier
 from p2_diffusion.dataset import load_mnistm
-from p2_diffusion.inference import add_sampler_arguments, generate, load_model, sampler_config, shipped_weights
+from p2_diffusion.inference import Loaded, add_sampler_arguments, generate, load_model, sampler_config, shipped_weights
 from p2_diffusion.samplers import SamplerConfig
 
 import torch
@@ -60,9 +60,11 @@ class Evaluator:
             "frechet_baseline": self.baselines[len(images)],
         }
 
-    def evaluate(self, kind: str, checkpoint: Path, config: SamplerConfig, num_per_digit: int, seed: int) -> Record:
+    def evaluate(
+        self, kind: str, checkpoint: Path, network: Loaded, config: SamplerConfig, num_per_digit: int, seed: int
+    ) -> Record:
         """Return the record of one way to sample from a network; ``kind`` is ``evaluate`` or ``sweep``."""
-        model, diffusion, trained = load_model(checkpoint, self.device)
+        model, diffusion, trained = network
         digits = torch.arange(10).repeat_interleave(num_per_digit)
         identity = sampling_identity(kind, checkpoint, trained, config, seed)
         identity |= {"num_images": len(digits)} | self.identity
@@ -73,8 +75,9 @@ class Evaluator:
         def measure() -> Record:
             started, batch_sizes = time.perf_counter(), []
             # Guidance evaluates each image twice.
-            model.register_forward_pre_hook(lambda _, inputs: batch_sizes.append(len(inputs[0])))
+            counting = model.register_forward_pre_hook(lambda _, inputs: batch_sizes.append(len(inputs[0])))
             images = generate(model, diffusion, digits.tolist(), config, seed)
+            counting.remove()
             seconds = round(time.perf_counter() - started, 2)
             return self.measure(images, digits) | {"nfe": sum(batch_sizes) / len(images), "seconds": seconds}
 
@@ -112,8 +115,9 @@ def main() -> None:
         record = evaluator.measure(*load_generated(arguments.folder))
     else:
         checkpoint = arguments.checkpoint or shipped_weights(arguments.model)
-        config = sampler_config(arguments, load_model(checkpoint, device)[2])
-        record = evaluator.evaluate("evaluate", checkpoint, config, arguments.num_per_digit, arguments.seed)
+        network = load_model(checkpoint, device)
+        config = sampler_config(arguments, network[2])
+        record = evaluator.evaluate("evaluate", checkpoint, network, config, arguments.num_per_digit, arguments.seed)
         print(f"{record['num_images']} images, {record['nfe']:g} network evaluations per image")
     per_class = enumerate(record["per_class_accuracy"])
     print(f"accuracy {record['accuracy']:.1%}")

@@ -32,9 +32,10 @@ from torch import nn
 
 DEFAULT_MODEL = "student4"  # which sweep.py recommends of all
 BATCH_SIZE = 250
+Loaded = tuple[UNet, Diffusion, dict[str, Any]]
 
 
-def load_model(checkpoint: Path, device: torch.device) -> tuple[UNet, Diffusion, dict[str, Any]]:
+def load_model(checkpoint: Path, device: torch.device) -> Loaded:
     """Return the U-Net of a weights file or checkpoint, ready to sample, its process, and its configuration."""
     state, config = load_weights(checkpoint, MODEL)
     model = build_model(config)

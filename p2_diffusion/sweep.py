@@ -117,9 +117,9 @@ def main() -> None:
     checkpoints = arguments.checkpoint or small
     records: list[Record] = []
     for checkpoint in checkpoints:
-        found = []
-        for setting in settings(arguments.preset, load_model(checkpoint, device)[2]):
-            record = evaluator.evaluate("sweep", checkpoint, setting, num_per_digit, arguments.seed)
+        found, network = [], load_model(checkpoint, device)
+        for setting in settings(arguments.preset, network[2]):
+            record = evaluator.evaluate("sweep", checkpoint, network, setting, num_per_digit, arguments.seed)
             quality = f"{record['accuracy']:.1%}, Fréchet distance {record['frechet']:.2f}, NFE {record['nfe']:g}"
             print(f"{describe(record)}: {quality}", flush=True)
             found.append(record)
