@@ -56,7 +56,7 @@ def save_progress(run: Path, seed: int, path: Path) -> None:
     paths = sorted((run / "snapshots").glob("*.safetensors"))
     if not paths:
         raise UserError(f"{run / 'snapshots'}: no snapshots; train.py writes them")
-    paths[:: -(-len(paths) // STRIP_SNAPSHOTS)]
+    paths = paths[:: -(-len(paths) // STRIP_SNAPSHOTS)]
     figure, axes = new_figure(STRIPS, len(paths), (len(paths), STRIPS + 0.3))
     for column, snapshot in enumerate(paths):
         model, config = load_generator(snapshot, torch.device("cpu"))
