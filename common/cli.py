@@ -103,8 +103,9 @@ def add_common_arguments(parser: argparse.ArgumentParser, data: bool = True) -> 
         parser.add_argument("--data-root", type=Path, default=DEFAULT_DATA_ROOT, help="folder with face/ and digits/")
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every training command takes: --run-dir, --restart, --max-seconds, --tensorboard."""
+def add_run_arguments(parser: argparse.ArgumentParser, presets: Iterable[str]) -> None:
+    """Add what every training command takes: --preset, --run-dir, --restart, --max-seconds, --tensorboard."""
+    parser.add_argument("--preset", choices=presets, default=DEFAULT_PRESET, help="preset configuration")
     parser.add_argument("--run-dir", type=Path, help="folder of the run (default: runs/PRESET/NAME_seedSEED)")
     parser.add_argument("--restart", action="store_true", help="discard the run's checkpoint and start from scratch")
     parser.add_argument("--max-seconds", type=positive_int, help="stop with a checkpoint after this, status 75")

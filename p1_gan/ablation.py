@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import ROOT
-from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, positive_int, run_main
+from common.cli import add_common_arguments, add_run_arguments, make_parser, positive_int, run_main
 from common.device import init_distributed
 from p1_gan.config import METHODS, PRESETS, TrainConfig, make_config
 from p1_gan.evaluate import RealFaces, evaluate
@@ -49,12 +49,11 @@ def variant_config(name: str, preset: str, budget: int) -> TrainConfig:
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="preset configuration")
     parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=list(VARIANTS), metavar="NAME", help="names")
     parser.add_argument("--budget", type=positive_int, default=40_000, help="images that every variant sees")
     parser.add_argument("--num", type=positive_int, default=1000, help="images to measure of every variant")
     add_common_arguments(parser)
-    add_run_arguments(parser)
+    add_run_arguments(parser, PRESETS)
     arguments = parser.parse_args()
     root = arguments.run_dir or ROOT / "runs" / arguments.preset / "p1_ablation"
     with init_distributed(arguments.device) as dist:

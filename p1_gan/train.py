@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
+from common.cli import add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
 from common.data import EpochSampler, dataset_name, digest
 from common.device import Distributed, autocast, init_distributed, to_device
 from common.files import file_digest
@@ -160,10 +160,9 @@ def run_training(
 def main() -> None:
     parser = make_parser(__doc__)
     add_method_argument(parser)
-    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="preset configuration")
     parser.add_argument("--variant", help="name under which results of other options than the preset's are collected")
     add_common_arguments(parser)
-    add_run_arguments(parser)
+    add_run_arguments(parser, PRESETS)
     arguments, config = parse_config(parser, lambda chosen: make_config(chosen.method, chosen.preset))
     with init_distributed(arguments.device) as dist:
         run_training(arguments, dist, config, load_faces(arguments.data_root, "train"))

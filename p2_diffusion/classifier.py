@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
+from common.cli import add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
 from common.data import EpochSampler
 from common.device import autocast, init_distributed, to_device
 from common.metrics import accuracy, per_class_accuracy
@@ -124,9 +124,8 @@ def random_affine(images: torch.Tensor, shift: float, rotation: float, zoom: flo
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=CLASSIFIER_PRESETS, default=DEFAULT_PRESET, help="preset configuration")
     add_common_arguments(parser)
-    add_run_arguments(parser)
+    add_run_arguments(parser, CLASSIFIER_PRESETS)
     arguments, config = parse_config(parser, lambda arguments: CLASSIFIER_PRESETS[arguments.preset])
     with init_distributed(arguments.device) as dist:
         dist.check_batch_size(config.batch_size, min_per_process=2)

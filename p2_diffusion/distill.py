@@ -19,15 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import (
-    DEFAULT_PRESET,
-    UserError,
-    add_common_arguments,
-    add_run_arguments,
-    make_parser,
-    parse_config,
-    run_main,
-)
+from common.cli import UserError, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
 from common.data import EpochSampler
 from common.device import autocast, init_distributed
 from common.files import file_digest
@@ -144,13 +136,12 @@ def distill(
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=DISTILL_PRESETS, default=DEFAULT_PRESET, help="preset configuration")
     parser.add_argument("--student-steps", type=int, choices=(4, 2, 1), default=4, help="sampling steps of the student")
     parser.add_argument("--teacher", help="weights of the network (default: the shipped one of the preset)")
     text = "initial weights (default: the shipped student with twice the steps; for 4 steps those of the teacher)"
     parser.add_argument("--init-from", help=text)
     add_common_arguments(parser)
-    add_run_arguments(parser)
+    add_run_arguments(parser, DISTILL_PRESETS)
     arguments, config = parse_config(parser, lambda chosen: DISTILL_PRESETS[chosen.preset])
     with init_distributed(arguments.device) as dist:
         dist.check_batch_size(config.batch_size)

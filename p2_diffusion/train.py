@@ -15,15 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import (
-    DEFAULT_PRESET,
-    UserError,
-    add_common_arguments,
-    add_run_arguments,
-    make_parser,
-    parse_config,
-    run_main,
-)
+from common.cli import UserError, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
 from common.data import EpochSampler
 from common.device import autocast, init_distributed
 from common.files import file_digest
@@ -110,9 +102,8 @@ def save_samples(run: TrainingRun, model: nn.Module, diffusion: Diffusion) -> No
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="preset configuration")
     add_common_arguments(parser)
-    add_run_arguments(parser)
+    add_run_arguments(parser, PRESETS)
     arguments, config = parse_config(parser, lambda arguments: PRESETS[arguments.preset])
     with init_distributed(arguments.device) as dist:
         dist.check_batch_size(config.batch_size)

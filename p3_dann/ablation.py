@@ -20,15 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import ROOT
-from common.cli import (
-    DEFAULT_PRESET,
-    UserError,
-    add_common_arguments,
-    add_run_arguments,
-    make_parser,
-    positive_int,
-    run_main,
-)
+from common.cli import UserError, add_common_arguments, add_run_arguments, make_parser, positive_int, run_main
 from common.device import init_distributed
 from common.viz import PALETTE, new_figure, save_figure
 from common.weights import Record, collected
@@ -81,10 +73,9 @@ def main() -> None:
         "--methods", nargs="+", choices=[*COMPARED, "target"], default=[*COMPARED, "target"], help="methods"
     )
     parser.add_argument("--steps", type=positive_int, default=1500, help="optimizer steps of every run")
-    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="preset configuration")
     parser.add_argument("--plot", action="store_true", help="train nothing; plot what results/ holds")
     add_common_arguments(parser)
-    add_run_arguments(parser)
+    add_run_arguments(parser, PRESETS)
     arguments = parser.parse_args()
     if arguments.plot:
         whole = {"preset": arguments.preset, "steps": arguments.steps}

@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import DEFAULT_PRESET, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
+from common.cli import add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
 from common.data import EpochSampler, dataset_name, digest
 from common.device import Distributed, autocast, init_distributed, to_device
 from common.metrics import accuracy
@@ -217,9 +217,8 @@ def main() -> None:
     parser.add_argument("--method", choices=METHODS, default="ours", help=text)
     parser.add_argument("--target", default=TARGETS[0], help="domain to adapt to, a folder of digits/")
     parser.add_argument("--inputs", choices=INPUTS, default="augmented", help="how images are normalized and augmented")
-    parser.add_argument("--preset", choices=PRESETS, default=DEFAULT_PRESET, help="preset configuration")
     add_common_arguments(parser)
-    add_run_arguments(parser)
+    add_run_arguments(parser, PRESETS)
     arguments, config = parse_config(parser, lambda a: make_config(a.method, a.inputs, a.preset, a.target))
     with init_distributed(arguments.device) as dist:
         train_and_evaluate(arguments, dist, config)

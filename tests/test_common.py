@@ -62,7 +62,7 @@ def parse(*argv: str) -> tuple[argparse.Namespace, Config]:
     parser = make_parser("Train.\n\n    python train.py\n\nMore.")
     parser.add_argument("--method", choices=tuple(CONFIGS), default="A")
     add_common_arguments(parser)
-    add_run_arguments(parser)
+    add_run_arguments(parser, ["cpu"])
     with patch.object(sys, "argv", ["train.py", *argv]):
         return parse_config(parser, lambda arguments: CONFIGS[arguments.method])
 
