@@ -16,14 +16,21 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import UserError, add_common_arguments, make_parser, positive_int, run_main
+from common.cli import add_common_arguments, make_parser, positive_int, run_main
 from common.data import FACE_SIZE, digest, load_folder
 from common.device import pick_device
 from common.files import file_digest
 from common.metrics import baseline_images, check_enough, frechet_distance
 from common.weights import Record, measured, run_folder
 from p1_gan.dataset import load_faces
-from p1_gan.inference import add_weights_arguments, generate, load_generator, sample_latents, shipped_weights
+from p1_gan.inference import (
+    add_weights_arguments,
+    generate,
+    load_generator,
+    sample_latents,
+    shipped_weights,
+    snapshots_of,
+)
 from p1_gan.metrics import cached, distances, efficientnet, image_statistics, inception, memorization
 
 import torch
@@ -87,9 +94,7 @@ def evaluate(weights: Path, model: torch.nn.Module, config: Record, real: RealFa
 
 def evaluate_snapshots(weights: Path, config: Record, real: RealFaces, seed: int) -> None:
     """Measure distances over the course of a run, from the snapshots of its generator, unless the record is there."""
-    snapshots = sorted((weights.parent / "snapshots").glob("*.safetensors"))
-    if not snapshots:
-        raise UserError(f"{weights.parent / 'snapshots'}: no snapshots; train.py writes them")
+    snapshots = snapshots_of(weights.parent)
     columns = identity("progress", weights, config, sampling_seed=seed, num_images=COURSE_IMAGES, **real.digests)
 
     def measure() -> dict[str, list[float]]:

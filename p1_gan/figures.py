@@ -19,7 +19,14 @@ from common.device import pick_device
 from common.viz import new_figure, save_figure, save_gif, save_grid
 from common.weights import images_folder
 from p1_gan.config import DEFAULT_METHOD
-from p1_gan.inference import add_weights_arguments, generate, load_generator, sample_latents, shipped_weights
+from p1_gan.inference import (
+    add_weights_arguments,
+    generate,
+    load_generator,
+    sample_latents,
+    shipped_weights,
+    snapshots_of,
+)
 
 import torch
 
@@ -53,9 +60,7 @@ def walk_latents(seed: int) -> torch.Tensor:
 
 def save_progress(run: Path, seed: int, path: Path) -> None:
     """Plot what four latents became in the course of a run, the images seen so far under each column."""
-    paths = sorted((run / "snapshots").glob("*.safetensors"))
-    if not paths:
-        raise UserError(f"{run / 'snapshots'}: no snapshots; train.py writes them")
+    paths = snapshots_of(run)
     paths = paths[:: -(-len(paths) // STRIP_SNAPSHOTS)]
     figure, axes = new_figure(STRIPS, len(paths), (len(paths), STRIPS + 0.3))
     for column, snapshot in enumerate(paths):
@@ -101,7 +106,8 @@ def main() -> None:
         folder = arguments.images or images_folder(checkpoint, "P1")
         model, config = load_generator(checkpoint, pick_device(arguments.device))
         name = f"GAN_{config['method']}"
-        images = generate(model, sample_latents(SHEET, arguments.seed))
+        if part in (None, "grid", "sheet"):
+            images = generate(model, sample_latents(SHEET, arguments.seed))
         if part in (None, "grid"):
             save_grid(images[:GRID], folder / f"{name}_grid.png", columns=8)
         if part in (None, "sheet"):

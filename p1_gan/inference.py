@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import add_common_arguments, check_interval, make_parser, positive_int, run_main
+from common.cli import UserError, add_common_arguments, check_interval, make_parser, positive_int, run_main
 from common.device import autocast, pick_device, to_device
 from common.seed import generator
 from common.viz import save_image, to_uint8
@@ -38,6 +38,14 @@ def load_generator(path: Path, device: torch.device) -> tuple[DCGAN_Generator, d
 def shipped_weights(method: str) -> Path:
     """Return the weights of ``method`` that come with this repository."""
     return WEIGHTS / f"p1_gan_{method}.safetensors"
+
+
+def snapshots_of(run: Path) -> list[Path]:
+    """Return the snapshots of a run's generator, the oldest first."""
+    snapshots = sorted((run / "snapshots").glob("*.safetensors"))
+    if not snapshots:
+        raise UserError(f"{run / 'snapshots'}: no snapshots; train.py writes them")
+    return snapshots
 
 
 def sample_latents(count: int, seed: int, truncation: float | None = None) -> torch.Tensor:

@@ -215,6 +215,15 @@ def test_walks_leave_no_gap_and_stay_on_the_sphere() -> None:
     assert half.tolist() == pytest.approx([0.5**0.5, 0.5**0.5])
 
 
+def test_the_strip_shows_no_more_snapshots_than_fit(runs: dict[str, Path], tmp_path: Path, monkeypatch: Patch) -> None:
+    widths = []
+    for most in (2, 1):  # the run has two
+        monkeypatch.setattr(figures, "STRIP_SNAPSHOTS", most)
+        execute(figures, "progress", "--checkpoint", weights_of(runs["A"]), "--images", tmp_path)
+        widths.append(Image.open(tmp_path / "GAN_A_progress.png").width)
+    assert widths[0] == 2 * widths[1]
+
+
 def test_ablation_resumes_with_the_next_variant(data_root: Path, tmp_path: Path) -> None:
     command = ("--preset", "sample", "--budget", 32, "--num", 4, "--data-root", data_root, "--run-dir", tmp_path)
     execute(ablation, *command, "--variants", "no-ema")
