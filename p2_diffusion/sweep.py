@@ -40,10 +40,10 @@ def settings(preset: str, trained: Mapping[str, Any]) -> list[SamplerConfig]:
     guidance = [(scale, (start if scale != 1 else 0.0, 1.0)) for scale, start in product(scales, starts)]
     found = {default}
     for name, sampler in SAMPLERS.items():
-        if sampler.steps is None and preset != "sample":
-            found.add(replace(default, sampler=name, sampling_steps=trained["timesteps"]))
-        elif sampler.steps is not None:
+        if sampler.steps is not None:
             found |= {SamplerConfig(name, steps, *how) for steps, how in product(all_steps, guidance)}
+        elif preset != "sample":  # there it would take as long as all others together
+            found.add(replace(default, sampler=name, sampling_steps=trained["timesteps"]))
     return sorted(found, key=lambda setting: (setting.sampling_steps, repr(setting)))
 
 
