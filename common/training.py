@@ -85,8 +85,10 @@ OWN_FILES = (
     "curves.png",
     "records/train.json",
     "samples_[0-9]*.png",
+    "grids/[0-9]*.png",
+    "snapshots/[0-9]*.safetensors",
+    "tensorboard/events.*",
 )
-OWN_PARTS = ("grids/[0-9]*.png", "snapshots/[0-9]*.safetensors", "tensorboard/events.*")
 CHECKPOINT_SECONDS = 60.0  # the result does not depend on it
 AGREEMENT_STEPS = 10  # several processes ask each other this rarely whether to stop, since asking waits for the device
 RUNNING, OUT_OF_TIME, INTERRUPTED = range(3)  # why to stop; the largest of several processes counts for all
@@ -139,7 +141,7 @@ class TrainingRun:
         if not is_run and self.folder.is_dir() and any(path.name[0] != "." for path in self.folder.iterdir()):
             raise UserError(f"{self.folder}: holds other files and no run; pass a new or empty --run-dir")
         if restart:
-            for path in (path for pattern in OWN_FILES + OWN_PARTS for path in self.folder.glob(pattern)):
+            for path in (path for pattern in OWN_FILES for path in self.folder.glob(pattern)):
                 path.unlink()
         elif is_run and ((self.folder / "checkpoint.pt").exists() or self.weights_path.exists()):
             for key in sorted(found.keys() | self.config.keys()):
