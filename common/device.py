@@ -10,9 +10,11 @@ import atexit
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from common.cli import UserError
@@ -60,6 +62,26 @@ def to_device(thing: Movable, device: torch.device, channels_last: bool | None =
         channels_last = device.type in ("cuda", "cpu")
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     return thing.to(device, memory_format=memory_format)  # type: ignore[call-overload,return-value]
+
+
+class CoreWatch:
+    """Notices, on Linux, that threads of this process wait for cores that other processes keep busy."""
+
+    def __init__(self, window: float = 10.0) -> None:
+        self._window, self._begun, self._waited = window, time.perf_counter(), self._seconds_waited()
+
+    def is_crowded(self) -> bool:
+        """Return whether threads waited for over 30 % of a window of ``window`` seconds that has just ended."""
+        now = time.perf_counter()
+        if now - self._begun < self._window:
+            return False
+        begun, waited, self._begun, self._waited = self._begun, self._waited, now, self._seconds_waited()
+        return self._waited - waited > 0.3 * (now - begun)
+
+    @staticmethod
+    def _seconds_waited() -> float:
+        times = (path.read_text(encoding="utf-8").split() for path in Path("/proc/self/task").glob("*/schedstat"))
+        return sum(int(waiting) for _, waiting, _ in times) / 1e9
 
 
 def describe(device: torch.device) -> str:

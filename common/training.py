@@ -35,7 +35,7 @@ from typing import Any, Protocol
 
 from common import ROOT
 from common.cli import EXIT_TRY_AGAIN, UserError, progress_bar
-from common.device import Distributed
+from common.device import CoreWatch, Distributed
 from common.files import file_digest, write_bytes, write_json, write_text
 from common.seed import derive_seed, random_state, set_random_state
 from common.viz import save_curves
@@ -203,7 +203,8 @@ class TrainingRun:
             unit_scale=True,
             disable=not self.dist.is_main_process or self.step >= total,
         )
-        reason = RUNNING
+        reason, threads = RUNNING, torch.get_num_threads()
+        cores = CoreWatch() if threads > 1 else None
         with self._bar, self._signals():
             while self.step < total and reason == RUNNING:
                 if self.dist.size > 1:
@@ -212,6 +213,10 @@ class TrainingRun:
                 self.step += 1
                 self._bar.update(images_per_step)
                 reason = self._reason_to_stop()
+                if cores and cores.is_crowded():
+                    cores = None  # once is enough
+                    advice = "stop this run and resume it with OMP_NUM_THREADS=1"
+                    self._bar.write(f"warning: {threads} threads wait for busy cores; {advice}", file=sys.stderr)
                 if time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS and self.step < total:
                     self.save()
             if self._saved_step != self.step:

@@ -1,8 +1,9 @@
 # Sourced by train_p*.sh: $preset, $seed, $target, $runs; for every command shared=(), for training options=() and
 # extra=(), which has the rest of the command line; run, which runs a command of the repository; and side_by_side.
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/side_by_side.sh"
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-preset=cpu seed=0 target="${P3_TARGET:-}" data_root="$root/hw2_data" device=auto extra=()
+preset=cpu seed=0 target="" data_root="$root/hw2_data" device=auto extra=()
 while (($#)); do
     [[ $1 != --*=* ]] || set -- "${1%%=*}" "${1#*=}" "${@:2}"
     case $1 in
@@ -20,18 +21,3 @@ for python in "${PYTHON:-}" ${VIRTUAL_ENV:+python} ${CONDA_PREFIX:+python} "$roo
 done
 trap : INT TERM # the command in progress gets the signal too, saves, and fails; only then the script ends
 run() { echo "== python $*" && "$python" "$root/$1" "${@:2}"; }
-
-# Run this script anew for every value of an environment variable, one thread each: so small networks gain little from a
-# second one. What ends it early ends them all.
-side_by_side() { # NAME VALUE...
-    local pids=() status=0 value
-    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-    set -m # a process group each, which a signal reaches as a whole
-    for value in "${@:2}"; do
-        env "$1=$value" bash "$0" "${options[@]}" ${extra[@]+"${extra[@]}"} &
-        pids+=($!)
-    done
-    trap 'kill -TERM -- "${pids[@]/#/-}" 2>/dev/null || true; wait' INT TERM
-    for value in "${pids[@]}"; do wait "$value" || status=$?; done
-    [[ $status == 0 ]] || exit $status
-}

@@ -7,16 +7,15 @@
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
-if [[ -n ${P1_METHOD:-} ]]; then
-    weights="$runs/p1_${P1_METHOD}_seed$seed/weights.safetensors"
-    measure=("${shared[@]}")
-    [[ $preset == sample ]] || measure+=(--snapshots)
-    run p1_gan/train.py --method "$P1_METHOD" "${options[@]}" ${extra[@]+"${extra[@]}"}
+measure=("${shared[@]}")
+[[ $preset == sample ]] || measure+=(--snapshots)
+method() { # METHOD
+    local weights="$runs/p1_$1_seed$seed/weights.safetensors"
+    run p1_gan/train.py --method "$1" "${options[@]}" ${extra[@]+"${extra[@]}"}
     run p1_gan/evaluate.py --checkpoint "$weights" "${measure[@]}"
     run p1_gan/figures.py --checkpoint "$weights" "${shared[@]}"
-    exit
-fi
-side_by_side P1_METHOD A B
+}
+side_by_side method A B
 both=("$runs"/p1_{A,B}_seed"$seed"/weights.safetensors)
 [[ $preset == sample ]] || run p1_gan/figures.py distances --checkpoint "${both[@]}" "${shared[@]}"
 run scripts/collect.py "$runs"

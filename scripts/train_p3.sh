@@ -7,21 +7,19 @@
 #   bash scripts/train_p3.sh --preset full --device cuda      # other options go to p3_dann/train.py
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
-collected=("$runs")
+collected=("$runs") methods=(source dann self_ensembling ours)
 [[ $preset != cpu ]] || collected+=("$root/runs/course")
-
-if [[ -z $target ]]; then
-    side_by_side P3_TARGET svhn usps
-    run scripts/collect.py "${collected[@]}"
-    exit
-fi
-train() { run p3_dann/train.py --method "$1" --target "$target" "${options[@]}" "${@:2}" ${extra[@]+"${extra[@]}"}; }
-methods=(source dann self_ensembling ours)
 [[ $preset != sample ]] || methods=(source dann ours)
-if grep -qs ',[0-9]' "$data_root/digits/$target/train.csv"; then methods+=(target); fi # it needs labels
-for method in "${methods[@]}"; do train "$method"; done
-if [[ $preset == cpu ]]; then
-    for method in joint_batchnorm dann; do train $method --preset course --inputs plain; done
-fi
-run p3_dann/tsne.py "${shared[@]}" --checkpoint "$runs"/p3_"$target"_{source,dann,ours}_seed"$seed"/weights.safetensors
-[[ -n ${P3_TARGET:-} ]] || run scripts/collect.py "${collected[@]}"
+
+adapt() { # TARGET
+    train() { run p3_dann/train.py --method "$1" --target "$target" "${options[@]}" "${@:2}" ${extra[@]+"${extra[@]}"}; }
+    local target="$1" method supervised=()
+    if grep -qs ',[0-9]' "$data_root/digits/$target/train.csv"; then supervised=(target); fi # it needs labels
+    for method in "${methods[@]}" ${supervised[@]+"${supervised[@]}"}; do train "$method"; done
+    if [[ $preset == cpu ]]; then
+        for method in joint_batchnorm dann; do train $method --preset course --inputs plain; done
+    fi
+    run p3_dann/tsne.py "${shared[@]}" --checkpoint "$runs"/p3_"$target"_{source,dann,ours}_seed"$seed"/weights.safetensors
+}
+if [[ -n $target ]]; then adapt "$target"; else side_by_side adapt svhn usps; fi
+run scripts/collect.py "${collected[@]}"

@@ -198,6 +198,14 @@ def test_max_seconds_ends_with_a_code_of_its_own_and_the_same_command_resumes(tm
     assert_same_end(tmp_path / "stopped", tmp_path / "whole")
 
 
+def test_threads_that_wait_for_busy_cores_are_told_once(tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:
+    monkeypatch.setattr(common.training.CoreWatch, "is_crowded", lambda _: True)
+    for threads, warnings in ((1, 0), (2, 1)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        train(tmp_path / str(threads))
+        assert capsys.readouterr().err.count("OMP_NUM_THREADS=1") == warnings
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "records/train.json"])
 @pytest.mark.parametrize("damage", ["damaged", "missing"])
 def test_a_damaged_end_is_repaired_by_the_same_command(tmp_path: Path, name: str, damage: str) -> None:
