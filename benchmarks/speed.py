@@ -47,12 +47,10 @@ THREADS = {
     "default": {"GOMP_SPINCOUNT": "300000"},
     "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
     "spin 1,000": {"GOMP_SPINCOUNT": "1000"},
-    "spin 10,000": {"GOMP_SPINCOUNT": "10000"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
 THREADED = {
     "p1 cpu": "p1_gan/train.py --method A --batch-size 32",
-    "p2 sample": "p2_diffusion/train.py --preset sample",
     "p2 cpu": "p2_diffusion/train.py --preset cpu",
     "p3 cpu": "p3_dann/train.py --method ours --target svhn",
 }

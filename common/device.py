@@ -10,7 +10,6 @@ import atexit
 import os
 import platform
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,24 +63,10 @@ def to_device(thing: Movable, device: torch.device, channels_last: bool | None =
     return thing.to(device, memory_format=memory_format)  # type: ignore[call-overload,return-value]
 
 
-class CoreWatch:
-    """Notices, on Linux, that threads of this process wait for cores that other processes keep busy."""
-
-    def __init__(self, window: float = 10.0) -> None:
-        self._window, self._begun, self._waited = window, time.perf_counter(), self._seconds_waited()
-
-    def is_crowded(self) -> bool:
-        """Return whether threads waited for over 30 % of a window of ``window`` seconds that has just ended."""
-        now = time.perf_counter()
-        if now - self._begun < self._window:
-            return False
-        begun, waited, self._begun, self._waited = self._begun, self._waited, now, self._seconds_waited()
-        return self._waited - waited > 0.3 * (now - begun)
-
-    @staticmethod
-    def _seconds_waited() -> float:
-        times = (path.read_text(encoding="utf-8").split() for path in Path("/proc/self/task").glob("*/schedstat"))
-        return sum(int(waiting) for _, waiting, _ in times) / 1e9
+def seconds_without_core() -> float:
+    """Return how long threads of this process have waited for cores that others keep busy; 0 where nothing tells."""
+    times = (path.read_text(encoding="utf-8").split() for path in Path("/proc/self/task").glob("*/schedstat"))
+    return sum(int(waiting) for _, waiting, _ in times) / 1e9
 
 
 def describe(device: torch.device) -> str:

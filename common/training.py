@@ -35,7 +35,7 @@ from typing import Any, Protocol
 
 from common import ROOT
 from common.cli import EXIT_TRY_AGAIN, UserError, progress_bar
-from common.device import CoreWatch, Distributed
+from common.device import Distributed, seconds_without_core
 from common.files import file_digest, write_bytes, write_json, write_text
 from common.seed import derive_seed, random_state, set_random_state
 from common.viz import save_curves
@@ -129,6 +129,7 @@ class TrainingRun:
         if dist.size > 1:
             torch.distributed.barrier()
         self._seconds_before, self._started = 0.0, time.perf_counter()
+        self._seconds_waited, self._has_warned = seconds_without_core(), False
 
     def _claim_folder(self, restart: bool) -> None:
         """Make the folder this run's; only files that a run itself writes are ever deleted, and only here."""
@@ -203,8 +204,7 @@ class TrainingRun:
             unit_scale=True,
             disable=not self.dist.is_main_process or self.step >= total,
         )
-        reason, threads = RUNNING, torch.get_num_threads()
-        cores = CoreWatch() if threads > 1 else None
+        reason = RUNNING
         with self._bar, self._signals():
             while self.step < total and reason == RUNNING:
                 if self.dist.size > 1:
@@ -213,11 +213,8 @@ class TrainingRun:
                 self.step += 1
                 self._bar.update(images_per_step)
                 reason = self._reason_to_stop()
-                if cores and cores.is_crowded():
-                    cores = None  # once is enough
-                    advice = "stop this run and resume it with OMP_NUM_THREADS=1"
-                    self._bar.write(f"warning: {threads} threads wait for busy cores; {advice}", file=sys.stderr)
-                if time.perf_counter() - self._saved_at > CHECKPOINT_SECONDS and self.step < total:
+                if (elapsed := time.perf_counter() - self._saved_at) > CHECKPOINT_SECONDS and self.step < total:
+                    self._warn_of_busy_cores(elapsed)
                     self.save()
             if self._saved_step != self.step:
                 self.save()
@@ -315,6 +312,15 @@ class TrainingRun:
         agreed = torch.tensor(reason, device=self.dist.device)
         torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX)
         return int(agreed)
+
+    def _warn_of_busy_cores(self, elapsed: float) -> None:
+        """Say once where threads waited for cores in the last ``elapsed`` seconds: each layer waits for the slowest."""
+        before, self._seconds_waited = self._seconds_waited, seconds_without_core()
+        threads, share = torch.get_num_threads(), (self._seconds_waited - before) / elapsed
+        if threads > 1 and share > 0.3 and not self._has_warned:
+            self._has_warned = True
+            advice = "stop this run and resume it with OMP_NUM_THREADS=1"
+            self._bar.write(f"warning: {threads} threads wait for busy cores; {advice}", file=sys.stderr)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

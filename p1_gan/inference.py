@@ -2,7 +2,7 @@
 
 python p1_gan/inference.py out_dir
 python p1_gan/inference.py out_dir --method A --num 32
-python p1_gan/inference.py out_dir --checkpoint runs/cpu/p1_B_seed0/weights.safetensors --truncation 1.5
+python p1_gan/inference.py out_dir --checkpoint runs/cpu/p1_B_seed0/weights.safetensors
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import UserError, add_common_arguments, check_interval, make_parser, positive_int, run_main
+from common.cli import UserError, add_common_arguments, make_parser, positive_int, run_main
 from common.device import autocast, pick_device, to_device
 from common.seed import generator
 from common.viz import save_image, to_uint8
@@ -48,20 +48,11 @@ def snapshots_of(run: Path) -> list[Path]:
     return snapshots
 
 
-def sample_latents(count: int, seed: int, truncation: float | None = None) -> torch.Tensor:
-    """Return standard normal latents (count, 100, 1, 1); the first n are the same for every count.
-
-    ``truncation`` resamples every value further from 0, which trades diversity for typical faces (Brock et al., "Large
-    Scale GAN Training", 2019, section 3.1).
-    """
+def sample_latents(count: int, seed: int) -> torch.Tensor:
+    """Return standard normal latents (count, 100, 1, 1); the first n are the same for every count."""
     stream = generator(seed, "latents")
-    latents = []
-    for _ in range(count):  # one by one: the last values of a longer draw would depend on its length
-        latent = torch.randn(LATENT_SIZE, 1, 1, generator=stream)
-        while truncation is not None and (outside := latent.abs() > truncation).any():
-            latent[outside] = torch.randn(int(outside.sum()), generator=stream)
-        latents.append(latent)
-    return torch.stack(latents)
+    # One by one: the last values of a longer draw would depend on its length.
+    return torch.stack([torch.randn(LATENT_SIZE, 1, 1, generator=stream) for _ in range(count)])
 
 
 @torch.no_grad()
@@ -87,16 +78,13 @@ def main() -> None:
     parser.add_argument("out_dir", type=Path, help="folder for the images")
     add_weights_arguments(parser)
     parser.add_argument("--num", type=positive_int, default=1000, help="number of images")
-    parser.add_argument("--truncation", type=float, help="resample latents further from 0 than this, e.g. 1.5")
     parser.add_argument("--batch-size", type=positive_int, default=BATCH_SIZE, help="images at a time")
     add_common_arguments(parser, data=False)
     arguments = parser.parse_args()
-    if arguments.truncation is not None:
-        check_interval("--truncation", arguments.truncation, "[0.1, inf)")
     weights = arguments.checkpoint or shipped_weights(arguments.method)
     model, _ = load_generator(weights, pick_device(arguments.device))
-    latents = sample_latents(arguments.num, arguments.seed, arguments.truncation)
-    for index, image in enumerate(generate(model, latents, arguments.batch_size)):
+    images = generate(model, sample_latents(arguments.num, arguments.seed), arguments.batch_size)
+    for index, image in enumerate(images):
         save_image(image, arguments.out_dir / f"{index:04d}.png")
     print(f"{arguments.num} images in {arguments.out_dir}")
 

@@ -1,7 +1,6 @@
-# Sourced by train_p*.sh: $preset, $seed, $target, $runs; for every command shared=(), for training options=() and
-# extra=(), which has the rest of the command line; run, which runs a command of the repository; and side_by_side.
+# Sourced by train_p*.sh and run_all.sh: $preset, $seed, $target, $runs; shared=() for every command, options=() and
+# extra=(), the rest of the command line, for training; run, which runs a command of the repository; side_by_side.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/side_by_side.sh"
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 preset=cpu seed=0 target="" data_root="$root/hw2_data" device=auto extra=()
 while (($#)); do
@@ -21,3 +20,18 @@ for python in "${PYTHON:-}" ${VIRTUAL_ENV:+python} ${CONDA_PREFIX:+python} "$roo
 done
 trap : INT TERM # the command in progress gets the signal too, saves, and fails; only then the script ends
 run() { echo "== python $*" && "$python" "$root/$1" "${@:2}"; }
+
+# Call a function for every value at once, one thread each: threads of one process wait for the slowest at every layer,
+# processes do not wait for each other, not even on a busy machine. What ends one early ends them all.
+side_by_side() { # FUNCTION VALUE...
+    local pids=() status=0 value
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+    set -m # a process group each, which a signal reaches as a whole
+    for value in "${@:2}"; do
+        (trap : INT TERM && "$1" "$value") &
+        pids+=($!)
+    done
+    trap 'kill -TERM -- "${pids[@]/#/-}" 2>/dev/null || true; wait' INT TERM
+    for value in "${pids[@]}"; do wait "$value" || status=$?; done
+    [[ $status == 0 ]] || exit $status
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -199,10 +200,10 @@ def test_max_seconds_ends_with_a_code_of_its_own_and_the_same_command_resumes(tm
 
 
 def test_threads_that_wait_for_busy_cores_are_told_once(tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:
-    monkeypatch.setattr(common.training.CoreWatch, "is_crowded", lambda _: True)
+    monkeypatch.setattr(common.training, "seconds_without_core", itertools.count(step=100).__next__)
     for threads, warnings in ((1, 0), (2, 1)):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        train(tmp_path / str(threads))
+        train(tmp_path / str(threads), always_save=True)
         assert capsys.readouterr().err.count("OMP_NUM_THREADS=1") == warnings
 
 
