@@ -121,18 +121,18 @@ def sampling(arguments: argparse.Namespace) -> None:
 
 
 def threads(arguments: argparse.Namespace) -> None:
-    """Compare OpenMP settings on an idle machine and beside one process that keeps a core busy."""
+    """Compare OpenMP settings on an idle machine, and beside a busy process of another session (terminal)."""
     for task, command in progress_bar(THREADED.items(), desc="threads", unit="loop"):
-        for load in ("idle", "busy"):
-            other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if load == "busy" else None
+        for load, program in (("idle", "input()"), ("busy", "while True: pass")):
+            words = [sys.executable, "-c", program]
+            other = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)
             try:
                 speeds: dict[str, list[float]] = {name: [] for name in THREADS}
                 for _ in range(arguments.trials):
                     for name, variables in THREADS.items():
                         speeds[name].append(steps_per_second(command, arguments, env=variables))
             finally:
-                if other:
-                    other.kill()
+                other.kill()
             for name, values in speeds.items():
                 columns = {"task": task, "load": load, "setting": name, "cores": usable_cores()}
                 record(arguments, f"threads_{task}_{load}_{name}", **columns, **spread("steps_per_second", values))

@@ -10,7 +10,6 @@ set -- --preset sample --data-root "$sample/data" "$@"
 source "$root/scripts/options.sh"
 [[ -d $sample/data/digits/usps ]] || run data/prepare.py sample --data-root "$sample/data"
 train() { # "PROBLEM...", one after the other
-    local problem
     for problem in $1; do
         bash "$root/scripts/train_$problem.sh" "${options[@]}" ${target:+--target "$target"} ${extra[@]+"${extra[@]}"} \
             2>>"$sample/$problem.log" || { local status=$? && tail -n 1 "$sample/$problem.log" >&2 && exit $status; }

@@ -16,6 +16,5 @@ method() { # METHOD
     run p1_gan/figures.py --checkpoint "$weights" "${shared[@]}"
 }
 side_by_side method A B
-both=("$runs"/p1_{A,B}_seed"$seed"/weights.safetensors)
-[[ $preset == sample ]] || run p1_gan/figures.py distances --checkpoint "${both[@]}" "${shared[@]}"
+[[ $preset == sample ]] || run p1_gan/figures.py distances "${shared[@]}" --checkpoint "$runs"/p1_{A,B}_seed"$seed"/weights.safetensors
 run scripts/collect.py "$runs"
