@@ -151,7 +151,7 @@ def written(records: Records, rows: Sequence[Sequence[str]]) -> str:
         filters = dict(word.split("=") for word in place[3].split())
         return cell(select(records, filters), place[1], place[2])[0] or "not run"
 
-    header, *lines = [[PLACE.sub(fill, text) for text in row] for row in rows]
+    header, *lines = [[PLACE.sub(fill, text).replace("**not run**", "not run") for text in row] for row in rows]
     return markdown(header, lines)
 
 
