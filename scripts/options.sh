@@ -31,7 +31,9 @@ side_by_side() { # FUNCTION VALUE...
         (trap : INT TERM && "$1" "$value") &
         pids+=($!)
     done
-    trap 'kill -TERM -- "${pids[@]/#/-}" 2>/dev/null || true; wait' INT TERM
-    for value in "${pids[@]}"; do wait "$value" || status=$?; done
+    trap 'kill -TERM -- "${pids[@]/#/-}" 2>/dev/null || true' INT TERM
+    for value in "${pids[@]}"; do # a signal interrupts wait, but not what it waits for
+        while wait "$value" || status=$?; kill -0 "$value" 2>/dev/null; do :; done
+    done
     [[ $status == 0 ]] || exit $status
 }
