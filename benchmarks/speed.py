@@ -124,8 +124,7 @@ def threads(arguments: argparse.Namespace) -> None:
     """Compare OpenMP settings on an idle machine, and beside a busy process of another session (terminal)."""
     for task, command in progress_bar(THREADED.items(), desc="threads", unit="loop"):
         for load, program in (("idle", "input()"), ("busy", "while True: pass")):
-            words = [sys.executable, "-c", program]
-            other = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)
+            other = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, start_new_session=True)
             try:
                 speeds: dict[str, list[float]] = {name: [] for name in THREADS}
                 for _ in range(arguments.trials):

@@ -32,8 +32,7 @@ side_by_side() { # FUNCTION VALUE...
         pids+=($!)
     done
     trap 'kill -TERM -- "${pids[@]/#/-}" 2>/dev/null || true' INT TERM
-    for value in "${pids[@]}"; do # a signal interrupts wait, but not what it waits for
-        while wait "$value" || status=$?; kill -0 "$value" 2>/dev/null; do :; done
-    done
+    # A signal interrupts wait, but not what it waits for.
+    for value in "${pids[@]}"; do while wait "$value" || status=$?; kill -0 "$value" 2>/dev/null; do :; done; done
     [[ $status == 0 ]] || exit $status
 }
