@@ -129,7 +129,6 @@ class TrainingRun:
         if dist.size > 1:
             torch.distributed.barrier()
         self._seconds_before, self._started = 0.0, time.perf_counter()
-        self._seconds_waited, self._has_warned = seconds_without_core(), False
 
     def _claim_folder(self, restart: bool) -> None:
         """Make the folder this run's; only files that a run itself writes are ever deleted, and only here."""
@@ -196,6 +195,7 @@ class TrainingRun:
         After SIGINT or SIGTERM it ends with KeyboardInterrupt, after --max-seconds with exit status 75.
         """
         self._images_per_step, self._saved_at = images_per_step, time.perf_counter()
+        self._seconds_waited, self._has_warned = seconds_without_core(), False
         self._bar = progress_bar(
             total=total * images_per_step,
             initial=self.step * images_per_step,
