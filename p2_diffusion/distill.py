@@ -27,7 +27,7 @@ from common.seed import seed_everything
 from common.training import ExponentialMovingAverage, TrainingRun
 from common.viz import normalize
 from common.weights import shipped_path
-from p2_diffusion.config import DISTILL_PRESETS, DistillConfig
+from p2_diffusion.config import DISTILL_PRESETS, DistillConfig, make_distill_config
 from p2_diffusion.dataset import load_mnistm
 from p2_diffusion.diffusion import CLEAN, Diffusion, Network, build_diffusion
 from p2_diffusion.inference import load_model
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--init-from", help=text)
     add_common_arguments(parser)
     add_run_arguments(parser, DISTILL_PRESETS)
-    arguments, config = parse_config(parser, lambda chosen: DISTILL_PRESETS[chosen.preset])
+    arguments, config = parse_config(parser, lambda chosen: make_distill_config(chosen.preset, chosen.student_steps))
     with init_distributed(arguments.device) as dist:
         dist.check_batch_size(config.batch_size)
         network = "full" if arguments.preset == "full" else "cpu"
