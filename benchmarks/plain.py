@@ -7,7 +7,6 @@ float32, torch's default memory layout, a DataLoader whose workers decode every 
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import usable_cores
 from common.cli import UserError, add_common_arguments, make_parser, positive_int, run_main
 from common.data import read_csv
 from p1_gan.model import LATENT_SIZE, DCGAN_Discriminator, DCGAN_Generator
@@ -46,7 +46,7 @@ def batches(folder: Path, batch_size: int) -> Iterator[tuple[torch.Tensor, torch
         listed = [(path, 0) for path in sorted(folder.glob("*.png"))]
     if len(listed) < batch_size:
         raise UserError(f"{folder}: {len(listed)} images, fewer than --batch-size {batch_size}")
-    options: Any = {"shuffle": True, "drop_last": True, "num_workers": os.cpu_count() or 1, "collate_fn": collate}
+    options: Any = {"shuffle": True, "drop_last": True, "num_workers": usable_cores(), "collate_fn": collate}
     while True:
         yield from DataLoader(listed, batch_size, **options)  # type: ignore[arg-type] # a list is a dataset
 

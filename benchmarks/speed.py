@@ -1,6 +1,6 @@
 """Measure the speed of this repository on this machine.
 
-    python benchmarks/speed.py                        # everything, about 30 minutes on two cores
+    python benchmarks/speed.py                        # everything, about an hour on two cores
     python benchmarks/speed.py training --trials 5    # ours side by side with the plain loops
     python benchmarks/speed.py sampling               # seconds per 1,000 images
     python benchmarks/speed.py threads                # OpenMP settings, idle and beside a busy process
@@ -45,7 +45,6 @@ SAMPLING = {
 # Ways to run two OpenMP threads on two cores.
 THREADS = {
     "default": {"GOMP_SPINCOUNT": "300000"},
-    "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
     "spin 1,000": {"GOMP_SPINCOUNT": "1000"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
@@ -143,8 +142,10 @@ PARTS = {"training": training, "sampling": sampling, "threads": threads}
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"some of {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--trials", type=positive_int, default=3, help="how often; medians are recorded")
-    parser.add_argument("--seconds", type=positive_int, default=15, help="how long the steps of one trial are timed")
+    parser.add_argument(
+        "--trials", type=positive_int, default=3, help="trials of each measurement; medians are recorded"
+    )
+    parser.add_argument("--seconds", type=positive_int, default=15, help="seconds of timed training per trial")
     parser.add_argument("--run-dir", type=Path, default=ROOT / "runs" / "benchmarks", help="folder for the records")
     add_common_arguments(parser)
     arguments = parser.parse_args()

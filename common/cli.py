@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import errno
 import io
-import os
 import sys
 import textwrap
 import typing
@@ -23,6 +22,7 @@ Config = TypeVar("Config")
 DEFAULT_DATA_ROOT = ROOT / "hw2_data"
 DEFAULT_PRESET = "cpu"
 LARGEST_SEED = 2**64 - 1
+RUN_DIR_HELP = "folder of the run (default: runs/PRESET/NAME_seedSEED)"
 EXIT_TRY_AGAIN = 75  # of sysexits.h: stopped by --max-seconds; the same command resumes
 
 
@@ -36,9 +36,7 @@ def run_main(main: Callable[[], None]) -> None:
     Exit codes: 2 user error, 75 stopped by --max-seconds, 130 interrupted. Anything else keeps its traceback.
     """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - lives as long as the process
-        elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         main()
@@ -79,7 +77,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if isinstance(action.default, Iterable) and not isinstance(action.default, str):
             return f"{action.help} (default: {' '.join(map(str, action.default)) or 'none'})"
-        return action.help if action.default is None else super()._get_help_string(action)
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
 
 
 def make_parser(text: str | None) -> argparse.ArgumentParser:
@@ -103,12 +101,14 @@ def add_common_arguments(parser: argparse.ArgumentParser, data: bool = True) -> 
         parser.add_argument("--data-root", type=Path, default=DEFAULT_DATA_ROOT, help="folder with face/ and digits/")
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, presets: Iterable[str]) -> None:
+def add_run_arguments(parser: argparse.ArgumentParser, presets: Iterable[str], run_dir: str = RUN_DIR_HELP) -> None:
     """Add what every training command takes: --preset, --run-dir, --restart, --max-seconds, --tensorboard."""
-    parser.add_argument("--preset", choices=presets, default=DEFAULT_PRESET, help="preset configuration")
-    parser.add_argument("--run-dir", type=Path, help="folder of the run (default: runs/PRESET/NAME_seedSEED)")
+    parser.add_argument(
+        "--preset", choices=presets, default=DEFAULT_PRESET, help="cpu, full (for a GPU) or sample (toy size)"
+    )
+    parser.add_argument("--run-dir", type=Path, help=run_dir)
     parser.add_argument("--restart", action="store_true", help="discard the run's checkpoint and start from scratch")
-    parser.add_argument("--max-seconds", type=positive_int, help="stop with a checkpoint after this, status 75")
+    parser.add_argument("--max-seconds", type=positive_int, help="save a checkpoint and exit with status 75 after this")
     parser.add_argument("--tensorboard", action="store_true", help="also write the log to RUN_DIR/tensorboard")
 
 
@@ -158,15 +158,15 @@ def check_interval(name: str, value: Any, interval: str) -> None:
 
 def seed_value(text: str) -> int:
     """Parse a seed, an integer from 0 to the largest that torch takes (an argparse type)."""
-    if not 0 <= int(text) <= LARGEST_SEED:
-        raise argparse.ArgumentTypeError(f"{text}: must be between 0 and {LARGEST_SEED}")
+    if not text.isdecimal() or int(text) > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text}: must be an integer from 0 to {LARGEST_SEED}")
     return int(text)
 
 
 def positive_int(text: str) -> int:
     """Parse an integer of at least 1 (an argparse type)."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be an integer of at least 1")
     return int(text)
 
 

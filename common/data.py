@@ -1,4 +1,4 @@
-"""The one data layout that every problem reads (``python data/prepare.py --help`` makes it).
+"""The one data layout that every problem reads; ``data/prepare.py`` makes it.
 
 ::
 
@@ -73,7 +73,7 @@ def center_square(
 
     Args:
         crop: side of the square in pixels of ``image`` (after un-stretching); None takes the largest.
-        stretched_from: (width, height) before somebody squashed the image; that shape is restored first.
+        stretched_from: original (width, height) of an image whose aspect ratio was changed; it is restored first.
     """
     if stretched_from:
         width, height = stretched_from
@@ -294,7 +294,7 @@ def check_root(data_root: Path) -> None:
 
 
 class EpochSampler:
-    """Endless shuffled batches of sample numbers; a batch depends on the step, ``seed`` and ``stream`` alone."""
+    """Endless shuffled batches of indices; a batch depends on the step, ``seed`` and ``stream`` alone."""
 
     def __init__(self, count: int, batch_size: int, seed: int, stream: str, device: torch.device) -> None:
         self.count, self.batch_size, self.device = count, batch_size, device
@@ -302,7 +302,7 @@ class EpochSampler:
         self._order: torch.Tensor  # of the samples in this epoch
 
     def __call__(self, step: int) -> torch.Tensor:
-        """Return the sample numbers of batch ``step``, int64 (batch_size,); epochs follow without a gap."""
+        """Return the indices of batch ``step``, int64 (batch_size,); epochs follow without a gap."""
         import torch
 
         position, pieces, missing = step * self.batch_size, [], self.batch_size

@@ -1,4 +1,4 @@
-"""Which devices and processes compute, in which precision and memory order.
+"""Device selection, mixed precision, memory format and distributed training.
 
 The same training loop runs under ``python`` and under ``torchrun``: every process takes its shard of each global batch,
 with random numbers of its own (TrainingRun.steps seeds it at every step), and gradients are averaged.
@@ -7,11 +7,11 @@ with random numbers of its own (TrainingRun.steps seeds it at every step), and g
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -65,8 +65,11 @@ def to_device(thing: Movable, device: torch.device, channels_last: bool | None =
 
 def seconds_without_core() -> float:
     """Return how long threads of this process have waited for cores that others keep busy; 0 where nothing tells."""
-    times = (path.read_text(encoding="utf-8").split() for path in Path("/proc/self/task").glob("*/schedstat"))
-    return sum(int(waiting) for _, waiting, _ in times) / 1e9
+    total = 0
+    for path in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            total += int(path.read_text(encoding="utf-8").split()[1])
+    return total / 1e9
 
 
 def describe(device: torch.device) -> str:
@@ -128,7 +131,7 @@ class Distributed:
             raise UserError(f"--batch-size {batch_size}: must be {multiple}at least {min_per_process * self.size}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def init_distributed(device: str) -> Iterator[Distributed]:
     """Yield the processes that train; those of ``torchrun`` are joined (gloo or nccl) as long as the block lasts."""
     size = int(os.environ.get("WORLD_SIZE", "1"))

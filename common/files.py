@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -28,11 +27,7 @@ def atomic_path(path: Path, sync: bool = True, shared: bool = False) -> Iterator
         yield temporary
         if sync:
             with open(temporary, "rb+") as file:
-                try:
-                    os.fsync(file.fileno())
-                except OSError as error:
-                    if error.errno != errno.EINVAL:  # some network mounts do not know it
-                        raise
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         if error.filename is None or str(error.filename) == str(temporary):
@@ -65,13 +60,13 @@ def file_digest(path: Path) -> str:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Return tensors and metadata of a safetensors file; a ValueError says that it is not whole."""
+    """Return tensors and metadata of a safetensors file; a ValueError says that it is damaged."""
     import safetensors.torch
 
     content = path.read_bytes()  # some mounts cannot map files into memory
     try:
         tensors = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file") from error
+        raise ValueError(f"{path}: truncated or corrupt safetensors file") from error
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return tensors, header.get("__metadata__", {})

@@ -1,8 +1,6 @@
-"""Measures that more than one problem takes."""
+"""Metrics that the problems share."""
 
 from __future__ import annotations
-
-from collections.abc import Sized
 
 from common.cli import UserError
 from common.seed import generator
@@ -13,7 +11,7 @@ import torch
 def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     """Return ||m1 - m2||^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of the means and covariances of features (N, D) and (M, D).
 
-    Only with features of Inception it is called FID. Few samples bias it upward: compare it with the baseline, the
+    It is called FID only with Inception features. Few samples bias it upward: compare it with the baseline, the
     distance of as many real images.
 
     Source: Dowson and Landau, "The Fréchet distance between multivariate normal distributions", 1982; Heusel et al.,
@@ -29,10 +27,10 @@ def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     return float(means + covariance_1.trace() + covariance_2.trace() - 2 * cross)
 
 
-def check_enough(images: Sized, origin: object) -> None:
+def check_enough(count: int, origin: object) -> None:
     """Raise a UserError naming ``origin`` for fewer images than a covariance needs."""
-    if len(images) < 2:
-        raise UserError(f"{origin}: needs at least two images, found {len(images)}")
+    if count < 2:
+        raise UserError(f"{origin}: needs at least two images, found {count}")
 
 
 def baseline_images(train: torch.Tensor, count: int) -> torch.Tensor:

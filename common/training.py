@@ -8,7 +8,7 @@ Every train.py reads::
     run.resume(weights=ema.model, model=model, optimizer=optimizer)      # a checkpoint, if there is one
     for step in run.steps(config.steps, config.batch_size):
         loss = ...
-        run.check_finite(loss)                                           # stops at the first loss that is not finite
+        run.check_finite(loss)                                           # stops at the first non-finite loss
         if (step + 1) % config.log_every == 0:
             run.log(loss=loss)                                           # one line of stats.jsonl
     run.finish(PANELS, train_images=len(images))                         # weights, record, curves
@@ -48,9 +48,10 @@ from torch import nn
 class ExponentialMovingAverage:
     """A shadow copy of ``model`` that follows it with ``decay`` in [0, 1) after every optimizer step.
 
-    Parameters are averaged; buffers (BatchNorm's running statistics) are copied, since they are averages
-    already. The ramp-up min(decay, (1 + step) / (10 + step)) lets the copy follow quickly at first, as in
-    TensorFlow's ``ExponentialMovingAverage(num_updates)``; without it the random start is remembered.
+    Parameters are averaged. Buffers are copied: BatchNorm's running statistics of ``model`` stand in for those of the
+    average, which they approach as the learning rate falls to 0. The ramp-up min(decay, (1 + step) / (10 + step)) lets
+    the copy follow quickly at first, as in TensorFlow's ``ExponentialMovingAverage(num_updates)``; without it the
+    random start is remembered.
 
     Source: Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992; for GANs
     Yazici et al., "The unusual effectiveness of averaging in GAN training", 2019.
@@ -171,7 +172,7 @@ class TrainingRun:
     def resume(self, weights: nn.Module, **state: Stateful) -> None:
         """Restore ``state`` from the checkpoint, if there is one; inference will use the state of ``weights``."""
         self._weights, self._state = weights, state
-        # -1 until a loss is not finite; kept on the device, since reading it would wait for every step.
+        # -1 until a loss is non-finite; kept on the device, since reading it would wait for every step.
         self._first_bad_step = torch.full((), -1, dtype=torch.int64, device=self.dist.device)
         if (self.folder / "checkpoint.pt").exists():
             payload = load_checkpoint(self.folder / "checkpoint.pt", self.dist.device)
@@ -179,7 +180,7 @@ class TrainingRun:
                 thing.load_state_dict(payload["state"][name])
             set_random_state(payload["random"])
             self.entries, self.step = payload["log"], payload["step"]
-            self._saved_step, self._seconds_before = self.step, payload.get("seconds", 0.0)
+            self._saved_step, self._seconds_before = self.step, payload["seconds"]
         if self.dist.is_main_process:
             write_text(self.folder / "stats.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.entries))
             if self._with_tensorboard:
@@ -228,7 +229,7 @@ class TrainingRun:
             sys.exit(EXIT_TRY_AGAIN)
 
     def check_finite(self, *losses: torch.Tensor) -> None:
-        """Remember the first step with a loss that is not finite; costs no synchronization."""
+        """Remember the first step with a non-finite loss; costs no synchronization."""
         finite = torch.stack([loss.detach().float().isfinite().all() for loss in losses]).all()
         bad_now = ~finite & (self._first_bad_step < 0)
         self._first_bad_step = torch.where(bad_now, self.step, self._first_bad_step)
@@ -255,7 +256,7 @@ class TrainingRun:
         return sum(tail) / len(tail)
 
     def save(self) -> None:
-        """Write a checkpoint, unless losses or weights are no longer finite."""
+        """Write a checkpoint, unless losses or weights are non-finite."""
         self._stop_if_not_finite()
         self._saved_at, self._saved_step = time.perf_counter(), self.step
         if not self.dist.is_main_process:
@@ -263,7 +264,7 @@ class TrainingRun:
         weights = self._weights.state_dict()
         # A finite loss can have a gradient that is not.
         if not all(bool(value.isfinite().all()) for value in weights.values()):
-            self._stop(f"the weights are not finite after step {self.step - 1}")
+            self._stop(f"the weights became non-finite at step {self.step - 1}")
         payload = {
             "config": self.config,
             "step": self.step,
@@ -317,10 +318,10 @@ class TrainingRun:
         """Say once where threads waited for cores in the last ``elapsed`` seconds: each layer waits for the slowest."""
         before, self._seconds_waited = self._seconds_waited, seconds_without_core()
         threads, share = torch.get_num_threads(), (self._seconds_waited - before) / elapsed
-        if threads > 1 and share > 0.3 and not self._has_warned:
+        if threads > 1 and share > 0.3 and not self._has_warned and self.dist.is_main_process:
             self._has_warned = True
             advice = "stop this run and resume it with OMP_NUM_THREADS=1"
-            self._bar.write(f"warning: {threads} threads wait for busy cores; {advice}", file=sys.stderr)
+            self._bar.write(f"warning: {threads} threads compete with other programs; {advice}", file=sys.stderr)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -338,7 +339,7 @@ class TrainingRun:
 
     def _stop_if_not_finite(self) -> None:
         if self._first_bad_step >= 0:
-            self._stop(f"the loss is not finite since step {int(self._first_bad_step)}")
+            self._stop(f"the loss became non-finite at step {int(self._first_bad_step)}")
 
     def _stop(self, what: str) -> None:
         raise UserError(

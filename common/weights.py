@@ -126,7 +126,7 @@ def measured(
     """Return the record ``name`` of a run's folder, measuring only what was not measured before.
 
     ``identity`` holds everything that the values of ``measure`` depend on, digests of weights and data among it; a
-    record is taken only where all of it is the same.
+    record is reused only where all of it is the same.
     """
     identity = json.loads(json.dumps(identity))
     with contextlib.suppress(OSError, ValueError):

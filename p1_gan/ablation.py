@@ -1,4 +1,4 @@
-"""Train and measure every method without, or with, one ingredient at a time, all on the same budget.
+"""Ablation: train and measure variants that add or remove one ingredient, all on the same number of images.
 
     python p1_gan/ablation.py                                   # all variants, preset cpu
     python p1_gan/ablation.py --variants B no-ema
@@ -49,11 +49,15 @@ def variant_config(name: str, preset: str, budget: int) -> TrainConfig:
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=list(VARIANTS), metavar="NAME", help="names")
-    parser.add_argument("--budget", type=positive_int, default=40_000, help="images that every variant sees")
-    parser.add_argument("--num", type=positive_int, default=1000, help="images to measure of every variant")
+    parser.add_argument(
+        "--variants", choices=VARIANTS, nargs="+", default=list(VARIANTS), metavar="NAME", help="which to run"
+    )
+    parser.add_argument(
+        "--budget", type=positive_int, default=40_000, help="training images per variant, with repetition"
+    )
+    parser.add_argument("--num", type=positive_int, default=1000, help="generated images to measure per variant")
     add_common_arguments(parser)
-    add_run_arguments(parser, PRESETS)
+    add_run_arguments(parser, PRESETS, "folder of all variants (default: runs/PRESET/p1_ablation)")
     arguments = parser.parse_args()
     root = arguments.run_dir or ROOT / "runs" / arguments.preset / "p1_ablation"
     with init_distributed(arguments.device) as dist:

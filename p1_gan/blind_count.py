@@ -1,4 +1,4 @@
-"""Count broken faces blind: numbered sheets of several methods, shuffled, with the key hidden.
+"""Blind count of broken faces: numbered sheets of several methods, shuffled, with the key hidden.
 
     python p1_gan/blind_count.py runs/count --checkpoint runs/cpu/p1_{A,B}_seed0/weights.safetensors --num 200 --real
     python p1_gan/blind_count.py runs/count --score runs/count/anna.txt
@@ -35,8 +35,9 @@ COLUMNS, ROWS, SCALE, MARGIN = 10, 5, 2, 14  # of a sheet; the margin holds the 
 KEY = ".key.json"
 
 
-def wilson_interval(count: int, total: int, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(count: int, total: int) -> tuple[float, float]:
     """Return the 95 % interval of a rate of ``count`` in ``total`` (Wilson, "Probable inference", 1927)."""
+    z = 1.96
     rate, weight = count / total, z**2 / total
     center = (rate + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(rate * (1 - rate) / total + weight / (4 * total))
@@ -53,19 +54,21 @@ def save_sheet(images: torch.Tensor, first: int, path: Path) -> None:
     sheet.save(path)
 
 
-def make_sheets(folder: Path, checkpoints: list[Path], num: int, seed: int, real: torch.Tensor | None) -> None:
+def make_sheets(
+    folder: Path, checkpoints: list[Path], num: int, seed: int, real: torch.Tensor | None, device: torch.device
+) -> None:
     """Write the sheets of ``num`` images of each checkpoint (and of ``real``), and the key."""
+    if (folder / KEY).exists():
+        raise UserError(f"{folder}: holds the sheets of another count; name a new folder")
     images, sources, records = [], [], {}
     for path in checkpoints:
-        model, config = load_generator(path, pick_device("cpu"))
+        model, config = load_generator(path, device)
         images.append(generate(model, sample_latents(num, seed)))
         sources += [str(path.resolve())] * num
         records[str(path.resolve())] = identity("blind_count", path, config, sampling_seed=seed)
     if real is not None:
         images.append(baseline_images(real, num))
         sources += ["real"] * len(images[-1])
-    if (folder / KEY).exists():
-        raise UserError(f"{folder}: holds the sheets of another count; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     order = torch.randperm(len(sources), generator=generator(seed, "blind count"))
     for number, batch in enumerate(torch.cat(images)[order].split(COLUMNS * ROWS)):
@@ -115,7 +118,8 @@ def main() -> None:
         score(arguments.folder, arguments.score)
     elif arguments.checkpoint:
         real = load_faces(arguments.data_root, "train") if arguments.real else None
-        make_sheets(arguments.folder, arguments.checkpoint, arguments.num, arguments.seed, real)
+        device = pick_device(arguments.device)
+        make_sheets(arguments.folder, arguments.checkpoint, arguments.num, arguments.seed, real, device)
         print(f"sheets in {arguments.folder}; count, then pass --score NAME.txt")
     else:
         raise UserError("pass --checkpoint to make sheets, or --score to evaluate a count")

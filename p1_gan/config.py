@@ -35,22 +35,22 @@ class TrainConfig:
     # Optimizers: AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019), without decay Adam
     generator_learning_rate: float = option(2e-4, "learning rate of the generator", "(0, inf)")
     discriminator_learning_rate: float = option(2e-4, "learning rate of the discriminator", "(0, inf)")
-    beta1: float = option(0.5, "decay of the first moment in both optimizers", "[0, 1)")
-    beta2: float = option(0.999, "decay of the second moment in both optimizers", "[0, 1)")
+    beta1: float = option(0.5, "beta_1 of both optimizers: decay of the first moment", "[0, 1)")
+    beta2: float = option(0.999, "beta_2: decay of the second moment", "[0, 1)")
     weight_decay: float = option(0.0, "decoupled weight decay", "[0, inf)")
     ema_decay: float = option(0.0, "EMA decay of the generator that samples; 0 for none", "[0, 1)")
 
     # Inputs of the discriminator
-    instance_noise: float = option(0.0, "noise on the discriminator's inputs, falling to 0 halfway", "[0, inf)")
+    instance_noise: float = option(0.0, "standard deviation of noise on D's inputs, 0 from halfway on", "[0, inf)")
     diff_augment: tuple[Literal["color", "translation", "cutout"], ...] = option((), "differentiable augmentations")
 
     # Schedule
     steps: int = option(62_500, "optimizer steps of each network", "[1, inf)")
     batch_size: int = option(32, "images per step, over all processes", "[2, inf)")
-    lr_decay_fraction: float = option(0.0, "last fraction of the steps, in which learning rates fall to 0", "[0, 1]")
+    lr_decay_fraction: float = option(0.0, "last fraction of the steps, over which learning rates fall to 0", "[0, 1]")
 
     # Machine and logs
-    precision: Literal["auto", "bf16", "fp32"] = option("auto", "bf16 where it is fast, or force one")
+    precision: Literal["auto", "bf16", "fp32"] = option("auto", "autocast; auto is bf16 where it is fast")
     log_every: int = option(50, "steps between log entries", "[1, inf)")
     sample_every: int = option(5000, "steps between sample grids and snapshots of the generator", "[1, inf)")
 

@@ -54,7 +54,7 @@ class RealFaces:
         """Return all that can be measured of generated images here, with baselines."""
         features, val, train = self.extract(images), self.features(self.val), self.features(self.train)
         found = image_statistics(images) | distances(features, val) | memorization(features, val, train)
-        baseline = image_statistics(self.val[:COURSE_IMAGES]) | distances(baseline_images(train, len(images)), val)
+        baseline = image_statistics(self.val) | distances(baseline_images(train, len(images)), val)
         if (extract_fid := inception(self.device)) is not None:
             fid_features, fid_val = extract_fid(images[:COURSE_IMAGES]), extract_fid(self.val)
             found["fid"] = frechet_distance(fid_features, fid_val)
@@ -111,22 +111,24 @@ def evaluate_snapshots(weights: Path, config: Record, real: RealFaces, seed: int
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", help="images to measure (default: sampled from --checkpoint)")
+    parser.add_argument("folder", type=Path, nargs="?", help="images to measure instead of a generator's")
     add_weights_arguments(parser)
-    parser.add_argument("--num", type=positive_int, help="images to sample (default: 5000; preset sample: 500)")
+    parser.add_argument("--num", type=positive_int, help="images to generate (default: 5000; of preset sample 500)")
     parser.add_argument("--snapshots", action="store_true", help="also measure the snapshots of the run")
     add_common_arguments(parser)
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
     if arguments.folder is not None:
         images = load_folder(arguments.folder, FACE_SIZE, resize=True)
-        check_enough(images, arguments.folder)
+        check_enough(len(images), arguments.folder)
         show(RealFaces(arguments.data_root, device).measure(images))
         return
     weights = arguments.checkpoint or shipped_weights(arguments.method)
     model, config = load_generator(weights, device)
     num = arguments.num or (500 if config["preset"] == "sample" else 5000)
-    check_enough(range(num), "--num")
+    check_enough(num, "--num")
+    if arguments.snapshots:
+        snapshots_of(weights.parent)  # an error before the measurement, not after it
     real = RealFaces(arguments.data_root, device)
     evaluate(weights, model, config, real, num, arguments.seed)
     if arguments.snapshots:

@@ -1,4 +1,4 @@
-"""Plot a generator: its first 32 faces, a sheet of 200, a walk between latents, and the course of its run.
+"""Plot a generator: its first 32 faces, a sheet of 200, a walk between latents, and samples over its run.
 
     python p1_gan/figures.py                                                          # of the shipped weights
     python p1_gan/figures.py --checkpoint runs/cpu/p1_A_seed0/weights.safetensors
@@ -59,7 +59,7 @@ def walk_latents(seed: int) -> torch.Tensor:
 
 
 def save_progress(run: Path, seed: int, path: Path) -> None:
-    """Plot what four latents became in the course of a run, the images seen so far under each column."""
+    """Plot the samples of four fixed latents over a run, with the images seen so far under each column."""
     paths = snapshots_of(run)
     paths = paths[:: -(-len(paths) // STRIP_SNAPSHOTS)]
     figure, axes = new_figure(STRIPS, len(paths), (len(paths), STRIPS + 0.3))

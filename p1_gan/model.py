@@ -1,4 +1,4 @@
-"""The networks: DCGAN (method A), and with a spectrally normalized discriminator (B).
+"""The networks: DCGAN (method A), and the same with a spectrally normalized discriminator (B).
 
 Sources: Radford et al., "Unsupervised Representation Learning with Deep Convolutional GANs", 2016, figure 1 and
 section 3; Miyato et al., "Spectral Normalization for Generative Adversarial Networks", 2018, section 2.1. Class names
@@ -77,11 +77,11 @@ class My_Generator(DCGAN_Generator):
 
 
 class My_Discriminator(DCGAN_Discriminator):
-    """Method B's discriminator: every convolution is divided by its largest singular value.
+    """Method B's discriminator: every weight is divided by its largest singular value.
 
-    The hook form of ``torch.nn.utils.spectral_norm`` prints as the plain layers of the course report. They include
-    BatchNorm, which can scale up again what spectral norm holds down: the Lipschitz bound of Miyato et al. is that of
-    the convolutions, not of the whole network.
+    That is the singular value of the weight as a matrix (out, in * 4 * 4), estimated by one step of power iteration. It
+    does not make the network 1-Lipschitz: the norm of the convolution itself can be larger, and BatchNorm rescales. The
+    hook form of ``torch.nn.utils.spectral_norm`` prints as the plain layers of the course report.
     """
 
     def __init__(self, channels: int = CHANNELS) -> None:

@@ -95,7 +95,7 @@ def sampling_identity(kind: str, checkpoint: Path, trained: Record, config: Samp
 def load_generated(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the images of ``folder``, uint8 (N, 3, 28, 28), and the digits in their names, int64 (N,)."""
     names = list_images(folder)
-    check_enough(names, folder)
+    check_enough(len(names), folder)
     if others := [name for name in names if not re.fullmatch(r"[0-9]_\d+\.png", name)]:
         raise UserError(f"{folder / others[0]}: the name must tell the digit, like 7_001.png")
     return load_images(folder, names, DIGIT_SIZE), torch.tensor([int(name[0]) for name in names])

@@ -4,8 +4,8 @@
     python scripts/collect.py runs/cpu/p1_B_seed0 runs/shipped
     python scripts/collect.py runs/sample --results runs/sample/results
 
-A line replaces the one with the same identity; lines of runs that are not here stay. Left out, and named: try-outs
-(options that differ from the preset, outside an ablation), records of weights that are gone, and preset sample.
+A line replaces the one with the same identity; lines of runs that are not here stay. Left out, and named: trial
+runs (options that differ from the preset, outside an ablation), records of weights that are gone, and preset sample.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def read_run(folder: Path, sample: bool) -> tuple[list[Record], str]:
         return [], "preset sample; pass --results with another folder"
     changed = sorted({str(name) for record in records for name in record.get("overrides", ())})
     if changed and not any("variant" in record for record in records):
-        return [], f"a try-out with other {', '.join(changed)}"
+        return [], f"a trial run with other {', '.join(changed)}"
     kept = [record for record in records if record.get("weights", current) == current]
     return kept, "" if len(kept) == len(records) else f"{len(records) - len(kept)} records of other weights"
 

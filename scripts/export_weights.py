@@ -9,6 +9,7 @@ collect it: the numbers of weights/README.md are those of the rounded weights.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -23,8 +24,10 @@ from common.weights import WEIGHTS, save_weights
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
-    parser.add_argument("name", help="name of the file in weights/, without ending")
+    parser.add_argument("name", help="name of the file in weights/, without its suffix: pN_...")
     arguments = parser.parse_args()
+    if not re.match(r"p[123]_", arguments.name):
+        raise UserError(f"{arguments.name}: must begin with p1_, p2_ or p3_, after its problem")
     source, path = arguments.run / "weights.safetensors", WEIGHTS / f"{arguments.name}.safetensors"
     for file in (source, arguments.run / "curves.png"):
         if not file.is_file():

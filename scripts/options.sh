@@ -18,17 +18,18 @@ options=(--preset "$preset" --seed "$seed" "${shared[@]}")
 for python in "${PYTHON:-}" ${VIRTUAL_ENV:+python} ${CONDA_PREFIX:+python} "$root/.venv/bin/python" python3; do
     if "$python" -c 'import torch' 2>/dev/null; then break; fi
 done
-trap : INT TERM # the command in progress gets the signal too, saves, and fails; only then the script ends
-run() { echo "== python $*" && "$python" "$root/$1" "${@:2}"; }
+stopped=0
+trap stopped=143 INT TERM # a command in progress may get the signal too; no other one begins
+run() { echo "== python $*" && "$python" "$root/$1" "${@:2}" && return $stopped; }
 
 # Call a function for every value at once, one thread each: threads of one process wait for the slowest at every layer,
-# processes do not wait for each other, not even on a busy machine. What ends one early ends them all.
+# processes do not wait for each other, not even on a busy machine. A signal ends all; if one fails, the others finish.
 side_by_side() { # FUNCTION VALUE...
     local pids=() status=0 value
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
     set -m # a process group each, which a signal reaches as a whole
     for value in "${@:2}"; do
-        (trap : INT TERM && "$1" "$value") &
+        (trap stopped=143 INT TERM && "$1" "$value") &
         pids+=($!)
     done
     trap 'kill -TERM -- "${pids[@]/#/-}" 2>/dev/null || true' INT TERM

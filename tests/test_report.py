@@ -53,7 +53,7 @@ def test_collecting_twice_changes_nothing_and_a_retrained_run_replaces_its_lines
 
 @pytest.mark.parametrize(
     ("config", "reason"),
-    [({"overrides": ["steps"]}, "try-out"), ({"preset": "sample"}, "sample"), ({}, "other weights")],
+    [({"overrides": ["steps"]}, "trial run"), ({"preset": "sample"}, "sample"), ({}, "other weights")],
 )
 def test_what_is_no_result_is_left_out_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], config: dict[str, Any], reason: str
