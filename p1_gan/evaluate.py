@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import add_common_arguments, make_parser, positive_int, run_main
+from common.cli import UserError, add_common_arguments, make_parser, positive_int, run_main
 from common.data import FACE_SIZE, digest, load_folder
 from common.device import pick_device
 from common.files import file_digest
@@ -119,6 +119,8 @@ def main() -> None:
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
     if arguments.folder is not None:
+        if arguments.checkpoint or arguments.num or arguments.snapshots:
+            raise UserError(f"{arguments.folder}: is measured as it is; leave out --checkpoint, --num and --snapshots")
         images = load_folder(arguments.folder, FACE_SIZE, resize=True)
         check_enough(len(images), arguments.folder)
         show(RealFaces(arguments.data_root, device).measure(images))

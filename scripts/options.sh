@@ -1,5 +1,6 @@
 # Sourced by train_p*.sh and run_all.sh: $preset, $seed, $target, $runs; shared=() for every command, options=() and
-# extra=(), the rest of the command line, for training; run, which runs a command of the repository; side_by_side.
+# extra=(), the rest of the command line, for training; sampling_seeds=() for evaluation; run, which runs a command of the
+# repository; side_by_side.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 preset=cpu seed=0 target="" data_root="$root/hw2_data" device=auto extra=()
@@ -14,7 +15,8 @@ while (($#)); do
     esac
 done
 runs="$root/runs/$preset" shared=(--data-root "$data_root" --device "$device")
-options=(--preset "$preset" --seed "$seed" "${shared[@]}")
+options=(--preset "$preset" --seed "$seed" "${shared[@]}") sampling_seeds=(0)
+[[ $preset == sample ]] || sampling_seeds=(0 1 2)
 for python in "${PYTHON:-}" ${VIRTUAL_ENV:+python} ${CONDA_PREFIX:+python} "$root/.venv/bin/python" python3; do
     if "$python" -c 'import torch' 2>/dev/null; then break; fi
 done

@@ -182,6 +182,13 @@ def make_table(records: Records, name: str, specs: Mapping[str, Spec]) -> str:
     return grid(records + spec.get("records", []), rows, spec["columns"], spec.get("real", ""))
 
 
+def fill(text: str, records: Records, specs: Mapping[str, Spec]) -> tuple[str, list[str]]:
+    """Return a page with its tables filled, and the names of those that changed."""
+    tables = {name: make_table(records, name, specs) for _, name, _, _ in BLOCK.findall(text)}
+    changed = [name for _, name, old, _ in BLOCK.findall(text) if old != f"{tables[name]}\n"]
+    return BLOCK.sub(lambda block: f"{block[1]}{tables[block[2]]}\n{block[4]}", text), changed
+
+
 def without_prose(text: str, images: Path, folder: Path) -> str:
     """Return headings, tables and images of a page for ``folder``; below ``images`` the images are found by name."""
     lines = []
@@ -207,18 +214,16 @@ def main() -> None:
     arguments = parser.parse_args()
     specs = tomllib.loads((ROOT / "scripts" / "tables.toml").read_text(encoding="utf-8"))
     records, stale = read_records(arguments.results), []
-    if arguments.page:  # others did not measure toy data
-        specs = {name: spec | {"records": []} for name, spec in specs.items()}
-    for path in [ROOT / "report.md"] if arguments.page else arguments.pages:
-        text = path.read_text(encoding="utf-8")
-        tables = {name: make_table(records, name, specs) for _, name, _, _ in BLOCK.findall(text)}
-        filled = BLOCK.sub(lambda block, tables=tables: f"{block[1]}{tables[block[2]]}\n{block[4]}", text)
-        if arguments.page:
-            write_text(arguments.page, without_prose(filled, arguments.images, arguments.page.parent))
-            print(f"wrote {arguments.page}")
-            return
-        stale += [f"{path}: {name}" for _, name, old, _ in BLOCK.findall(text) if old != f"{tables[name]}\n"]
-        if filled != text and not arguments.check:
+    if arguments.page:
+        specs = {name: spec | {"records": []} for name, spec in specs.items()}  # others did not measure toy data
+        page, _ = fill((ROOT / "report.md").read_text(encoding="utf-8"), records, specs)
+        write_text(arguments.page, without_prose(page, arguments.images, arguments.page.parent))
+        print(f"wrote {arguments.page}")
+        return
+    for path in arguments.pages:
+        filled, changed = fill(path.read_text(encoding="utf-8"), records, specs)
+        stale += [f"{path}: {name}" for name in changed]
+        if changed and not arguments.check:
             write_text(path, filled)
     print("\n".join(f"{'out of date' if arguments.check else 'filled'}: {name}" for name in stale) or "up to date")
     sys.exit(bool(arguments.check and stale))

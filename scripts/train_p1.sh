@@ -7,12 +7,13 @@
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 source "$(dirname "${BASH_SOURCE[0]}")/options.sh"
 
-measure=("${shared[@]}")
-[[ $preset == sample ]] || measure+=(--snapshots)
 method() { # METHOD
     local weights="$runs/p1_$1_seed$seed/weights.safetensors"
     run p1_gan/train.py --method "$1" "${options[@]}" ${extra[@]+"${extra[@]}"}
-    run p1_gan/evaluate.py --checkpoint "$weights" "${measure[@]}"
+    for sampling_seed in "${sampling_seeds[@]}"; do
+        run p1_gan/evaluate.py --checkpoint "$weights" --seed "$sampling_seed" "${shared[@]}"
+    done
+    [[ $preset == sample ]] || run p1_gan/evaluate.py --checkpoint "$weights" --snapshots "${shared[@]}"
     run p1_gan/figures.py --checkpoint "$weights" "${shared[@]}"
 }
 side_by_side method A B

@@ -20,7 +20,9 @@ done
 measure=(--classifier "$classifier" "${shared[@]}")
 [[ $preset != sample ]] || measure+=(--num-per-digit 20)
 for weights in "${networks[@]}"; do
-    run p2_diffusion/evaluate.py --checkpoint "$weights" "${measure[@]}"
+    for sampling_seed in "${sampling_seeds[@]}"; do
+        run p2_diffusion/evaluate.py --checkpoint "$weights" --seed "$sampling_seed" "${measure[@]}"
+    done
     run p2_diffusion/figures.py --checkpoint "$weights" --device "$device"
 done
 run p2_diffusion/sweep.py --checkpoint "${networks[@]}" --classifier "$classifier" --preset "$preset" "${shared[@]}"
