@@ -123,10 +123,11 @@ def parse_config(
     """Parse the command line, in which every field of a configuration is an option; return arguments and configuration.
 
     ``build`` returns the configuration that the options of ``parser`` (--method, --preset) choose; its values are the
-    defaults. The arguments get ``overrides``, the names of the fields that the command line changed.
+    defaults. The arguments get ``variant`` and ``overrides``, the names of the fields that the command line changed.
     """
     chosen, _ = parser.parse_known_args([word for word in sys.argv[1:] if word not in ("-h", "--help")])
     default: Any = build(chosen)
+    parser.add_argument("--variant", help="name of a run with changed options, under which its results are collected")
     group = parser.add_argument_group("configuration")
     hints = typing.get_type_hints(type(default))
     flags = {field.name: "--" + field.name.replace("_", "-") for field in dataclasses.fields(default)}
@@ -140,6 +141,8 @@ def parse_config(
     for field in dataclasses.fields(default):
         value = getattr(arguments, f"config_{field.name}")
         value = tuple(value) if isinstance(value, list) else value
+        if typing.get_args(hints[field.name]) == (float, float) and value and value[0] > value[1]:
+            raise UserError(f"{flags[field.name]} {value[0]} {value[1]}: the first must not be larger than the second")
         if value is not None and value != getattr(default, field.name):
             for each in value if isinstance(value, tuple) else (value,):
                 check_interval(flags[field.name], each, field.metadata["interval"])

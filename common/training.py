@@ -109,12 +109,14 @@ class TrainingRun:
     def __init__(
         self, arguments: argparse.Namespace, dist: Distributed, problem: str, name: str, config: Mapping[str, Any]
     ) -> None:
-        """Open the run of a command line; its folder is runs/PRESET/NAME_seedSEED, or --run-dir.
+        """Open the run of a command line; its folder is runs/PRESET/NAME[_VARIANT]_seedSEED, or --run-dir.
 
         ``config`` holds everything that decides the weights or the log, plain JSON values, ``model`` among them. A
         folder of something else, or of a run of another configuration, is a UserError.
         """
         chosen = {"preset": arguments.preset, "seed": arguments.seed, "overrides": arguments.overrides}
+        if arguments.variant:
+            chosen["variant"], name = arguments.variant, f"{name}_{arguments.variant}"
         self.config: dict[str, Any] = json.loads(json.dumps(dict(config) | chosen))
         self.dist, self.problem = dist, problem
         folder = ROOT / "runs" / arguments.preset / f"{name}_seed{arguments.seed}"

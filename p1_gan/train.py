@@ -146,10 +146,7 @@ def run_training(
     facts |= {"dataset": dataset_name(arguments.data_root, "face"), "train_digest": digest(faces)}
     if config.init_from:
         facts["init_digest"] = file_digest(shipped_path(config.init_from))
-    if arguments.variant:
-        facts["variant"] = arguments.variant
-    name = f"p1_{arguments.method}" + (f"_{arguments.variant}" if arguments.variant else "")
-    run = TrainingRun(arguments, dist, "p1", name, asdict(config) | facts)
+    run = TrainingRun(arguments, dist, "p1", f"p1_{arguments.method}", asdict(config) | facts)
     if not run.is_finished():
         train(run, config, faces)
         means = {key: round(run.mean_of_last_quarter(key), 6) for key in PANELS["discriminator"] if run.entries}
@@ -160,7 +157,6 @@ def run_training(
 def main() -> None:
     parser = make_parser(__doc__)
     add_method_argument(parser)
-    parser.add_argument("--variant", help="name under which results of other options than the preset's are collected")
     add_common_arguments(parser)
     add_run_arguments(parser, PRESETS)
     arguments, config = parse_config(parser, lambda chosen: make_config(chosen.method, chosen.preset))

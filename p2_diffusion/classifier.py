@@ -1,7 +1,6 @@
 """Train the evaluation classifier: it learns from real MNIST-M digits only, and measures generated ones.
 
-python p2_diffusion/classifier.py                  # preset cpu
-python p2_diffusion/classifier.py --preset full    # longer, for a GPU
+python p2_diffusion/classifier.py
 """
 
 from __future__ import annotations

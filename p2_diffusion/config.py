@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from common.cli import option
 from p2_diffusion.samplers import SamplerConfig
@@ -20,8 +20,8 @@ class TrainConfig:
 
     # Model (p2_diffusion/model.py)
     channels: Literal[32, 64, 96, 128] = option(128, "width of the first level")
-    channel_mults: tuple[int, ...] = option((1, 2, 2), "width of each of at most 3 levels, times --channels")
-    attention_levels: tuple[Literal[0, 1, 2], ...] = option((0, 1, 2), "levels whose down blocks attend")
+    channel_mults: tuple[int, ...] = option((1, 2, 2), "width of each of 1 to 3 levels, times --channels", "[1, inf)")
+    attention_levels: tuple[Literal[0, 1, 2], ...] = option((0, 1, 2), "levels with self-attention on the way down")
     num_res_blocks: int = option(2, "residual blocks per level", "[1, inf)")
     dropout: float = option(0.15, "dropout in the residual blocks", "[0, 1)")
     num_groups: Literal[1, 2, 4, 8, 16, 32] = option(32, "groups of every GroupNorm, fewer than --channels")
@@ -30,7 +30,7 @@ class TrainConfig:
     timesteps: int = option(200, "T, the number of diffusion steps", "[2, inf)")
     schedule: Literal["cosine", "linear"] = option("cosine", "noise schedule")
     prediction: Literal["epsilon", "v"] = option("v", "what the network predicts")
-    min_snr_gamma: float = option(5.0, "min-SNR loss weight, 0 for none (Hang et al., 2023)", "[0, inf)")
+    min_snr_gamma: float = option(5.0, "gamma, the cap of the SNR in the loss weight; 0 for no weight", "[0, inf)")
     label_dropout: float = option(0.1, "fraction of samples trained without their label", "(0, 1)")
 
     # Optimization
@@ -41,13 +41,13 @@ class TrainConfig:
     warmup_steps: int = option(250, "steps of linear warm-up", "[0, inf)")
     clip_norm: float = option(1.0, "gradient norm is clipped to this", "(0, inf)")
     ema_decay: float = option(0.999, "EMA decay of the weights that sample", "[0, 1)")
-    precision: Literal["auto", "bf16", "fp32"] = option("auto", "bf16 where it is fast, or force one")
+    precision: Literal["auto", "bf16", "fp32"] = option("auto", "autocast; auto is bf16 where it is fast")
     compile: bool = option(False, "torch.compile the network")
     log_every: int = option(50, "steps between log entries", "[1, inf)")
     sample_every: int = option(1000, "steps between sample grids", "[1, inf)")
 
 
-# The same class, narrower, with attention only at the lowest resolution: for two CPU cores.
+# The same architecture, narrower, with attention only at the lowest resolution: for two CPU cores.
 CPU = TrainConfig(
     channels=32,
     attention_levels=(2,),
@@ -79,7 +79,7 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class DistillConfig:
-    teacher_steps: int = option(16, "steps of the teacher from noise to image", "[4, inf)")
+    teacher_steps: int = option(16, "steps of the teacher from noise to image, a multiple of the student's", "[4, inf)")
     guidance_scale: float = option(1.95, "guidance of the teacher; 1 is none")
     guidance_start: float = option(0.2, "guide where t / T is at least this", "[0, 1]")
     steps: int = option(1000, "optimizer steps", "[1, inf)")
@@ -88,7 +88,7 @@ class DistillConfig:
     warmup_steps: int = option(50, "steps of linear warm-up", "[0, inf)")
     clip_norm: float = option(1.0, "gradient norm is clipped to this", "(0, inf)")
     ema_decay: float = option(0.998, "EMA decay of the weights that sample", "[0, 1)")
-    precision: Literal["auto", "bf16", "fp32"] = option("auto", "bf16 where it is fast, or force one")
+    precision: Literal["auto", "bf16", "fp32"] = option("auto", "autocast; auto is bf16 where it is fast")
     log_every: int = option(50, "steps between log entries", "[1, inf)")
     sample_every: int = option(500, "steps between sample grids", "[1, inf)")
 
@@ -110,7 +110,7 @@ DISTILL_PRESETS = {
 
 
 def make_distill_config(preset: str, student_steps: int) -> DistillConfig:
-    """Return the configuration of a student, with which each of its timesteps learns from equally many images."""
+    """Return the configuration of a student: each of its timesteps learns from equally many images."""
     config = DISTILL_PRESETS[preset]
     return replace(config, steps=config.steps * student_steps)
 
@@ -121,21 +121,30 @@ class ClassifierConfig:
     batch_size: int = option(128, "images per step, over all processes", "[2, inf)")
     learning_rate: float = option(2e-3, "peak learning rate of AdamW", "(0, inf)")
     weight_decay: float = option(0.02, "AdamW weight decay", "[0, inf)")
-    precision: Literal["auto", "bf16", "fp32"] = option("auto", "bf16 where it is fast, or force one")
+    precision: Literal["auto", "bf16", "fp32"] = option("auto", "autocast; auto is bf16 where it is fast")
     log_every: int = option(50, "steps between log entries", "[1, inf)")
 
 
 CLASSIFIER_PRESETS = {
     "full": ClassifierConfig(),  # one classifier for all networks, so that their numbers compare
     "cpu": ClassifierConfig(),
-    "sample": ClassifierConfig(epochs=8, batch_size=64, log_every=10),
+    "sample": ClassifierConfig(batch_size=64, log_every=10),
 }
 
-# Numbers of steps, guidance scales (1 is none), where in t / T guidance starts, and images of each digit per setting.
+
+class Sweep(NamedTuple):
+    """What sweep.py compares, every combination; guidance 1 is none."""
+
+    steps: tuple[int, ...]
+    scales: tuple[float, ...]
+    starts: tuple[float, ...]  # of guidance, in t / T
+    num_per_digit: int
+
+
 SWEEPS = {
-    "full": ((5, 10, 20, 50), (1.0, 1.5, 2.0, 3.0), (0.0, 0.2), 100),
-    "cpu": ((5, 10), (1.0, 2.0, 3.0), (0.0, 0.2), 100),
-    "sample": ((5, 10), (1.0, 2.0), (0.0,), 10),
+    "full": Sweep((5, 10, 20, 50), (1.0, 1.5, 2.0, 3.0), (0.0, 0.2), 100),
+    "cpu": Sweep((5, 10), (1.0, 2.0, 3.0), (0.0, 0.2), 100),
+    "sample": Sweep((5, 10), (1.0, 2.0), (0.0,), 10),
 }
 
 # How a network is sampled from by default: what sweep.py recommends for it.

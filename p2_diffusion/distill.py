@@ -4,11 +4,11 @@
     python p2_diffusion/distill.py --student-steps 2    # goes on from that student
     python p2_diffusion/distill.py --preset full        # four steps, from the network of the course report
 
-One DDIM step of the student is to end where several guided steps of the teacher end: Salimans and Ho, "Progressive
-Distillation for Fast Sampling of Diffusion Models", 2022, algorithm 2, with the teacher's guidance as in Meng et al.,
-"On Distillation of Guided Diffusion Models", 2023. The teacher is the same for every student, so that errors do not add
-up; only the initial weights are those of the student before. The teacher's steps are those of DPM-Solver++ (Lu et al.,
-2022), which at the same cost end closer to the solution than DDIM's. Rerun the same command to resume.
+One DDIM step of the student learns to land where several guided steps of the teacher land: Salimans and Ho,
+"Progressive Distillation for Fast Sampling of Diffusion Models", 2022, algorithm 2, with the teacher's guidance as in
+Meng et al., "On Distillation of Guided Diffusion Models", 2023. The teacher is the same for every student, so that
+errors do not add up; a student is only initialized from the one before. The teacher's steps are those of DPM-Solver++
+(Lu et al., 2022), which at the same cost end closer to the solution than DDIM's. Rerun the same command to resume.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from common.weights import shipped_path
 from p2_diffusion.config import DISTILL_PRESETS, DistillConfig, make_distill_config
 from p2_diffusion.dataset import load_mnistm
 from p2_diffusion.diffusion import CLEAN, Diffusion, Network, build_diffusion
-from p2_diffusion.inference import load_model
+from p2_diffusion.inference import load_model, shipped_weights
 from p2_diffusion.model import ARCHITECTURE, MODEL, UNet, build_model, to_device
 from p2_diffusion.samplers import guided_prediction, sampling_timesteps
 from p2_diffusion.train import lr_factor, save_samples
@@ -38,7 +38,6 @@ from p2_diffusion.train import lr_factor, save_samples
 import torch
 
 FIXED = (*ARCHITECTURE, "timesteps", "schedule", "prediction")  # what a student has in common with its teacher
-PREVIOUS = {2: "p2_unet_student4.safetensors", 1: "p2_unet_student2.safetensors"}  # steps -> initial weights
 
 
 @torch.no_grad()
@@ -138,7 +137,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--student-steps", type=int, choices=(4, 2, 1), default=4, help="sampling steps of the student")
     parser.add_argument("--teacher", help="weights of the network (default: the shipped one of the preset)")
-    text = "initial weights (default: the shipped student with twice the steps; for 4 steps those of the teacher)"
+    text = "initial weights (default: the teacher's; with 2 or 1 steps and no --teacher the shipped student of twice as many)"
     parser.add_argument("--init-from", help=text)
     add_common_arguments(parser)
     add_run_arguments(parser, DISTILL_PRESETS)
@@ -146,10 +145,16 @@ def main() -> None:
     with init_distributed(arguments.device) as dist:
         dist.check_batch_size(config.batch_size)
         network = "full" if arguments.preset == "full" else "cpu"
-        path = shipped_path(arguments.teacher or f"p2_unet_{network}.safetensors")
-        initial_path = shipped_path(arguments.init_from or PREVIOUS.get(arguments.student_steps, str(path)))
+        path = shipped_path(arguments.teacher) if arguments.teacher else shipped_weights(network)
+        initial_path = path
+        if arguments.init_from:
+            initial_path = shipped_path(arguments.init_from)
+        elif not arguments.teacher and arguments.student_steps < 4:
+            initial_path = shipped_weights(f"student{2 * arguments.student_steps}")
         teacher, _, trained = load_model(path, dist.device)
         student, _, started = load_model(initial_path, dist.device)
+        if "student_steps" in trained:
+            raise UserError(f"{path}: is a student, which knows few timesteps; name the network it learned from")
         if any(trained[name] != started[name] for name in FIXED):
             raise UserError(f"{initial_path}: network or schedule differ from those of {path}; pass --init-from")
         images, labels, data_names = load_mnistm(arguments.data_root, "train", dist.device)
@@ -161,8 +166,7 @@ def main() -> None:
         if run.is_finished():
             return
         distill(run, config, images, labels, teacher, student)
-        final_loss = round(run.mean_of_last_quarter("loss"), 6) if run.entries else None
-        run.finish({"loss": ["loss"]}, train_images=len(images), final_loss=final_loss)
+        run.finish({"loss": ["loss"]}, train_images=len(images))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Measure digits: how many the evaluation classifier recognizes, and their Fréchet distance to real ones.
 
-    python p2_diffusion/evaluate.py                             # 1000 digits of the shipped network
+    python p2_diffusion/evaluate.py                             # 1000 digits of the default network
     python p2_diffusion/evaluate.py --checkpoint runs/cpu/p2_seed0/weights.safetensors
     python p2_diffusion/evaluate.py digits                      # a folder that inference.py wrote
 
 The Fréchet distance is between features of the classifier, to the images of val.csv; with it comes the baseline, the
-distance of as many real training images. Guidance that buys accuracy with diversity shows there. What was measured on
-weights is kept in the records/ of their run.
+distance of as many real training images. Unlike accuracy it gets worse where guidance costs diversity. What was
+measured on weights is kept in the records/ of their run.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Evaluator:
 
 def sampling_identity(kind: str, checkpoint: Path, trained: Record, config: SamplerConfig, seed: int) -> Record:
     """Return the columns by which records name a network, how it was trained, and how it is sampled from."""
-    copied = ("preset", "seed", "overrides", "steps", "batch_size", "student_steps")
+    copied = ("preset", "seed", "variant", "overrides", "steps", "batch_size", "student_steps")
     identity = {"problem": "p2", "kind": kind, "method": trained.get("method", "ddpm")}
     identity |= {key: trained[key] for key in copied if key in trained}
     return identity | {"weights": file_digest(checkpoint), "sampling_seed": seed} | asdict(config)
@@ -109,6 +109,9 @@ def main() -> None:
     add_sampler_arguments(parser)
     add_common_arguments(parser)
     arguments = parser.parse_args()
+    sampling = (arguments.checkpoint, arguments.sampler, arguments.sampling_steps, arguments.guidance_scale)
+    if arguments.folder and any(sampling):
+        raise UserError(f"{arguments.folder}: is measured as it is; leave out --checkpoint and how to sample")
     device = pick_device(arguments.device)
     evaluator = Evaluator(arguments.classifier, arguments.data_root, device)
     if arguments.folder is not None:
@@ -116,7 +119,7 @@ def main() -> None:
     else:
         checkpoint = arguments.checkpoint or shipped_weights(arguments.model)
         network = load_model(checkpoint, device)
-        config = sampler_config(arguments, network[2])
+        config = sampler_config(arguments, network.trained)
         record = evaluator.evaluate("evaluate", checkpoint, network, config, arguments.num_per_digit, arguments.seed)
         print(f"{record['num_images']} images, {record['nfe']:g} network evaluations per image")
     per_class = enumerate(record["per_class_accuracy"])

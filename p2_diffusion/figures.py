@@ -8,7 +8,7 @@ diffusion_grid.png: one row per digit, one column per initial noise.
 diffusion_grid_time.png: the first 0 of the grid after 0, 40, ... of the T timesteps.
 reverse.gif: the first image of every digit; it begins with the finished ones, then shows the reverse process.
 
-All come from the sampler that the network's numbers come from, and from the same noises. Where that sampler skips the
+All come from the sampler of the network's numbers, and from the same initial noise. Where that sampler skips the
 timesteps that diffusion_grid_time.png shows, this one figure comes from DDIM through all T, which follows the same
 probability flow; of a student, which knows no other timesteps, it shows those that it visits. The record says which.
 Files of shipped networks but the default one carry its name, for example diffusion_grid_cpu.png.

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import UserError, add_common_arguments, make_parser, positive_int, progress_bar, run_main
@@ -32,15 +32,23 @@ from torch import nn
 
 DEFAULT_MODEL = "student4"  # which sweep.py recommends of all
 BATCH_SIZE = 250
-Loaded = tuple[UNet, Diffusion, dict[str, Any]]
+DEFAULT_STEPS = 20  # of a sampler that skips timesteps, where the network has no default for it
+
+
+class Loaded(NamedTuple):
+    """A network of a weights file, ready to sample."""
+
+    model: UNet
+    diffusion: Diffusion
+    trained: dict[str, Any]  # its configuration
 
 
 def load_model(checkpoint: Path, device: torch.device) -> Loaded:
-    """Return the U-Net of a weights file or checkpoint, ready to sample, its process, and its configuration."""
+    """Return the network of a weights file or checkpoint."""
     state, config = load_weights(checkpoint, MODEL)
     model = build_model(config)
     load_into(model, state, checkpoint)
-    return to_device(model, device).eval().requires_grad_(False), build_diffusion(config, device), config
+    return Loaded(to_device(model, device).eval().requires_grad_(False), build_diffusion(config, device), config)
 
 
 def generate(
@@ -73,14 +81,13 @@ def add_sampler_arguments(parser: argparse.ArgumentParser, model: str = DEFAULT_
     """Add the options that choose a network and how it is sampled from."""
     shipped = sorted(path.stem.removeprefix("p2_unet_") for path in WEIGHTS.glob("p2_unet_*.safetensors"))
     weights = parser.add_mutually_exclusive_group()
-    weights.add_argument("--model", choices=shipped, default=model, help="pretrained network")
+    weights.add_argument("--model", choices=shipped, default=model, help="pretrained network; studentN takes N steps")
     weights.add_argument("--checkpoint", type=Path, help="weights to use instead of --model")
     parser.add_argument("--sampler", choices=SAMPLERS, help="sampler (default: the network's)")
-    parser.add_argument(
-        "--steps", type=positive_int, dest="sampling_steps", help="sampling steps (default: the sampler's)"
-    )
-    parser.add_argument("--guidance-scale", type=float, help="1 is no guidance (default: the network's)")
-    text = "guide only at these fractions of T (default: the network's)"
+    text = "sampling steps (default: the network's; of another sampler 20, or all T)"
+    parser.add_argument("--steps", type=positive_int, dest="sampling_steps", help=text)
+    parser.add_argument("--guidance-scale", type=float, help="w; 1 is no guidance (default: the network's)")
+    text = "guide only where LOW <= t / T <= HIGH; 1 is noise (default: the network's)"
     parser.add_argument("--guidance-interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help=text)
 
 
@@ -88,12 +95,15 @@ def sampler_config(arguments: argparse.Namespace, trained: Mapping[str, Any]) ->
     """Return how to sample from the network ``trained``: by the command line, else by the network's default."""
     config = default_sampler(trained)
     if arguments.sampler not in (None, config.sampler):
-        steps = SAMPLERS[arguments.sampler].steps or trained["timesteps"]
+        all_steps = trained["timesteps"]
+        steps = min(DEFAULT_STEPS, all_steps) if SAMPLERS[arguments.sampler].skips_timesteps else all_steps
         config = replace(config, sampler=arguments.sampler, sampling_steps=steps)
     options = {name: getattr(arguments, name) for name in ("sampling_steps", "guidance_scale", "guidance_interval")}
     config = replace(config, **{name: value for name, value in options.items() if value is not None})
     if "student_steps" in trained and config != default_sampler(trained):
         raise UserError("a student samples in one way: leave out --sampler, --steps and --guidance-*")
+    if not 0 <= config.guidance_interval[0] <= config.guidance_interval[1] <= 1:
+        raise UserError(f"--guidance-interval: needs 0 <= LOW <= HIGH <= 1, found {config.guidance_interval}")
     sampling_timesteps(trained["timesteps"], config.sampling_steps)  # refuses more steps than timesteps
     return config
 

@@ -63,16 +63,17 @@ def sample(
     before the first step and after each; the last t is CLEAN.
     """
 
+    low, high = config.guidance_interval
+
     def denoise(x: torch.Tensor, t: int) -> tuple[torch.Tensor, torch.Tensor]:
         guided = low <= t / diffusion.num_timesteps <= high and config.guidance_scale != 1
         t_batch, mask = torch.full_like(class_labels, t), torch.full_like(class_labels, guided, dtype=torch.bool)
         x0, _ = guided_prediction(network, diffusion, x, t_batch, class_labels, config.guidance_scale, mask)
-        # Clamp x_0; eps is what x then consists of.
+        # Clamp x_0, and change eps so that x = alpha x_0 + sigma eps still holds.
         x0 = x0.clamp(-1, 1)
         alpha, sigma = diffusion.alpha_sigma_at(t)
         return x0, (x - alpha * x0) / sigma
 
-    low, high = config.guidance_interval
     sampler = SAMPLERS[config.sampler]
     timesteps = [*sampling_timesteps(diffusion.num_timesteps, config.sampling_steps, sampler.spacing), CLEAN]
     on_step(timesteps[0], noise)
@@ -121,8 +122,8 @@ def dpmpp(
 ) -> Iterator[torch.Tensor]:
     """Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling", 2022, algorithm 2 (2M, multistep).
 
-    The last step, to the clean image, is its first-order formula, which returns x_0. With less than 15 steps so is the
-    step before it, as the authors recommend: extrapolating that far into small noise overshoots.
+    The last step, to the clean image, is its first-order formula, which returns x_0. With fewer than 15 steps the step
+    before it is first-order too, as the authors recommend: extrapolating that far into small noise overshoots.
     """
     first_order_into = times[-2] if len(times) - 1 < 15 else None
     previous: tuple[float, torch.Tensor] | None = None
@@ -151,17 +152,17 @@ class Sampler:
     title: str  # in the report
     # (denoise, diffusion, x_T, decreasing timesteps and then CLEAN, generator) -> x after each of the timesteps
     solve: Callable[..., Iterator[torch.Tensor]]
-    steps: int | None = None  # timesteps visited by default; None visits all T
+    skips_timesteps: bool = True  # or visits all T
     spacing: str = "linspace"
 
 
-# A new sampler is a new entry here; with `steps`, the sweep compares it with the others that skip timesteps.
+# A new sampler is a new entry here; the sweep compares those that skip timesteps.
 SAMPLERS = {
-    "ddpm": Sampler("ancestral (DDPM)", partial(ddim, eta=1.0)),
-    "ddim": Sampler("DDIM", ddim, steps=20),
+    "ddpm": Sampler("ancestral (DDPM)", partial(ddim, eta=1.0), skips_timesteps=False),
+    "ddim": Sampler("DDIM", ddim),
     # The timesteps of distilled students.
-    "ddim_trailing": Sampler("DDIM, trailing", ddim, steps=20, spacing="trailing"),
+    "ddim_trailing": Sampler("DDIM, trailing", ddim, spacing="trailing"),
     # Even spacing makes the multistep solver extrapolate far in log-SNR just before the end: on the Gaussian data of
     # tests/test_p2_diffusion.py the variance then ends 8 % too large with 20 steps (quadratic: 1 % too small).
-    "dpmpp": Sampler("DPM-Solver++ (2M)", dpmpp, steps=20, spacing="quadratic"),
+    "dpmpp": Sampler("DPM-Solver++ (2M)", dpmpp, spacing="quadratic"),
 }

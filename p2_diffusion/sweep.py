@@ -33,15 +33,16 @@ def settings(preset: str, trained: Mapping[str, Any]) -> list[SamplerConfig]:
 
     Samplers that visit all T have the network's default guidance.
     """
-    all_steps, scales, starts, _ = SWEEPS[preset]
+    compared = SWEEPS[preset]
     default = default_sampler(trained)
     if "student_steps" in trained:
         return [default]
-    guidance = [(scale, (start if scale != 1 else 0.0, 1.0)) for scale, start in product(scales, starts)]
+    pairs = product(compared.scales, compared.starts)
+    guidance = [(scale, (start if scale != 1 else 0.0, 1.0)) for scale, start in pairs]
     found = {default}
     for name, sampler in SAMPLERS.items():
-        if sampler.steps is not None:
-            found |= {SamplerConfig(name, steps, *how) for steps, how in product(all_steps, guidance)}
+        if sampler.skips_timesteps:
+            found |= {SamplerConfig(name, steps, *how) for steps, how in product(compared.steps, guidance)}
         elif preset != "sample":  # there it would take as long as all others together
             found.add(replace(default, sampler=name, sampling_steps=trained["timesteps"]))
     return sorted(found, key=lambda setting: (setting.sampling_steps, repr(setting)))
@@ -63,7 +64,8 @@ def choose(records: Sequence[Record]) -> Record:
 def describe(record: Record) -> str:
     """Return network, sampler, steps and guidance of a record in words."""
     student = " student" * (record["method"] == "student")
-    guidance = f"w = {record['guidance_scale']:g} for t >= {record['guidance_interval'][0]:g} T"
+    scale, (low, high) = record["guidance_scale"], record["guidance_interval"]
+    guidance = "no guidance" if scale == 1 else f"w = {scale:g} from {low:g} T to {high:g} T"
     return f"{record['preset']}{student}, {record['sampler']}, {record['sampling_steps']} steps, {guidance}"
 
 
@@ -102,7 +104,7 @@ def plot(records: Sequence[Record], path: Path) -> None:
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--preset", choices=SWEEPS, default=DEFAULT_PRESET, help="preset configuration")
+    parser.add_argument("--preset", choices=SWEEPS, default=DEFAULT_PRESET, help="which settings to compare")
     text = "weights of networks and of students (default: all in weights/ but full)"
     parser.add_argument("--checkpoint", type=Path, nargs="+", help=text)
     parser.add_argument("--classifier", type=Path, default=CLASSIFIER, help="weights of the evaluation classifier")
@@ -110,7 +112,7 @@ def main() -> None:
     parser.add_argument("--num-per-digit", type=positive_int, help="images of each digit (default: the preset's)")
     add_common_arguments(parser)
     arguments = parser.parse_args()
-    num_per_digit = arguments.num_per_digit or SWEEPS[arguments.preset][-1]
+    num_per_digit = arguments.num_per_digit or SWEEPS[arguments.preset].num_per_digit
     device = pick_device(arguments.device)
     evaluator = Evaluator(arguments.classifier, arguments.data_root, device)
     small = [path for path in sorted(WEIGHTS.glob("p2_unet_*.safetensors")) if "full" not in path.stem]
@@ -118,7 +120,7 @@ def main() -> None:
     records: list[Record] = []
     for checkpoint in checkpoints:
         found, network = [], load_model(checkpoint, device)
-        for setting in settings(arguments.preset, network[2]):
+        for setting in settings(arguments.preset, network.trained):
             record = evaluator.evaluate("sweep", checkpoint, network, setting, num_per_digit, arguments.seed)
             quality = f"{record['accuracy']:.1%}, Fréchet distance {record['frechet']:.2f}, NFE {record['nfe']:g}"
             print(f"{describe(record)}: {quality}", flush=True)

@@ -113,15 +113,15 @@ def main() -> None:
         if config.init_from:
             path = shipped_path(config.init_from)
             initial, trained = load_weights(path, MODEL)
-            if trained["prediction"] != config.prediction:
-                raise UserError(f"{path}: pass --prediction {trained['prediction']}, which it was trained with")
+            for name in ("prediction", "schedule"):
+                if trained[name] != getattr(config, name):
+                    raise UserError(f"{path}: pass --{name} {trained[name]}, which it was trained with")
             settings["init_digest"] = file_digest(path)
         run = TrainingRun(arguments, dist, "p2", "p2", settings)
         if run.is_finished():
             return
         train(run, config, images, labels, initial)
-        final_loss = round(run.mean_of_last_quarter("loss"), 6) if run.entries else None
-        run.finish(PANELS, train_images=len(images), final_loss=final_loss)
+        run.finish(PANELS, train_images=len(images))
 
 
 if __name__ == "__main__":

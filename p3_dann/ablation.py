@@ -89,9 +89,10 @@ def main() -> None:
             if method == "target" and inputs != "augmented":
                 continue
             chosen = vars(arguments) | {"method": method, "inputs": inputs, "target": target, "overrides": ["steps"]}
+            chosen["variant"] = f"{method}_{inputs}"
             chosen["run_dir"] = root / f"{target}_{method}_{inputs}_seed{arguments.seed}"
             config = replace(make_config(method, inputs, arguments.preset, target), steps=arguments.steps)
-            train_and_evaluate(argparse.Namespace(**chosen), dist, config, variant=f"{method}_{inputs}")
+            train_and_evaluate(argparse.Namespace(**chosen), dist, config)
         if dist.is_main_process:
             found = sorted(root.glob("*/records/evaluate.json"))
             records = [json.loads(path.read_text(encoding="utf-8")) for path in found]

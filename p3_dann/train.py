@@ -192,13 +192,13 @@ def finetune_on_target(
             run.log(relative_learning_rate=rate, consistency_loss=consistency_loss, mask_ratio=mask_t.mean())
 
 
-def train_and_evaluate(arguments: argparse.Namespace, dist: Distributed, config: TrainConfig, **columns: str) -> None:
-    """Train a combination unless it is finished, and evaluate it; its records get ``columns`` (``variant``)."""
+def train_and_evaluate(arguments: argparse.Namespace, dist: Distributed, config: TrainConfig) -> None:
+    """Train a combination unless it is finished, and evaluate it."""
     data_root, method, target = arguments.data_root, arguments.method, arguments.target
     dist.check_batch_size(config.batch_size, 2)
     images, labels, unlabeled = load_training_data(data_root, method, target)
     data = [images, labels] if unlabeled is None else [images, labels, unlabeled]
-    chosen = {"model": MODEL, "method": method, "inputs": arguments.inputs, "target": target, **columns}
+    chosen = {"model": MODEL, "method": method, "inputs": arguments.inputs, "target": target}
     chosen |= {"source_dataset": dataset_name(data_root, SOURCE), "target_dataset": dataset_name(data_root, target)}
     name = f"p3_{target}_{method}" + ("" if arguments.inputs == "augmented" else f"_{arguments.inputs}")
     run = TrainingRun(arguments, dist, "p3", name, asdict(config) | chosen | {"train_digest": digest(*data)})

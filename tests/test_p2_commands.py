@@ -16,7 +16,7 @@ from common.viz import save_image
 from common.weights import load_weights
 from p2_diffusion import classifier, distill, evaluate, figures, inference, sweep, train
 from p2_diffusion.classifier import NUM_FEATURES, classify, load_classifier, random_affine
-from p2_diffusion.config import PRESETS, SWEEPS, default_sampler
+from p2_diffusion.config import PRESETS, SWEEPS, Sweep, default_sampler
 from p2_diffusion.inference import generate, load_model
 from p2_diffusion.model import MODEL
 from p2_diffusion.samplers import SAMPLERS, Sampler, SamplerConfig
@@ -103,8 +103,10 @@ def test_a_student_goes_on_from_given_weights_of_its_teachers_network(
     execute(distill, *run, *student_of(runs / "unet"), "--init-from", start, "--learning-rate", 1e-12)
     before, after = (load_weights(path, MODEL)[0] for path in (start, weights(tmp_path / "run")))
     assert all(torch.allclose(after[name], tensor, atol=1e-6) for name, tensor in before.items())
-    other = ("--teacher", weights(runs / "unet"), "--student-steps", 2)  # the default is a shipped student
+    other = ("--teacher", weights(runs / "unet"), "--student-steps", 2, "--init-from", "p2_unet_student4.safetensors")
     assert "pass --init-from" in error_of(capsys, distill, *on(data_root, tmp_path / "other"), *other)
+    student = ("--teacher", start, "--student-steps", 2)
+    assert "is a student" in error_of(capsys, distill, *on(data_root, tmp_path / "other"), *student)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +116,7 @@ def test_a_student_goes_on_from_given_weights_of_its_teachers_network(
         (("--init-from", "p2_classifier.safetensors"), "not of p2_diffusion/unet"),
         (("--channels", "64"), "does not fit UNet"),
         (("--prediction", "epsilon"), "--prediction v"),
+        (("--schedule", "linear"), "--schedule cosine"),
         (("--label-dropout", "1"), "--label-dropout 1.0: must be in (0, 1)"),
     ],
 )
@@ -295,7 +298,7 @@ def test_evaluation_measures_what_inference_generates_and_measures_it_once(
 
 
 def run_sweep(runs: Path, data_root: Path, images: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setitem(SWEEPS, "cpu", ((2, 3), (1.0, 2.0), (0.0, 0.4), 1))
+    monkeypatch.setitem(SWEEPS, "cpu", Sweep((2, 3), (1.0, 2.0), (0.0, 0.4), 1))
     files = ("--checkpoint", weights(runs / "unet"), weights(runs / "student"))
     using = ("--classifier", weights(runs / "classifier"), "--data-root", data_root, "--preset", "cpu")
     execute(sweep, *files, *using, "--images", images, "--device", "cpu")
@@ -338,7 +341,7 @@ def test_a_new_sampler_is_one_entry_of_the_table(
     runs: Path, data_root: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     runs = shutil.copytree(runs, tmp_path / "runs")
-    monkeypatch.setitem(SAMPLERS, "heun", Sampler("Heun", heun, steps=10))
+    monkeypatch.setitem(SAMPLERS, "heun", Sampler("Heun", heun))
     few = ("--checkpoint", weights(runs / "unet"), "--num-per-digit", 1, "--device", "cpu")
     execute(inference, tmp_path / "digits", *few, "--sampler", "heun", "--steps", 3)
     assert len(list((tmp_path / "digits").iterdir())) == 10

@@ -38,7 +38,7 @@ def _usual_checkpoints(monkeypatch: Patch) -> None:
 
 
 def open_run(folder: Path, **options: Any) -> TrainingRun:
-    defaults = {"preset": "sample", "seed": 0, "overrides": [], "run_dir": folder}
+    defaults = {"preset": "sample", "seed": 0, "overrides": [], "variant": None, "run_dir": folder}
     defaults |= {"restart": False, "max_seconds": None, "tensorboard": False}
     config = {"model": "toy", "width": options.pop("width", 8)}
     return TrainingRun(argparse.Namespace(**defaults | options), DIST, "p1", "toy", config)
@@ -286,7 +286,7 @@ def test_a_loss_that_is_not_finite_stops_in_one_line_and_keeps_the_checkpoint(tm
     output = tmp_path / "stderr"
     assert exit_code(in_a_child(lambda: train(tmp_path / "poisoned", poison=12, always_save=True), output)) == 2
     said = output.read_text()
-    assert said.count("error: ") == 1 and "since step 12" in said and "Traceback" not in said
+    assert said.count("error: ") == 1 and "at step 12" in said and "Traceback" not in said
     kept = load_checkpoint(tmp_path / "poisoned/checkpoint.pt")
     assert kept["step"] == 12 and all(value.isfinite().all() for value in kept["weights"].values())
     train(tmp_path / "poisoned")
@@ -297,7 +297,7 @@ def test_weights_that_are_not_finite_never_replace_the_good_ones(tmp_path: Path)
     common.training.CHECKPOINT_SECONDS = -1.0
     layer, run = torch.nn.Linear(1, 1), open_run(tmp_path)
     run.resume(weights=layer, layer=layer)
-    with pytest.raises(UserError, match="after step 3"):
+    with pytest.raises(UserError, match="at step 3"):
         for step in run.steps(9, 1):
             run.check_finite(layer(torch.ones(1)))  # finite until the step after
             if step == 3:
