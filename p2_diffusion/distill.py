@@ -137,7 +137,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--student-steps", type=int, choices=(4, 2, 1), default=4, help="sampling steps of the student")
     parser.add_argument("--teacher", help="weights of the network (default: the shipped one of the preset)")
-    text = "initial weights (default: the teacher's; with 2 or 1 steps and no --teacher the shipped student of twice as many)"
+    text = "initial weights (default: the teacher's; the shipped 2- and 1-step students begin as that of twice the steps)"
     parser.add_argument("--init-from", help=text)
     add_common_arguments(parser)
     add_run_arguments(parser, DISTILL_PRESETS)
