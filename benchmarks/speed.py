@@ -142,9 +142,7 @@ PARTS = {"training": training, "sampling": sampling, "threads": threads}
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"some of {', '.join(PARTS)} (default: all)")
-    parser.add_argument(
-        "--trials", type=positive_int, default=3, help="trials of each measurement; medians are recorded"
-    )
+    parser.add_argument("--trials", type=positive_int, default=3, help="trials per measurement, of which the median")
     parser.add_argument("--seconds", type=positive_int, default=15, help="seconds of timed training per trial")
     parser.add_argument("--run-dir", type=Path, default=ROOT / "runs" / "benchmarks", help="folder for the records")
     add_common_arguments(parser)

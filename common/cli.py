@@ -102,14 +102,11 @@ def add_common_arguments(parser: argparse.ArgumentParser, data: bool = True) -> 
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, presets: Iterable[str], run_dir: str = RUN_DIR_HELP) -> None:
-    """Add what every training command takes: --preset, --run-dir, --restart, --max-seconds, --tensorboard."""
-    parser.add_argument(
-        "--preset", choices=presets, default=DEFAULT_PRESET, help="cpu, full (for a GPU) or sample (toy size)"
-    )
+    """Add what every training command takes: --preset, --run-dir, --restart, --max-seconds."""
+    parser.add_argument("--preset", choices=presets, default=DEFAULT_PRESET, help="full is for a GPU, sample a toy")
     parser.add_argument("--run-dir", type=Path, help=run_dir)
     parser.add_argument("--restart", action="store_true", help="discard the run's checkpoint and start from scratch")
     parser.add_argument("--max-seconds", type=positive_int, help="save a checkpoint and exit with status 75 after this")
-    parser.add_argument("--tensorboard", action="store_true", help="also write the log to RUN_DIR/tensorboard")
 
 
 def option(default: Any, help: str, interval: str = "") -> Any:

@@ -91,7 +91,7 @@ def center_square(
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(0)
-        # Numbers without a range of their own: the smallest usual one that holds them.
+        # Others have no range of their own: the smallest usual one that holds them.
         ranges = (65535.0,) if image.mode.startswith("I;16") else (1.0, 255.0, 65535.0)
         full = next((full for full in ranges if values.max() <= full), values.max())
         return Image.fromarray(np.rint(values * (255.0 / full)).astype(np.uint8)).convert("RGB")

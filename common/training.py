@@ -88,7 +88,6 @@ OWN_FILES = (
     "samples_[0-9]*.png",
     "grids/[0-9]*.png",
     "snapshots/[0-9]*.safetensors",
-    "tensorboard/events.*",
 )
 CHECKPOINT_SECONDS = 60.0  # the result does not depend on it
 AGREEMENT_STEPS = 10  # several processes ask each other this rarely whether to stop, since asking waits for the device
@@ -124,8 +123,6 @@ class TrainingRun:
         self.step = 0  # the step in progress; every step below it is complete
         self.entries: list[dict[str, Any]] = []  # of the log
         self._max_seconds = arguments.max_seconds
-        self._with_tensorboard: bool = arguments.tensorboard
-        self._tensorboard: Any = None
         self._saved_step, self._is_interrupted = -1, False
         if dist.is_main_process:
             self._claim_folder(arguments.restart)
@@ -185,12 +182,6 @@ class TrainingRun:
             self._saved_step, self._seconds_before = self.step, payload["seconds"]
         if self.dist.is_main_process:
             write_text(self.folder / "stats.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.entries))
-            if self._with_tensorboard:
-                try:
-                    from torch.utils.tensorboard import SummaryWriter
-                except ImportError as error:
-                    raise UserError("--tensorboard: not installed; pip install tensorboard") from error
-                self._tensorboard = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step)
 
     def steps(self, total: int, images_per_step: int) -> Iterator[int]:
         """Yield the steps below ``total`` that are still to do, with checkpoints in time, at the end and when stopped.
@@ -247,9 +238,6 @@ class TrainingRun:
         with open(self.folder / "stats.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(self.entries[-1]) + "\n")
         self._bar.set_postfix({key: f"{value:.3g}" for key, value in numbers.items()}, refresh=False)
-        if self._tensorboard is not None:
-            for key, value in numbers.items():
-                self._tensorboard.add_scalar(key, value, self.step)
 
     def mean_of_last_quarter(self, key: str) -> float:
         """Return the mean of a logged value over the last quarter of its entries: a single entry is noise."""
@@ -291,10 +279,7 @@ class TrainingRun:
         record |= {"seconds": round(self.seconds, 1), "images_per_second": round(images_seen / self.seconds, 1)}
         write_record(self.folder, "train", record | {"processes": self.dist.size}, self.dist.device)
         print(f"wrote {self.weights_path}")
-        try:
-            save_curves(self.entries, panels, self.folder / "curves.png", title=self.folder.name)
-        except Exception as error:  # what a broken matplotlib raises is not documented
-            print(f"warning: curves.png was not plotted ({error}); stats.jsonl has the values", file=sys.stderr)
+        save_curves(self.entries, panels, self.folder / "curves.png", title=self.folder.name)
 
     @property
     def seconds(self) -> float:

@@ -5,8 +5,6 @@ matplotlib is imported where it is used: training and sampling must not wait for
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,10 +65,6 @@ def save_gif(frames: Sequence[torch.Tensor], path: Path, milliseconds: Sequence[
     with atomic_path(path, sync=False) as temporary:
         first.save(temporary, format="GIF", **options)
 
-
-# A notebook names its own backend to the processes it starts; matplotlib fails where that is not installed.
-if os.environ.get("MPLBACKEND", "").startswith("module://") and "matplotlib_inline" not in sys.modules:
-    os.environ["MPLBACKEND"] = "agg"
 
 # Okabe and Ito, "Color universal design", 2008: distinguishable with every common type of color vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")

@@ -37,7 +37,7 @@ def iterate_files(path: Path, wanted: Wanted = bool, left_out: list[str] | None 
 
 
 def list_files(path: Path, wanted: Wanted = bool) -> list[str]:
-    """Return the names that :func:`iterate_files` would yield, could all be read."""
+    """Return the names that :func:`iterate_files` would yield if every file were readable."""
     return [name for name, _ in _entries(path, wanted, [])]
 
 
@@ -46,12 +46,12 @@ def _entries(path: Path, wanted: Wanted, problems: list[str]) -> Iterator[Entry]
         raise UserError(f"{path}: no such file or folder")
     try:
         for name, read in _folder(path, problems) if path.is_dir() else _archive(path):
-            inner = PurePosixPath(name)
-            hidden = any(part.startswith(".") or part == "__MACOSX" for part in inner.parts)
-            if not hidden and wanted(str(inner)):
-                yield str(inner), read
+            relative = PurePosixPath(name)
+            hidden = any(part.startswith(".") or part == "__MACOSX" for part in relative.parts)
+            if not hidden and wanted(str(relative)):
+                yield str(relative), read
     except Exception as error:
-        raise UserError(f"{path}: not a whole .zip or .tar archive ({error}); copy or download it again") from error
+        raise UserError(f"{path}: not a readable .zip or .tar archive ({error}); copy or download it again") from error
 
 
 def _folder(path: Path, problems: list[str]) -> Iterator[Entry]:
@@ -59,10 +59,10 @@ def _folder(path: Path, problems: list[str]) -> Iterator[Entry]:
         problems.append(f"{os.path.relpath(error.filename, path)}: cannot be read ({error.strerror})")
 
     visited, files = set(), []
-    for folder, inner, names in os.walk(path, followlinks=True, onerror=no_entry):
+    for folder, subfolders, names in os.walk(path, followlinks=True, onerror=no_entry):
         real = os.path.realpath(folder)
         if real in visited:  # a link back to a folder above
-            inner.clear()
+            subfolders.clear()
             continue
         visited.add(real)
         files += [Path(folder, name) for name in names]

@@ -93,16 +93,16 @@ def split_faces(
     if len(people) == 1:
         people = {name: [name] for name in names}
     order = [people[person] for person in np.array(sorted(people), dtype=object)[rng.permutation(len(people))]]
-    missing = max(1, min(_VAL_FACES, len(names) // 5))
+    quota = max(1, min(_VAL_FACES, len(names) // 5))
     val: list[str] = []
     for own in order:
-        if len(val) + len(own) <= missing:
+        if len(val) + len(own) <= quota:
             val += own
     val = sorted(val or sorted(order, key=len)[0])
     return sorted(set(names).difference(val)), val
 
 
-def _convert(source: Source, folder: Path, size: int, fewest: int, wanted: Wanted = bool) -> dict[str, Path]:
+def _convert(source: Source, folder: Path, size: int, minimum: int, wanted: Wanted = bool) -> dict[str, Path]:
     """Write every image as a small square into ``folder``/all; return where the image of each name lies."""
     (folder / "all").mkdir()
     left_out: list[str] = []
@@ -126,8 +126,8 @@ def _convert(source: Source, folder: Path, size: int, fewest: int, wanted: Wante
     converted = progress_bar(thread_map(convert, files), total=total, desc="converting", unit="img")
     images = dict(filter(None, converted))
     shown = f"left out: {len(left_out):,} ({first_of(sorted(left_out))})" if left_out else "none is left out"
-    if len(images) < fewest:
-        raise UserError(f"{source.path}: {len(images)} images that can be read, {fewest} are needed; {shown}")
+    if len(images) < minimum:
+        raise UserError(f"{source.path}: {len(images)} images that can be read, {minimum} are needed; {shown}")
     if left_out:
         print(shown)
     return images

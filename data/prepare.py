@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import ROOT
 from common.cli import DEFAULT_DATA_ROOT, HelpFormatter, UserError, make_parser, positive_int, run_main, seed_value
 from common.seed import derive_seed
 from data.course import make_course
@@ -33,6 +34,8 @@ import numpy as np
 
 def main() -> None:
     arguments = _parser().parse_args()
+    if arguments.data_root is None:  # toy data must not lie where every command expects real ones
+        arguments.data_root = ROOT / "sample_data" if arguments.command == "sample" else DEFAULT_DATA_ROOT
     data_root = arguments.data_root
     if arguments.command == "own-faces":
         parts = ["face"]
@@ -80,18 +83,17 @@ def _parser() -> argparse.ArgumentParser:
     own_digits = command("own-digits", help="your own images as a digit domain, 28x28")
 
     public.add_argument("--raw", type=Path, help="folder of downloads (default: DATA_ROOT/raw)")
-    public.add_argument(
-        "--download", action=argparse.BooleanOptionalAction, default=True, help="download missing files"
-    )
+    yes_no = argparse.BooleanOptionalAction
+    public.add_argument("--download", action=yes_no, default=True, help="download missing files")
     public.add_argument("--faces", choices=("auto", "celeba", "lfw"), default="auto", help="auto: CelebA, else LFW")
     public.add_argument("--face-count", type=positive_int, default=ORIGINAL_FACES, help="maximum number of faces")
 
     course.add_argument("source", type=Path, metavar="folder", help="folder or archive with face/ and digits/")
 
-    own_digits.add_argument("domain", metavar="name", help="of the domain, for the folder digits/NAME and --target")
+    own_digits.add_argument("domain", metavar="domain", help="name of the new domain, for digits/DOMAIN and --target")
     for own in (own_faces, own_digits):
         own.add_argument("source", type=Path, help="folder (searched recursively), .zip or .tar of images")
-        own.add_argument("--crop", type=positive_int, help="side of the center square to crop (default: the largest)")
+        own.add_argument("--crop", type=positive_int, help="pixels a side of the center square (default: the largest)")
         own.add_argument("--stretched-from", type=_size, metavar="WxH", help="original size of squashed images")
         own.add_argument("--name", help="dataset name in records (default: own, and the folder's name)")
     own_faces.add_argument("--person-folders", action="store_true", help="one folder per person, each in one split")
@@ -104,7 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     for several in (sample, public, course):
         several.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to make")
     for each in (sample, public, course, own_faces, own_digits):
-        each.add_argument("--data-root", type=Path, default=DEFAULT_DATA_ROOT, help="folder to make")
+        text = "output folder (default: sample_data for sample, else hw2_data, in the repository)"
+        each.add_argument("--data-root", type=Path, help=text)
         each.add_argument("--force", action="store_true", help="replace parts that prepare.py made before")
     return parser
 

@@ -94,7 +94,7 @@ def render_svhn(label: int, rng: np.random.Generator) -> Image.Image:
     image = image.rotate(rng.uniform(-12, 12), Image.Resampling.BILINEAR, fillcolor=wall)
     image = image.filter(ImageFilter.GaussianBlur(_SUPERSAMPLING * rng.uniform(0.2, 1.0)))
     image = image.resize((DIGIT_SIZE, DIGIT_SIZE), Image.Resampling.BOX)
-    return _lit(image, rng, strength=0.25, noise=6.0)
+    return _add_light_and_noise(image, rng, strength=0.25, noise=6.0)
 
 
 def render_face(_item: None, rng: np.random.Generator) -> Image.Image:
@@ -143,11 +143,8 @@ def render_face(_item: None, rng: np.random.Generator) -> Image.Image:
         line([(x - 5, eye_line - 0.5), (x, eye_line - opening - 0.4), (x + 5, eye_line - 0.5)], 1.1, skin * 0.3)
         brow = eye_line - rng.uniform(6.5, 8)
         line([(x - 6, brow + 1), (x, brow - 0.8), (x + 6, brow + 1)], rng.uniform(1.4, 2.6), hair * 0.7)
-        line([(center + side * 2, eye_line + 1), (center + side * 3, eye_line + 12)], 1.4, skin * 0.86)
-        ellipse(center + side * 13, eye_line + 14, 5, 4.5, skin * np.array([1.05, 0.97, 0.97]))
     nose = eye_line + rng.uniform(13, 15)
     ellipse(center, nose - 0.5, 4.6, 3, skin * 0.84)
-    ellipse(center, nose - 1.8, 3, 2.6, skin * 1.06)
     for side in (-1, 1):
         ellipse(center + side * 2.4, nose + 1, 1.3, 0.8, skin * 0.35)
     mouth, half = nose + rng.uniform(8.5, 10), rng.uniform(7, 9.5)
@@ -160,12 +157,11 @@ def render_face(_item: None, rng: np.random.Generator) -> Image.Image:
     else:
         ellipse(center, mouth + 1.2, half * 0.6, 1.8, lips)
     line(curve, 1.7, lips * 0.75)
-    line([(center - 4, mouth + 6), (center + 4, mouth + 6)], 1.2, skin * 0.86)
 
     image = image.rotate(rng.uniform(-6, 6), Image.Resampling.BILINEAR, fillcolor=image.getpixel((0, 0)))
     image = image.filter(ImageFilter.GaussianBlur(_SUPERSAMPLING * rng.uniform(0.35, 0.7)))
     image = image.resize((FACE_SIZE, FACE_SIZE), Image.Resampling.BOX)
-    return _lit(image, rng, strength=0.2, noise=2.5)
+    return _add_light_and_noise(image, rng, strength=0.2, noise=2.5)
 
 
 _RENDER: Mapping[str, Any] = {"face": render_face, "mnistm": render_mnistm, "svhn": render_svhn, "usps": render_usps}
@@ -190,7 +186,7 @@ def _handwriting(glyph: np.ndarray, rng: np.random.Generator, size: int, slant: 
     return (255 / (1 + np.exp(-(density - threshold) * 14))).round().astype(np.uint8)
 
 
-def _lit(image: Image.Image, rng: np.random.Generator, strength: float, noise: float) -> Image.Image:
+def _add_light_and_noise(image: Image.Image, rng: np.random.Generator, strength: float, noise: float) -> Image.Image:
     """Add a gradient of light from a random side, and sensor noise."""
     pixels = np.asarray(image, dtype=np.float64)
     angle = rng.uniform(0, 2 * np.pi)

@@ -49,12 +49,8 @@ def variant_config(name: str, preset: str, budget: int) -> TrainConfig:
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument(
-        "--variants", choices=VARIANTS, nargs="+", default=list(VARIANTS), metavar="NAME", help="which to run"
-    )
-    parser.add_argument(
-        "--budget", type=positive_int, default=40_000, help="training images per variant, with repetition"
-    )
+    parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=list(VARIANTS), help="which to run")
+    parser.add_argument("--budget", type=positive_int, default=40_000, help="training images seen per variant")
     parser.add_argument("--num", type=positive_int, default=1000, help="generated images to measure per variant")
     add_common_arguments(parser)
     add_run_arguments(parser, PRESETS, "folder of all variants (default: runs/PRESET/p1_ablation)")
@@ -65,8 +61,8 @@ def main() -> None:
         for variant in arguments.variants:
             method, changes = VARIANTS[variant]
             chosen = vars(arguments) | {"method": method, "variant": variant}
-            chosen |= {"overrides": sorted({*changes, "steps", "sample_every"})}
-            chosen |= {"run_dir": root / f"{variant}_seed{arguments.seed}"}
+            chosen["overrides"] = sorted({*changes, "steps", "sample_every"})
+            chosen["run_dir"] = root / f"{variant}_seed{arguments.seed}"
             config = variant_config(variant, arguments.preset, arguments.budget)
             run = run_training(argparse.Namespace(**chosen), dist, config, real.train)
             if dist.is_main_process:

@@ -129,8 +129,6 @@ def main() -> None:
     model, config = load_generator(weights, device)
     num = arguments.num or (500 if config["preset"] == "sample" else 5000)
     check_enough(num, "--num")
-    if arguments.snapshots:
-        snapshots_of(weights.parent)  # an error before the measurement, not after it
     real = RealFaces(arguments.data_root, device)
     evaluate(weights, model, config, real, num, arguments.seed)
     if arguments.snapshots:

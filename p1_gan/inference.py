@@ -56,11 +56,11 @@ def sample_latents(count: int, seed: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def generate(model: torch.nn.Module, latents: torch.Tensor, batch_size: int = BATCH_SIZE) -> torch.Tensor:
+def generate(model: torch.nn.Module, latents: torch.Tensor) -> torch.Tensor:
     """Return the images of ``latents``, uint8 (N, 3, 64, 64) on the CPU."""
     device = next(model.parameters()).device
     images = []
-    for batch in latents.split(batch_size):
+    for batch in latents.split(BATCH_SIZE):
         with autocast(device):
             images.append(to_uint8(model(batch.to(device))).cpu())
     return torch.cat(images).contiguous()
@@ -78,12 +78,11 @@ def main() -> None:
     parser.add_argument("out_dir", type=Path, help="folder for the images")
     add_weights_arguments(parser)
     parser.add_argument("--num", type=positive_int, default=1000, help="number of images")
-    parser.add_argument("--batch-size", type=positive_int, default=BATCH_SIZE, help="images at a time")
     add_common_arguments(parser, data=False)
     arguments = parser.parse_args()
     weights = arguments.checkpoint or shipped_weights(arguments.method)
     model, _ = load_generator(weights, pick_device(arguments.device))
-    images = generate(model, sample_latents(arguments.num, arguments.seed), arguments.batch_size)
+    images = generate(model, sample_latents(arguments.num, arguments.seed))
     for index, image in enumerate(images):
         save_image(image, arguments.out_dir / f"{index:04d}.png")
     print(f"{arguments.num} images in {arguments.out_dir}")

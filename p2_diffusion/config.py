@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from common.cli import option
 from p2_diffusion.samplers import SamplerConfig
@@ -93,7 +93,7 @@ class DistillConfig:
     sample_every: int = option(500, "steps between sample grids", "[1, inf)")
 
 
-# The steps are those per sampling step of the student: see make_distill_config.
+# The steps are per sampling step of the student, so that each of its timesteps learns from equally many images.
 DISTILL_PRESETS = {
     # Short: on a CPU, the large teacher guides one image per second and thread.
     "full": DistillConfig(
@@ -107,12 +107,6 @@ DISTILL_PRESETS = {
     "cpu": DistillConfig(),
     "sample": DistillConfig(teacher_steps=12, steps=2, warmup_steps=2, log_every=2, sample_every=8),
 }
-
-
-def make_distill_config(preset: str, student_steps: int) -> DistillConfig:
-    """Return the configuration of a student: each of its timesteps learns from equally many images."""
-    config = DISTILL_PRESETS[preset]
-    return replace(config, steps=config.steps * student_steps)
 
 
 @dataclass(frozen=True)
@@ -130,21 +124,11 @@ CLASSIFIER_PRESETS = {
     "cpu": ClassifierConfig(),
     "sample": ClassifierConfig(batch_size=64, log_every=10),
 }
-
-
-class Sweep(NamedTuple):
-    """What sweep.py compares, every combination; guidance 1 is none."""
-
-    steps: tuple[int, ...]
-    scales: tuple[float, ...]
-    starts: tuple[float, ...]  # of guidance, in t / T
-    num_per_digit: int
-
-
+# Numbers of steps, guidance scales (1 is none), where in t / T guidance starts, and images of each digit per setting.
 SWEEPS = {
-    "full": Sweep((5, 10, 20, 50), (1.0, 1.5, 2.0, 3.0), (0.0, 0.2), 100),
-    "cpu": Sweep((5, 10), (1.0, 2.0, 3.0), (0.0, 0.2), 100),
-    "sample": Sweep((5, 10), (1.0, 2.0), (0.0,), 10),
+    "full": ((5, 10, 20, 50), (1.0, 1.5, 2.0, 3.0), (0.0, 0.2), 100),
+    "cpu": ((5, 10), (1.0, 2.0, 3.0), (0.0, 0.2), 100),
+    "sample": ((5, 10), (1.0, 2.0), (0.0,), 10),
 }
 
 # How a network is sampled from by default: what sweep.py recommends for it.

@@ -14,7 +14,7 @@ errors do not add up; a student is only initialized from the one before. The tea
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,10 +27,10 @@ from common.seed import seed_everything
 from common.training import ExponentialMovingAverage, TrainingRun
 from common.viz import normalize
 from common.weights import shipped_path
-from p2_diffusion.config import DISTILL_PRESETS, DistillConfig, make_distill_config
+from p2_diffusion.config import DISTILL_PRESETS, DistillConfig
 from p2_diffusion.dataset import load_mnistm
 from p2_diffusion.diffusion import CLEAN, Diffusion, Network, build_diffusion
-from p2_diffusion.inference import load_model, shipped_weights
+from p2_diffusion.inference import load_model
 from p2_diffusion.model import ARCHITECTURE, MODEL, UNet, build_model, to_device
 from p2_diffusion.samplers import guided_prediction, sampling_timesteps
 from p2_diffusion.train import lr_factor, save_samples
@@ -137,20 +137,20 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--student-steps", type=int, choices=(4, 2, 1), default=4, help="sampling steps of the student")
     parser.add_argument("--teacher", help="weights of the network (default: the shipped one of the preset)")
-    text = "initial weights (default: the teacher's; the shipped 2- and 1-step students begin as that of twice the steps)"
+    text = "initial weights (default: the teacher's; of shipped 2- and 1-step students that of twice the steps)"
     parser.add_argument("--init-from", help=text)
     add_common_arguments(parser)
     add_run_arguments(parser, DISTILL_PRESETS)
-    arguments, config = parse_config(parser, lambda chosen: make_distill_config(chosen.preset, chosen.student_steps))
+    arguments, config = parse_config(
+        parser, lambda chosen: replace(one := DISTILL_PRESETS[chosen.preset], steps=chosen.student_steps * one.steps)
+    )
     with init_distributed(arguments.device) as dist:
         dist.check_batch_size(config.batch_size)
         network = "full" if arguments.preset == "full" else "cpu"
-        path = shipped_path(arguments.teacher) if arguments.teacher else shipped_weights(network)
-        initial_path = path
-        if arguments.init_from:
-            initial_path = shipped_path(arguments.init_from)
-        elif not arguments.teacher and arguments.student_steps < 4:
-            initial_path = shipped_weights(f"student{2 * arguments.student_steps}")
+        path = shipped_path(arguments.teacher or f"p2_unet_{network}.safetensors")
+        follows = arguments.student_steps < 4 and not arguments.teacher  # the shipped student of twice as many steps
+        initial = f"p2_unet_student{2 * arguments.student_steps}.safetensors" if follows else str(path)
+        initial_path = shipped_path(arguments.init_from or initial)
         teacher, _, trained = load_model(path, dist.device)
         student, _, started = load_model(initial_path, dist.device)
         if "student_steps" in trained:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -73,13 +72,12 @@ class Evaluator:
         name = f"{kind}_{how}_n{len(digits)}_seed{seed}"
 
         def measure() -> Record:
-            started, batch_sizes = time.perf_counter(), []
+            batch_sizes: list[int] = []
             # Guidance evaluates each image twice.
             counting = model.register_forward_pre_hook(lambda _, inputs: batch_sizes.append(len(inputs[0])))
             images = generate(model, diffusion, digits.tolist(), config, seed)
             counting.remove()
-            seconds = round(time.perf_counter() - started, 2)
-            return self.measure(images, digits) | {"nfe": sum(batch_sizes) / len(images), "seconds": seconds}
+            return self.measure(images, digits) | {"nfe": sum(batch_sizes) / len(images)}
 
         return measured(run_folder(checkpoint), name, identity, measure, self.device)
 
@@ -109,8 +107,7 @@ def main() -> None:
     add_sampler_arguments(parser)
     add_common_arguments(parser)
     arguments = parser.parse_args()
-    sampling = (arguments.checkpoint, arguments.sampler, arguments.sampling_steps, arguments.guidance_scale)
-    if arguments.folder and any(sampling):
+    if arguments.folder and (arguments.checkpoint or arguments.sampler or arguments.sampling_steps):
         raise UserError(f"{arguments.folder}: is measured as it is; leave out --checkpoint and how to sample")
     device = pick_device(arguments.device)
     evaluator = Evaluator(arguments.classifier, arguments.data_root, device)
@@ -118,8 +115,8 @@ def main() -> None:
         record = evaluator.measure(*load_generated(arguments.folder))
     else:
         checkpoint = arguments.checkpoint or shipped_weights(arguments.model)
-        network = load_model(checkpoint, device)
-        config = sampler_config(arguments, network.trained)
+        *_, trained = network = load_model(checkpoint, device)
+        config = sampler_config(arguments, trained)
         record = evaluator.evaluate("evaluate", checkpoint, network, config, arguments.num_per_digit, arguments.seed)
         print(f"{record['num_images']} images, {record['nfe']:g} network evaluations per image")
     per_class = enumerate(record["per_class_accuracy"])

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import UserError, add_common_arguments, make_parser, positive_int, progress_bar, run_main
@@ -35,12 +35,7 @@ BATCH_SIZE = 250
 DEFAULT_STEPS = 20  # of a sampler that skips timesteps, where the network has no default for it
 
 
-class Loaded(NamedTuple):
-    """A network of a weights file, ready to sample."""
-
-    model: UNet
-    diffusion: Diffusion
-    trained: dict[str, Any]  # its configuration
+Loaded = tuple[UNet, Diffusion, dict[str, Any]]  # a network ready to sample, and its configuration
 
 
 def load_model(checkpoint: Path, device: torch.device) -> Loaded:
@@ -48,7 +43,7 @@ def load_model(checkpoint: Path, device: torch.device) -> Loaded:
     state, config = load_weights(checkpoint, MODEL)
     model = build_model(config)
     load_into(model, state, checkpoint)
-    return Loaded(to_device(model, device).eval().requires_grad_(False), build_diffusion(config, device), config)
+    return to_device(model, device).eval().requires_grad_(False), build_diffusion(config, device), config
 
 
 def generate(
@@ -111,9 +106,8 @@ def sampler_config(arguments: argparse.Namespace, trained: Mapping[str, Any]) ->
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("out_dir", type=Path, help="folder for the images; those of the same name are replaced")
-    parser.add_argument(
-        "--digits", type=int, nargs="+", choices=range(10), default=range(10), help="digits to generate"
-    )
+    ten = range(10)
+    parser.add_argument("--digits", type=int, nargs="+", choices=ten, default=ten, help="digits to generate")
     parser.add_argument("--num-per-digit", type=positive_int, default=100, help="images of each")
     add_sampler_arguments(parser)
     add_common_arguments(parser, data=False)

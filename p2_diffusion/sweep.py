@@ -33,16 +33,16 @@ def settings(preset: str, trained: Mapping[str, Any]) -> list[SamplerConfig]:
 
     Samplers that visit all T have the network's default guidance.
     """
-    compared = SWEEPS[preset]
+    all_steps, scales, starts, _ = SWEEPS[preset]
     default = default_sampler(trained)
     if "student_steps" in trained:
         return [default]
-    pairs = product(compared.scales, compared.starts)
+    pairs = product(scales, starts)
     guidance = [(scale, (start if scale != 1 else 0.0, 1.0)) for scale, start in pairs]
     found = {default}
     for name, sampler in SAMPLERS.items():
         if sampler.skips_timesteps:
-            found |= {SamplerConfig(name, steps, *how) for steps, how in product(compared.steps, guidance)}
+            found |= {SamplerConfig(name, steps, *how) for steps, how in product(all_steps, guidance)}
         elif preset != "sample":  # there it would take as long as all others together
             found.add(replace(default, sampler=name, sampling_steps=trained["timesteps"]))
     return sorted(found, key=lambda setting: (setting.sampling_steps, repr(setting)))
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--num-per-digit", type=positive_int, help="images of each digit (default: the preset's)")
     add_common_arguments(parser)
     arguments = parser.parse_args()
-    num_per_digit = arguments.num_per_digit or SWEEPS[arguments.preset].num_per_digit
+    num_per_digit = arguments.num_per_digit or SWEEPS[arguments.preset][3]
     device = pick_device(arguments.device)
     evaluator = Evaluator(arguments.classifier, arguments.data_root, device)
     small = [path for path in sorted(WEIGHTS.glob("p2_unet_*.safetensors")) if "full" not in path.stem]
@@ -120,7 +120,7 @@ def main() -> None:
     records: list[Record] = []
     for checkpoint in checkpoints:
         found, network = [], load_model(checkpoint, device)
-        for setting in settings(arguments.preset, network.trained):
+        for setting in settings(arguments.preset, network[2]):
             record = evaluator.evaluate("sweep", checkpoint, network, setting, num_per_digit, arguments.seed)
             quality = f"{record['accuracy']:.1%}, Fréchet distance {record['frechet']:.2f}, NFE {record['nfe']:g}"
             print(f"{describe(record)}: {quality}", flush=True)

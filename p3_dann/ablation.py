@@ -69,9 +69,8 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), help="domains to adapt to")
     parser.add_argument("--inputs", nargs="+", choices=INPUTS, default=list(INPUTS), help="levels of augmentation")
-    parser.add_argument(
-        "--methods", nargs="+", choices=[*COMPARED, "target"], default=[*COMPARED, "target"], help="methods"
-    )
+    known = [*COMPARED, "target"]
+    parser.add_argument("--methods", nargs="+", choices=known, default=known, help="methods to compare")
     parser.add_argument("--steps", type=positive_int, default=1500, help="optimizer steps of every run")
     parser.add_argument("--plot", action="store_true", help="train nothing; plot what results/ holds")
     add_common_arguments(parser)

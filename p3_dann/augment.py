@@ -1,7 +1,7 @@
 """From uint8 images to what the network sees, with and without random changes, in batches on the device.
 
 Why these changes: standardized inputs raised MNIST to SVHN from 27.9 to 40.9 % without any adaptation (Shu et al., "A
-DIRT-T Approach to Unsupervised Domain Adaptation", 2018, table 4); affine changes, intensity flips and scales are what
+DIRT-T Approach to Unsupervised Domain Adaptation", 2018); affine changes, intensity flips and scales are what
 French et al., "Self-ensembling for visual domain adaptation", 2018, needed for the same pair. Unlabeled target images
 give the rest: digits in house numbers are narrow, blurred and have distractors, those of USPS fill their frame.
 """
@@ -45,8 +45,7 @@ def augment(images: torch.Tensor, config: TrainConfig, domain: str) -> torch.Ten
 def rotate(images: torch.Tensor, labels: torch.Tensor, probability: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Rotate some 0, 6, 8 and 9 by 180 degrees; return images (N, C, S, S) and what they then show, int64 (N,).
 
-    A printed six curls at the top; upside down, a handwritten nine does so too. 1, 2 and 5 turn into a digit in some
-    hands only, the others into none.
+    Rotated, 0 and 8 keep their class and 6 and 9 swap; of other digits the result is ambiguous or no digit.
     """
     if probability == 0.0:
         return images, labels
@@ -120,13 +119,13 @@ def affine(
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode=edges, align_corners=False)
 
 
-def blur(pixels: torch.Tensor, strongest: float) -> torch.Tensor:
-    """Return each image under a Gaussian blur of its own, of 0 to ``strongest`` pixels standard deviation.
+def blur(pixels: torch.Tensor, max_sigma: float) -> torch.Tensor:
+    """Return each image under a Gaussian blur of its own, of 0 to ``max_sigma`` pixels standard deviation.
 
     A blur is linear, so each image (S, S) is multiplied from both sides with a matrix of its own. Edges repeat.
     """
     offsets = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=pixels.device)
-    deviation = strongest * torch.rand((len(pixels), 1), device=pixels.device) + 1e-3
+    deviation = max_sigma * torch.rand((len(pixels), 1), device=pixels.device) + 1e-3
     kernel = torch.softmax(-0.5 * (offsets / deviation) ** 2, dim=1)
     size = pixels.shape[3]
     place = torch.arange(size, device=pixels.device)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.cli import UserError
 from common.data import DOMAINS, count_labels, domain_folder, load_digit_images, load_digits
-from p3_dann.config import SUPERVISED
+from p3_dann.config import METHODS
 
 import torch
 
@@ -27,9 +27,9 @@ def load_training_data(
     if target == SOURCE:
         raise UserError(f"--target {target}: is the source; name another folder of {data_root / 'digits'}")
     domain_folder(data_root, target)
-    labeled = target if method == "target" else SOURCE
+    labeled = target if METHODS[method].labels == "target" else SOURCE
     images, labels = load_digits(data_root, labeled, "train")
     total = count_labels(data_root, labeled, "train")[1]
     if len(images) < total:
         print(f"note: {labeled}: learning from the {len(images)} of {total} images with a label", file=sys.stderr)
-    return images, labels, None if method in SUPERVISED else load_digit_images(data_root, target, "train")
+    return images, labels, load_digit_images(data_root, target, "train") if METHODS[method].sees_target else None

@@ -41,7 +41,7 @@ def load_labeled(data_root: Path, domain: str, split: str) -> tuple[torch.Tensor
     path = data_root / "digits" / domain / f"{split}.csv"
     if path.exists() and any(label for _, label in read_csv(path)):
         return load_digits(data_root, domain, split)
-    print(f"note: {path}: missing, or without labels", file=sys.stderr)
+    print(f"note: {path}: missing, or without labels; no accuracy", file=sys.stderr)
     return None
 
 
@@ -67,7 +67,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("predictions", type=Path, nargs="?", help="CSV file that inference.py wrote")
     parser.add_argument("--target", help="target domain, such as svhn")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="split to evaluate")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="split of the predictions")
     parser.add_argument("--checkpoint", type=Path, help="evaluate these weights instead, on their target")
     add_common_arguments(parser)
     arguments = parser.parse_args()

@@ -82,15 +82,14 @@ def main() -> None:
         raise UserError(f"{arguments.pred_csv}: is a folder; name the CSV file to write")
     names, checkpoint = list_images(arguments.image_dir), arguments.checkpoint
     if checkpoint is None:
-        # The innermost folder that names a target decides.
-        parts, shipped = reversed(arguments.image_dir.absolute().parts), shipped_targets()
-        named = [target for part in parts for target in shipped if target in part.lower()]
-        target = arguments.target or (named[0] if named else None)
+        # The innermost of the last three folders that names a target decides, unless it names two.
+        parts, shipped = reversed(arguments.image_dir.absolute().parts[-3:]), shipped_targets()
+        named = [[target for target in shipped if target in part.lower()] for part in parts]
+        found = next(filter(None, named), [])
+        target = arguments.target or (found[0] if len(found) == 1 else None)
         if target not in shipped:
             what = arguments.target or arguments.image_dir
-            raise UserError(
-                f"{what}: names no shipped weights; pass --target {' or '.join(shipped)}, or a --checkpoint"
-            )
+            raise UserError(f"{what}: names no target; pass --target {' or '.join(shipped)}, or a --checkpoint")
         checkpoint = shipped_weights(target)
     model, config, _ = load_model(checkpoint, device)
     digits = predict(model, load_images(arguments.image_dir, names, DIGIT_SIZE, resize=True), config).tolist()

@@ -1,4 +1,4 @@
-"""Self-ensembling: the student is to see in augmented target images what its EMA teacher sees in the images themselves.
+"""Self-ensembling: the student learns to predict on augmented images what its EMA teacher predicts on the originals.
 
 French et al., "Self-ensembling for visual domain adaptation", 2018; Berthelot et al., "AdaMatch: A Unified Approach to
 Semi-Supervised Learning and Domain Adaptation", 2022.
@@ -71,7 +71,8 @@ def align(probabilities: torch.Tensor, source: torch.Tensor, target: torch.Tenso
 def mask(confidence: torch.Tensor, source_confidence: torch.Tensor | float, threshold: float) -> torch.Tensor:
     """Return which pseudo-labels count, float 0 or 1 (N,): those nearly as sure as predictions on the source.
 
-    Source: AdaMatch 2022, relative confidence threshold c_tau = threshold * mean confidence on the source.
+    Source: AdaMatch 2022, relative confidence threshold c_tau = threshold * mean confidence on the source, there on
+    weakly augmented images, here on the student's own batch.
     """
     return (confidence >= threshold * source_confidence).float()
 
@@ -85,5 +86,5 @@ def consistency(logits: torch.Tensor, pseudo_labels: torch.Tensor, mask: torch.T
 
 
 def ramp_up(progress: float, fraction: float) -> float:
-    """Return mu, half a cosine from 0 to 1 over the first ``fraction`` of training (AdaMatch 2022, section 3.3)."""
+    """Return mu, half a cosine from 0 to 1 over the first ``fraction`` of training (in AdaMatch, half of it)."""
     return 0.5 - 0.5 * math.cos(math.pi * min(1.0, progress / fraction)) if fraction else 1.0

@@ -7,8 +7,8 @@
     torchrun --nproc_per_node 2 p3_dann/train.py --method ours --target svhn
 
 Labels come from MNIST-M (method target: from the target). An adapted model sees the target's training images without
-labels; none of these is read before the evaluation of the last step's averaged weights. Method ours is self-ensembling
-with rotation by 180 degrees, one-sided distribution alignment, and fine-tuning on the target alone.
+labels; no target label is read before the evaluation of the last step's averaged weights. Method ours is
+self-ensembling with rotation by 180 degrees, one-sided distribution alignment, and fine-tuning on the target alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.cli import add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
+from common.cli import UserError, add_common_arguments, add_run_arguments, make_parser, parse_config, run_main
 from common.data import EpochSampler, dataset_name, digest
 from common.device import Distributed, autocast, init_distributed, to_device
 from common.metrics import accuracy
@@ -43,7 +43,7 @@ PANELS = {
 }
 
 
-class Student:
+class Learner:
     """The network in training, its optimizer, and its exponential moving average (EMA)."""
 
     def __init__(self, config: TrainConfig, dist: Distributed, adapts: bool) -> None:
@@ -53,14 +53,12 @@ class Student:
         self.ema = ExponentialMovingAverage(self.model, config.ema_decay)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay, fused=True)
-        if config.compile:
-            self.model.compile()
         self.network = dist.ddp(self.model)
 
     def set_learning_rate(self, progress: float, steps: int) -> float:
         """Set the learning rate at ``progress`` (0..1) of a stage of ``steps``; return it relative to its peak.
 
-        Linear warmup, then down to 0 along half a cosine that spans the whole stage, the warmup included (Loshchilov
+        Linear warm-up, then down to 0 along half a cosine that spans the whole stage, the warm-up included (Loshchilov
         and Hutter, "SGDR", 2017, equation 5).
         """
         relative = 0.5 + 0.5 * math.cos(math.pi * progress) if self.config.cosine else 1.0
@@ -91,11 +89,11 @@ def train(
     """Train on labeled images and adapt to unlabeled ones of the target, if any; all uint8 (N, 3, 28, 28)."""
     dist, seed, size = run.dist, run.config["seed"], config.batch_size
     seed_everything(seed)
-    student = Student(config, dist, adapts=unlabeled is not None)
+    student = Learner(config, dist, adapts=unlabeled is not None)
     state: dict[str, Stateful] = {"model": student.model, "ema": student.ema, "optimizer": student.optimizer}
     # The names seed the shuffles: renaming one changes every published run.
     labeled_batches = EpochSampler(len(images), size, seed, "labelled", dist.device)
-    labeled_domain = "target" if run.config["method"] == "target" else "source"
+    labeled_domain = METHODS[run.config["method"]].labels
     teacher = None
     if unlabeled is not None:
         unlabeled_batches = EpochSampler(len(unlabeled), size, seed, "unlabelled", dist.device)
@@ -116,12 +114,12 @@ def train(
         x = augment(x_s, config, labeled_domain)
 
         if unlabeled is not None:
-            # Unlabeled images x_t; pseudo-labels are what the teacher sees in them before augmentation.
+            # Unlabeled images x_t; pseudo-labels are the teacher's predictions on them before augmentation.
             x_t = unlabeled[dist.shard(unlabeled_batches(step))]
             if teacher is not None:
                 pseudo_labels, confidence = teacher(x_t)
                 x_t, pseudo_labels = rotate(x_t, pseudo_labels, config.rotation_probability)
-            # One batch of both domains, so that BatchNorm sees both.
+            # One batch of both domains, so that BatchNorm sees both (French et al. take two batches).
             x = torch.cat([x, augment(x_t, config, "target")])
 
         # Supervised loss L_y.
@@ -132,7 +130,7 @@ def train(
 
         if unlabeled is not None:
             # DANN (Ganin et al. 2016, section 4.2): the domain classifier minimizes L_d, the features L_y - lambda L_d.
-            # At lambda = 0 it only watches how different the domains' features are.
+            # At lambda = 0 it only measures how different the domains' features are.
             domain_loss = F.cross_entropy(domain_logits, domains)
             loss = loss + domain_loss
             values |= {"grl_lambda": grl_lambda, "domain_loss": domain_loss}
@@ -161,7 +159,7 @@ def train(
 
 
 def finetune_on_target(
-    run: TrainingRun, student: Student, teacher: EmaTeacher, unlabeled: torch.Tensor, unlabeled_batches: EpochSampler
+    run: TrainingRun, student: Learner, teacher: EmaTeacher, unlabeled: torch.Tensor, unlabeled_batches: EpochSampler
 ) -> None:
     """Go on with the target alone, so that network and BatchNorm fit it; the learning rate rises and falls once more.
 
@@ -213,13 +211,15 @@ def train_and_evaluate(arguments: argparse.Namespace, dist: Distributed, config:
 
 def main() -> None:
     parser = make_parser(__doc__)
-    text = "how to learn; ours: self-ensembling with rotation, one-sided alignment and fine-tuning on the target"
-    parser.add_argument("--method", choices=METHODS, default="ours", help=text)
+    titles = "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
+    parser.add_argument("--method", choices=METHODS, default="ours", help=titles)
     parser.add_argument("--target", default=TARGETS[0], help="domain to adapt to, a folder of digits/")
     parser.add_argument("--inputs", choices=INPUTS, default="augmented", help="how images are normalized and augmented")
     add_common_arguments(parser)
     add_run_arguments(parser, PRESETS)
     arguments, config = parse_config(parser, lambda a: make_config(a.method, a.inputs, a.preset, a.target))
+    if config.finetune_fraction and not config.consistency_weight:
+        raise UserError("--finetune-fraction: needs a teacher; choose self_ensembling or ours")
     with init_distributed(arguments.device) as dist:
         train_and_evaluate(arguments, dist, config)
 

@@ -117,9 +117,10 @@ def measure(checkpoint: Path, data_root: Path, points: int, seed: int, device: t
 
     record: dict[str, Any] = header | {"problem": "p3", "kind": "tsne", "weights": file_digest(checkpoint)}
     record |= {"val_digest": digest(*images), "sampling_seed": seed, "num_images": count, "neighbors": NEIGHBORS}
-    for mode in ("train", "eval"):
-        features = features_of(model, config, images[0], images[1], mode == "train")
-        for layer, values in features.items():
+    features = features_of(model, config, images[0], images[1], batch_statistics=False)
+    in_training = features_of(model, config, images[0], images[1], batch_statistics=True)
+    for mode, layers in (("eval", features), ("train", in_training)):
+        for layer, values in layers.items():
             record[f"domain_mixing_{layer}_{mode}"] = domain_mixing(values[0], values[1])
     if is_labeled:
         record["knn_accuracy"] = knn_accuracy(features["768"][0], digits[0], features["768"][1], digits[1])

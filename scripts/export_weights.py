@@ -9,7 +9,6 @@ collect it: the numbers of weights/README.md are those of the rounded weights.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -24,18 +23,17 @@ from common.weights import WEIGHTS, save_weights
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
-    parser.add_argument("name", help="name of the file in weights/, without its suffix: pN_...")
+    parser.add_argument("name", help="name of the file in weights/, without its suffix")
     arguments = parser.parse_args()
-    if not re.match(r"p[123]_", arguments.name):
-        raise UserError(f"{arguments.name}: must begin with p1_, p2_ or p3_, after its problem")
     source, path = arguments.run / "weights.safetensors", WEIGHTS / f"{arguments.name}.safetensors"
     for file in (source, arguments.run / "curves.png"):
         if not file.is_file():
             raise UserError(f"{file}: missing; train to the end first")
     state, metadata = read_safetensors(source)
-    save_weights(path, state, json.loads(metadata["config"]), half=True)
+    config = json.loads(metadata["config"])
+    save_weights(path, state, config, half=True)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-    curves = ROOT / "images" / arguments.name[:2].upper() / f"curves_{arguments.name}.png"
+    curves = ROOT / "images" / config["model"][:2].upper() / f"curves_{arguments.name}.png"
     shutil.copyfile(arguments.run / "curves.png", curves)
     print(f"wrote {curves}")
 

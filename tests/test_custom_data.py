@@ -118,7 +118,7 @@ def test_too_few_images_are_one_line_that_leaves_nothing(tmp_path: Path, capsys:
             line = capsys.readouterr().err.splitlines()[-1]
             assert line.startswith("error: ") and path.name in line and word in line
     assert call(PREPARE, "own-faces", source / "notes.txt", "--data-root", tmp_path / "root") == 2
-    assert "notes.txt: not a whole" in capsys.readouterr().err
+    assert "notes.txt: not a readable" in capsys.readouterr().err
     assert call(PREPARE, "own-faces", source, "--data-root", loop) == 2
     assert str(loop) in capsys.readouterr().err.splitlines()[-1]
     assert not [path for path in (tmp_path / "root").rglob("*") if path.is_file()]

@@ -15,7 +15,7 @@ from p3_dann.augment import add_distractors, affine, augment, blur, change_inten
 from p3_dann.config import INPUTS, METHODS, PRESETS, TrainConfig, make_config
 from p3_dann.evaluate import mutual_information
 from p3_dann.model import DANN_model, GradientReversal, grl_lambda_at
-from p3_dann.train import Student
+from p3_dann.train import Learner
 from p3_dann.tsne import domain_mixing, features_of, knn_accuracy
 
 import pytest
@@ -93,7 +93,7 @@ def test_each_level_of_inputs_adds_to_the_one_before_it() -> None:
 
 
 def test_schedules() -> None:
-    augmented, course = (Student(c, ALONE, True) for c in (AUGMENTED, make_config("dann", "plain", "course", "")))
+    augmented, course = (Learner(c, ALONE, True) for c in (AUGMENTED, make_config("dann", "plain", "course", "")))
     assert grl_lambda_at(0.0) == 0.0
     assert grl_lambda_at(0.5) == pytest.approx(2 / (1 + math.exp(-5)) - 1)
     assert grl_lambda_at(1.0, maximum=0.3) == pytest.approx(0.3, abs=1e-4)

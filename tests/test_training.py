@@ -39,7 +39,7 @@ def _usual_checkpoints(monkeypatch: Patch) -> None:
 
 def open_run(folder: Path, **options: Any) -> TrainingRun:
     defaults = {"preset": "sample", "seed": 0, "overrides": [], "variant": None, "run_dir": folder}
-    defaults |= {"restart": False, "max_seconds": None, "tensorboard": False}
+    defaults |= {"restart": False, "max_seconds": None}
     config = {"model": "toy", "width": options.pop("width", 8)}
     return TrainingRun(argparse.Namespace(**defaults | options), DIST, "p1", "toy", config)
 
@@ -303,16 +303,6 @@ def test_weights_that_are_not_finite_never_replace_the_good_ones(tmp_path: Path)
             if step == 3:
                 torch.nn.init.constant_(layer.weight, float("inf"))
     assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 3
-
-
-def test_without_matplotlib_only_the_curves_are_missing(tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
-        monkeypatch.delitem(sys.modules, name)
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "matplotlib", None)  # "import matplotlib" fails
-        train(tmp_path / "run")
-    assert "curves.png" in capsys.readouterr().err
-    assert open_run(tmp_path / "run").is_finished() and not (tmp_path / "run/curves.png").exists()
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
