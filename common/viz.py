@@ -106,7 +106,7 @@ def save_curves(
     for axis, (name, keys) in zip(axes[0], panels.items(), strict=True):
         for key in keys:
             points = [(entry["step"], entry[key]) for entry in log if key in entry]
-            axis.plot(*zip(*points, strict=True), label=key, linewidth=1.3)
+            axis.plot(*zip(*points, strict=True), label=key.replace("_", " "), linewidth=1.3)
         axis.set(title=name, xlabel="step")
         if axis.lines:
             axis.legend()

@@ -106,8 +106,7 @@ def sampler_config(arguments: argparse.Namespace, trained: Mapping[str, Any]) ->
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("out_dir", type=Path, help="folder for the images; those of the same name are replaced")
-    ten = range(10)
-    parser.add_argument("--digits", type=int, nargs="+", choices=ten, default=ten, help="digits to generate")
+    parser.add_argument("--digits", type=int, nargs="+", choices=range(10), default=range(10), help="which digits")
     parser.add_argument("--num-per-digit", type=positive_int, default=100, help="images of each")
     add_sampler_arguments(parser)
     add_common_arguments(parser, data=False)

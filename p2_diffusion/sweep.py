@@ -83,19 +83,20 @@ def plot(records: Sequence[Record], path: Path) -> None:
     markers = dict(zip(sorted({preset for preset, _ in lines}), "os^Dv", strict=False))
     figure, axes = new_figure(1, 2, (12.0, 4.4))
     label = "network evaluations per image (NFE, log)"
-    axes[0, 0].set(xlabel=label, ylabel="recognized digits, %", xscale="log")
+    axes[0, 0].set(xlabel=label, ylabel="accuracy, % (bars: 95 % interval)", xscale="log")
     axes[0, 1].set(xlabel=label, ylabel="Fréchet distance (log)", xscale="log", yscale="log")
     for (preset, sampler), by_steps in sorted(lines.items()):
         line = sorted(by_steps.values(), key=lambda record: record["nfe"])
         title = "distilled student (DDIM)" if sampler == "student" else SAMPLERS[sampler].title
         style = {"color": colors.get(sampler), "marker": markers.get(preset), "label": f"{title}, {preset}"}
-        nfe = [record["nfe"] for record in line]
-        axes[0, 0].plot(nfe, [100 * record["accuracy"] for record in line], **style)
+        nfe, rates = [record["nfe"] for record in line], [record["accuracy"] for record in line]
+        errors = [196 * (p * (1 - p) / record["num_images"]) ** 0.5 for p, record in zip(rates, line, strict=True)]
+        axes[0, 0].errorbar(nfe, [100 * p for p in rates], errors, elinewidth=0.8, linestyle="", **style)
         axes[0, 1].plot(nfe, [record["frechet"] for record in line], **style)
     axes[0, 1].axhline(records[0]["frechet_baseline"], color="0.5", linestyle="--", label="real images")
     for axis in (axes[0, 0].xaxis, axes[0, 1].xaxis, axes[0, 1].yaxis):
         low, high = axis.get_view_interval()
-        axis.set_ticks([tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500) if low <= tick <= high])
+        axis.set_ticks([tick for tick in (1, 2, 3, 5, 7, 10, 14, 20, 30, 50, 100, 200, 500) if low <= tick <= high])
         axis.set_ticks([], minor=True)
         axis.set_major_formatter("{x:g}")
     figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside right upper", fontsize=9)
@@ -105,8 +106,7 @@ def plot(records: Sequence[Record], path: Path) -> None:
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--preset", choices=SWEEPS, default=DEFAULT_PRESET, help="which settings to compare")
-    text = "weights of networks and of students (default: all in weights/ but full)"
-    parser.add_argument("--checkpoint", type=Path, nargs="+", help=text)
+    parser.add_argument("--checkpoint", type=Path, nargs="+", help="weights to compare (default: weights/, but full)")
     parser.add_argument("--classifier", type=Path, default=CLASSIFIER, help="weights of the evaluation classifier")
     parser.add_argument("--images", type=Path, help="folder for the plot (default: images/P2, or that of the run)")
     parser.add_argument("--num-per-digit", type=positive_int, help="images of each digit (default: the preset's)")
@@ -131,7 +131,8 @@ def main() -> None:
 
     shown = checkpoints[0]
     path = (arguments.images or images_folder(shown, "P2")) / "quality_over_nfe.png"
-    plot(records + collected("p2", "sweep", "evaluate") if shown.resolve().parent == WEIGHTS else records, path)
+    others = collected("p2", "sweep", "evaluate") if shown.resolve().parent == WEIGHTS else []
+    plot(records + [one for one in others if "variant" not in one and one["sampling_seed"] == arguments.seed], path)
     print(f"wrote {path}")
 
 

@@ -59,6 +59,7 @@ def plot(records: list[Record], targets: list[str], steps: int) -> Figure:
             raise UserError(f"no records of {target} with {steps} steps; leave out --plot to train")
         axis.set_title(" → ".join(record[f"{domain}_dataset"].split(" (")[0] for domain in ("source", "target")))
         axis.set_xticks(range(len(INPUTS)), INPUTS)
+        axis.set_xlabel("inputs")
     axes[0, 0].set_ylabel(f"validation accuracy after {steps:,} steps, %")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(3, 1 + len(targets)), fontsize=10)
