@@ -4,9 +4,9 @@
     python p1_gan/blind_count.py runs/count --score runs/count/anna.txt
 
 The rule: a face is broken if an eye or the mouth is missing or melted, if impossible colors lie over the face, or if it
-is a mask. The counter looks at the sheets alone, and writes the numbers of the broken faces into a text file named
-after the counter, separated by spaces or lines. --score prints the rate of each method with its Wilson interval,
-and writes the records; real faces, if there are any, show how strict the counter was.
+is a mask. The rater looks at the sheets alone, and writes the numbers of the broken faces into a text file named
+after the rater, separated by spaces or lines. --score prints the rate of each method with its Wilson interval,
+and writes the records; real faces, if there are any, show how strict the rater was.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def make_sheets(
 
 
 def read_numbers(path: Path, count: int) -> set[int]:
-    """Return the numbers of a counter's file; raise a UserError for anything that is no number of a face."""
+    """Return the numbers of a rater's file; raise a UserError for anything that is no number of a face."""
     try:
         words = path.read_text(encoding="utf-8").replace(",", " ").split()
     except OSError as error:
@@ -89,7 +89,7 @@ def read_numbers(path: Path, count: int) -> set[int]:
 
 
 def score(folder: Path, path: Path) -> None:
-    """Print the rates of broken faces that a counter found; those of checkpoints become records."""
+    """Print the rates of broken faces that a rater found; those of checkpoints become records."""
     if not (folder / KEY).exists():
         raise UserError(f"{folder}: holds no sheets; make them with --checkpoint")
     key = json.loads((folder / KEY).read_text(encoding="utf-8"))
@@ -99,7 +99,7 @@ def score(folder: Path, path: Path) -> None:
         count, total = len(numbers & broken), len(numbers)
         low, high = wilson_interval(count, total)
         if source in key["records"]:
-            found = {"counter": path.stem, "num_images": total, "broken": count, "broken_rate": count / total}
+            found = {"rater": path.stem, "num_images": total, "broken": count, "broken_rate": count / total}
             record = key["records"][source] | found | {"broken_low": low, "broken_high": high}
             write_record(run_folder(Path(source)), f"blind_count_{path.stem}", record, pick_device("cpu"))
         print(f"{source}: {count} of {total} broken, {100 * count / total:.1f} % ({100 * low:.1f} to {100 * high:.1f})")

@@ -68,7 +68,7 @@ def sample(
     def denoise(x: torch.Tensor, t: int) -> tuple[torch.Tensor, torch.Tensor]:
         guided = low <= t / diffusion.num_timesteps <= high and config.guidance_scale != 1
         t_batch, mask = torch.full_like(class_labels, t), torch.full_like(class_labels, guided, dtype=torch.bool)
-        x0, _ = guided_prediction(network, diffusion, x, t_batch, class_labels, config.guidance_scale, mask)
+        x0 = guided_prediction(network, diffusion, x, t_batch, class_labels, config.guidance_scale, mask)
         # Clamp x_0, and change eps so that x = alpha x_0 + sigma eps still holds.
         x0 = x0.clamp(-1, 1)
         alpha, sigma = diffusion.alpha_sigma_at(t)
@@ -90,14 +90,14 @@ def guided_prediction(
     class_labels: torch.Tensor,
     guidance_scale: float,
     guided: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the predictions of x_0 and eps, guided where ``guided`` (bool, (N,)); both passes share one batch."""
+) -> torch.Tensor:
+    """Return the prediction of x_0, guided where ``guided`` (bool, (N,)); both passes share one batch."""
     null = torch.full_like(class_labels[guided], NULL_LABEL)
     inputs = torch.cat([x, x[guided]]), torch.cat([t, t[guided]]), torch.cat([class_labels, null])
     output = network(*inputs).float()
     output, unconditional = output[: len(x)], output[len(x) :]
     output[guided] = unconditional + guidance_scale * (output[guided] - unconditional)
-    return diffusion.to_x0_and_eps(output, x, t)
+    return diffusion.to_x0_and_eps(output, x, t)[0]
 
 
 def ddim(

@@ -24,7 +24,7 @@ FILES = {"p1": "p1.jsonl", "p2": "p2.jsonl", "p3": "p3.jsonl", "benchmark": "ben
 # Which run it was measured of, or which file of weights/; and then which measurement.
 RUN = ("problem", "method", "student_steps", "inputs", "target", "variant", "preset", "seed", "shipped")
 MEASUREMENT = ("kind", "task", "load", "setting", "split", "sampling_seed", "num_images", "sampler", "sampling_steps")
-IDENTITY = (*RUN, *MEASUREMENT, "guidance_scale", "guidance_interval", "counter")
+IDENTITY = (*RUN, *MEASUREMENT, "guidance_scale", "guidance_interval", "rater")
 
 
 def identity(record: Record, columns: tuple[str, ...] = IDENTITY) -> str:

@@ -259,14 +259,14 @@ def test_a_blind_count_finds_who_was_broken(
     sources = {name: [i for i, source in enumerate(key["sources"], 1) if source == name] for name in key["sources"]}
     assert sorted(map(len, sources.values())) == [30, 30, 30]
     assert len({key["sources"][index] for index in range(10)}) > 1  # shuffled
-    # A counter who calls six faces of A and one of C broken.
+    # A rater who calls six faces of A and one of C broken.
     a, c = (sources[str(path.resolve())] for path in checkpoints)
     (tmp_path / "anna.txt").write_text(f"{' '.join(map(str, a[:6]))}\n{c[0]},", encoding="utf-8")
     capsys.readouterr()
     execute(blind_count, tmp_path / "count", "--score", tmp_path / "anna.txt")
     assert "6 of 30 broken, 20.0 %" in capsys.readouterr().out
     record = record_of(runs["A"], "blind_count_anna")
-    assert (record["broken"], record["num_images"], record["counter"], record["method"]) == (6, 30, "anna", "A")
+    assert (record["broken"], record["num_images"], record["rater"], record["method"]) == (6, 30, "anna", "A")
     assert record["broken_low"] < record["broken_rate"] == 0.2 < record["broken_high"]
     assert record_of(runs["B"], "blind_count_anna")["broken"] == 1
     (tmp_path / "ben.txt").write_text("3 91", encoding="utf-8")

@@ -43,7 +43,9 @@ def predict(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The predictions of x_0 and eps at one timestep, guided or not at all."""
     guided = torch.full((len(x),), scale != 1)
-    return guided_prediction(network, diffusion, x, torch.full((len(x),), t), class_labels, scale, guided)
+    x0 = guided_prediction(network, diffusion, x, torch.full((len(x),), t), class_labels, scale, guided)
+    alpha, sigma = diffusion.alpha_sigma_at(t)
+    return x0, (x - alpha * x0) / sigma
 
 
 def trajectory(
