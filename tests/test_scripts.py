@@ -120,6 +120,21 @@ def test_a_signal_ends_both_of_a_pair(tmp_path: Path, script: str, number: int) 
     assert len(list(tmp_path.glob("python.[0-9]*"))) == 2
 
 
+def test_after_a_signal_to_the_script_alone_no_other_command_begins(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/usr/bin/env bash\n[[ $1 == -c ]] && exit\necho begun\nsleep 1\n')
+    python.chmod(0o755)
+    command = ["bash", str(ROOT / "scripts/train_p2.sh"), "--data-root", str(tmp_path)]
+    environment = os.environ | {"PYTHON": str(python)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while process.stdout.readline() != "begun\n":
+            pass
+        process.terminate()
+        assert "begun" not in process.stdout.read()
+    assert process.returncode == 143
+
+
 def test_an_old_interpreter_is_one_line(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     (tmp_path / "requirements.txt").touch()
