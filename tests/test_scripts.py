@@ -122,7 +122,7 @@ def test_a_signal_ends_both_of_a_pair(tmp_path: Path, script: str, number: int) 
 
 def test_after_a_signal_to_the_script_alone_no_other_command_begins(tmp_path: Path) -> None:
     python = tmp_path / "python"
-    python.write_text('#!/usr/bin/env bash\n[[ $1 == -c ]] && exit\necho begun\nsleep 1\n')
+    python.write_text("#!/usr/bin/env bash\n[[ $1 == -c ]] && exit\necho begun\nsleep 1\n")
     python.chmod(0o755)
     command = ["bash", str(ROOT / "scripts/train_p2.sh"), "--data-root", str(tmp_path)]
     environment = os.environ | {"PYTHON": str(python)}
