@@ -80,9 +80,9 @@ PRESETS = {
 @dataclass(frozen=True)
 class DistillConfig:
     teacher_steps: int = option(16, "steps of the teacher from noise to image, a multiple of the student's", "[4, inf)")
-    guidance_scale: float = option(1.95, "guidance of the teacher; 1 is none")
-    guidance_start: float = option(0.2, "guide where t / T is at least this", "[0, 1]")
-    steps: int = option(1000, "optimizer steps", "[1, inf)")
+    guidance_scale: float = option(1.9, "guidance of the teacher; 1 is none")
+    guidance_start: float = option(0.0, "guide where t / T is at least this", "[0, 1]")
+    steps: int = option(2000, "optimizer steps", "[1, inf)")
     batch_size: int = option(32, "images per step, over all processes", "[1, inf)")
     learning_rate: float = option(3e-4, "peak learning rate of AdamW", "(0, inf)")
     warmup_steps: int = option(50, "steps of linear warm-up", "[0, inf)")
@@ -93,19 +93,19 @@ class DistillConfig:
     sample_every: int = option(500, "steps between sample grids", "[1, inf)")
 
 
-# The steps are per sampling step of the student, so that each of its timesteps learns from equally many images.
 DISTILL_PRESETS = {
     # Short: on a CPU, the large teacher guides one image per second and thread.
     "full": DistillConfig(
         guidance_scale=1.75,
-        steps=75,
+        guidance_start=0.2,
+        steps=300,
         batch_size=16,
         learning_rate=2e-4,
         warmup_steps=10,
         ema_decay=0.98,
     ),
     "cpu": DistillConfig(),
-    "sample": DistillConfig(teacher_steps=12, steps=2, warmup_steps=2, log_every=2, sample_every=8),
+    "sample": DistillConfig(teacher_steps=12, steps=6, warmup_steps=2, log_every=3, sample_every=6),
 }
 
 

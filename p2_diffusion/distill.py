@@ -14,7 +14,7 @@ errors do not add up; a student is only initialized from the one before. The tea
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -141,9 +141,7 @@ def main() -> None:
     parser.add_argument("--init-from", help=text)
     add_common_arguments(parser)
     add_run_arguments(parser, DISTILL_PRESETS)
-    arguments, config = parse_config(
-        parser, lambda chosen: replace(one := DISTILL_PRESETS[chosen.preset], steps=chosen.student_steps * one.steps)
-    )
+    arguments, config = parse_config(parser, lambda chosen: DISTILL_PRESETS[chosen.preset])
     with init_distributed(arguments.device) as dist:
         dist.check_batch_size(config.batch_size)
         network = "full" if arguments.preset == "full" else "cpu"
