@@ -91,7 +91,7 @@ def cell(records: Records, key: str, form: str) -> tuple[str, int]:
     records = [record for record in records if key in record]
     most = max((record.get("num_images", 0) for record in records), default=0)
     values = [record[key] for record in records if record.get("num_images", 0) == most]  # not of fewer images
-    if not values or form in ("text", "time", ",d"):
+    if not values or form in ("text", "time", ",d", "g"):
         return (show(values[0], form) if values else ""), 0
     text = show(statistics.fmean(values), form)
     if key.endswith("_baseline"):
