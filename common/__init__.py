@@ -14,17 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return how many cores this process may use, by affinity and by the CPU quota of its container (cgroups)."""
+    """Return how many cores this process may use, by affinity and by the CPU quota of its container (cgroup v2)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # Version 2 has "quota period" in one file, version 1 has two; without a limit the quota is "max" or -1.
-    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
-        try:
-            quota, period = " ".join((cgroup / file).read_text(encoding="utf-8") for file in files).split()
-        except (OSError, ValueError):
-            continue
-        if quota != "max" and int(quota) > 0:
-            return max(1, min(cores, int(quota) // int(period)))
-    return cores
+    try:
+        quota, period = (cgroup / "cpu.max").read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
 os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))

@@ -137,8 +137,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--student-steps", type=int, choices=(4, 2, 1), default=4, help="sampling steps of the student")
     parser.add_argument("--teacher", help="weights of the network (default: the shipped one of the preset)")
-    text = "initial weights (default: the teacher's; of shipped 2- and 1-step students that of twice the steps)"
-    parser.add_argument("--init-from", help=text)
+    parser.add_argument("--init-from", help="initial weights (default: the student of twice the steps, or the teacher)")
     add_common_arguments(parser)
     add_run_arguments(parser, DISTILL_PRESETS)
     arguments, config = parse_config(parser, lambda chosen: DISTILL_PRESETS[chosen.preset])
@@ -146,9 +145,8 @@ def main() -> None:
         dist.check_batch_size(config.batch_size)
         network = "full" if arguments.preset == "full" else "cpu"
         path = shipped_path(arguments.teacher or f"p2_unet_{network}.safetensors")
-        follows = arguments.student_steps < 4 and not arguments.teacher  # the shipped student of twice as many steps
-        initial = f"p2_unet_student{2 * arguments.student_steps}.safetensors" if follows else str(path)
-        initial_path = shipped_path(arguments.init_from or initial)
+        previous = {} if arguments.teacher else {2: "p2_unet_student4.safetensors", 1: "p2_unet_student2.safetensors"}
+        initial_path = shipped_path(arguments.init_from or previous.get(arguments.student_steps, str(path)))
         teacher, _, trained = load_model(path, dist.device)
         student, _, started = load_model(initial_path, dist.device)
         if "student_steps" in trained:

@@ -146,8 +146,6 @@ def test_failures_of_the_program_keep_their_traceback() -> None:
         ({"cpu.max": "100000 100000\n"}, 1),
         ({"cpu.max": "20000 100000\n"}, 1),
         ({"cpu.max": "99900000 100000\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
     ],
 )
 def test_threads_follow_affinity_and_quota(tmp_path: Path, files: dict[str, str], cores: int | None) -> None:
