@@ -207,11 +207,11 @@ def load_images(
     return images
 
 
-def thread_map(function: Callable[[Item], Result], items: Iterable[Item], workers: int = 0) -> Iterator[Result]:
+def thread_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield ``function(item)`` of all items, in order; items are taken as needed, so that the memory stays small."""
-    workers = workers or usable_cores()
+    workers = usable_cores()
     running: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(workers) as pool:  # Pillow and torch let other threads run while they compute
+    with ThreadPoolExecutor(workers) as pool:  # Pillow lets other threads run while it decodes, resizes and encodes
         try:
             for item in items:
                 running.append(pool.submit(function, item))

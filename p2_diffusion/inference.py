@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import UserError, add_common_arguments, make_parser, positive_int, progress_bar, run_main
-from common.data import DIGIT_SIZE, thread_map
+from common.data import DIGIT_SIZE
 from common.device import autocast, pick_device
 from common.seed import generator, seed_everything
 from common.viz import save_image, to_uint8
@@ -31,10 +31,8 @@ import torch
 from torch import nn
 
 DEFAULT_MODEL = "student4"  # which sweep.py recommends of all
-BATCH_SIZES = {"cpu": 50, "cuda": 250, "mps": 250}
+BATCH_SIZE = 250
 DEFAULT_STEPS = 20  # of a sampler that skips timesteps, where the network has no default for it
-
-
 Loaded = tuple[UNet, Diffusion, dict[str, Any]]  # a network ready to sample, and its configuration
 
 
@@ -57,22 +55,14 @@ def generate(
     device = next(model.parameters()).device
     noise = torch.randn(len(digits), 3, DIGIT_SIZE, DIGIT_SIZE, generator=generator(seed, "start"))
     class_labels = torch.tensor(digits, device=device) + 1
-    size, threads = BATCH_SIZES[device.type], torch.get_num_threads()
-    starts = range(0, len(digits), size)
-
-    def sample_batch(start: int) -> torch.Tensor:
-        batch, stream = slice(start, start + size), generator(seed, "steps", start)
+    batches = []
+    starts = range(0, len(digits), BATCH_SIZE)
+    for start in progress_bar(starts, desc="sampling", unit="batch", disable=len(starts) < 2):
+        batch, stream = slice(start, start + BATCH_SIZE), generator(seed, "steps", start)
         with autocast(device):
             images = sample(model, diffusion, class_labels[batch], to_device(noise[batch], device), config, stream)
-        return to_uint8(images).cpu()
-
-    torch.set_num_threads(1)  # and a batch per thread: threads that share one wait for each other at every layer
-    try:
-        batches = thread_map(sample_batch, starts, threads if device.type == "cpu" else 1)
-        bar = progress_bar(batches, total=len(starts), desc="sampling", unit="batch", disable=len(starts) < 2)
-        return torch.cat(list(bar))
-    finally:
-        torch.set_num_threads(threads)
+        batches.append(to_uint8(images).cpu())
+    return torch.cat(batches)
 
 
 def shipped_weights(model: str) -> Path:
