@@ -22,7 +22,7 @@ Config = TypeVar("Config")
 DEFAULT_DATA_ROOT = ROOT / "hw2_data"
 DEFAULT_PRESET = "cpu"
 LARGEST_SEED = 2**64 - 1
-RUN_DIR_HELP = "folder of the run (default: runs/PRESET/NAME_seedSEED)"
+RUN_DIR_HELP = "folder of the run (default: runs/PRESET/NAME[_VARIANT]_seedSEED)"
 EXIT_TRY_AGAIN = 75  # of sysexits.h: stopped by --max-seconds; the same command resumes
 
 

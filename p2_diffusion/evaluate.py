@@ -107,7 +107,8 @@ def main() -> None:
     add_sampler_arguments(parser)
     add_common_arguments(parser)
     arguments = parser.parse_args()
-    if arguments.folder and (arguments.checkpoint or arguments.sampler or arguments.sampling_steps):
+    sampling = (arguments.sampler, arguments.sampling_steps, arguments.guidance_scale, arguments.guidance_interval)
+    if arguments.folder and (arguments.checkpoint or any(option is not None for option in sampling)):
         raise UserError(f"{arguments.folder}: is measured as it is; leave out --checkpoint and how to sample")
     device = pick_device(arguments.device)
     evaluator = Evaluator(arguments.classifier, arguments.data_root, device)

@@ -182,7 +182,7 @@ def make_table(records: Records, name: str, specs: Mapping[str, Spec]) -> str:
     return grid(records + spec.get("records", []), rows, spec["columns"], spec.get("real", ""))
 
 
-def fill(text: str, records: Records, specs: Mapping[str, Spec]) -> tuple[str, list[str]]:
+def fill_page(text: str, records: Records, specs: Mapping[str, Spec]) -> tuple[str, list[str]]:
     """Return a page with its tables filled, and the names of those that changed."""
     tables = {name: make_table(records, name, specs) for _, name, _, _ in BLOCK.findall(text)}
     changed = [name for _, name, old, _ in BLOCK.findall(text) if old != f"{tables[name]}\n"]
@@ -216,12 +216,12 @@ def main() -> None:
     records, stale = read_records(arguments.results), []
     if arguments.page:
         specs = {name: spec | {"records": []} for name, spec in specs.items()}  # others did not measure toy data
-        page, _ = fill((ROOT / "report.md").read_text(encoding="utf-8"), records, specs)
+        page, _ = fill_page((ROOT / "report.md").read_text(encoding="utf-8"), records, specs)
         write_text(arguments.page, without_prose(page, arguments.images, arguments.page.parent))
         print(f"wrote {arguments.page}")
         return
     for path in arguments.pages:
-        filled, changed = fill(path.read_text(encoding="utf-8"), records, specs)
+        filled, changed = fill_page(path.read_text(encoding="utf-8"), records, specs)
         stale += [f"{path}: {name}" for name in changed]
         if changed and not arguments.check:
             write_text(path, filled)
