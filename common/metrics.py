@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from common.cli import UserError
 from common.seed import generator
 
@@ -48,3 +50,12 @@ def per_class_accuracy(predicted: torch.Tensor, labels: torch.Tensor) -> list[fl
     correct, labels = (predicted.cpu() == labels.cpu()).double(), labels.cpu()
     chosen = [correct[labels == digit] for digit in range(10)]
     return [round(values.mean().item(), 4) if len(values) else None for values in chosen]
+
+
+def wilson_interval(count: float, total: int) -> tuple[float, float]:
+    """Return the 95% interval of a rate of ``count`` in ``total`` (Wilson, "Probable inference", 1927)."""
+    z = 1.96
+    rate, weight = count / total, z**2 / total
+    center = (rate + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * math.sqrt(rate * (1 - rate) / total + weight / (4 * total))
+    return max(0.0, center - half), min(1.0, center + half)

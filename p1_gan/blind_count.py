@@ -12,7 +12,6 @@ and writes the records; real faces, if there are any, show how strict the rater 
 from __future__ import annotations
 
 import json
-import math
 import sys
 from pathlib import Path
 
@@ -20,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import UserError, add_common_arguments, make_parser, positive_int, run_main
 from common.device import pick_device
 from common.files import write_json
-from common.metrics import baseline_images
+from common.metrics import baseline_images, wilson_interval
 from common.seed import generator
 from common.viz import make_grid, to_pil
 from common.weights import run_folder, write_record
@@ -33,15 +32,6 @@ from PIL import ImageDraw
 
 COLUMNS, ROWS, SCALE, MARGIN = 10, 5, 2, 14  # of a sheet; the margin holds the numbers
 KEY = ".key.json"
-
-
-def wilson_interval(count: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of a rate of ``count`` in ``total`` (Wilson, "Probable inference", 1927)."""
-    z = 1.96
-    rate, weight = count / total, z**2 / total
-    center = (rate + weight / 2) / (1 + weight)
-    half = z / (1 + weight) * math.sqrt(rate * (1 - rate) / total + weight / (4 * total))
-    return max(0.0, center - half), min(1.0, center + half)
 
 
 def save_sheet(images: torch.Tensor, first: int, path: Path) -> None:
@@ -102,7 +92,7 @@ def score(folder: Path, path: Path) -> None:
             found = {"rater": path.stem, "num_images": total, "broken": count, "broken_rate": count / total}
             record = key["records"][source] | found | {"broken_low": low, "broken_high": high}
             write_record(run_folder(Path(source)), f"blind_count_{path.stem}", record, pick_device("cpu"))
-        print(f"{source}: {count} of {total} broken, {100 * count / total:.1f} % ({100 * low:.1f} to {100 * high:.1f})")
+        print(f"{source}: {count} of {total} broken, {100 * count / total:.1f}% ({100 * low:.1f} to {100 * high:.1f})")
 
 
 def main() -> None:

@@ -163,6 +163,6 @@ SAMPLERS = {
     # The timesteps of distilled students.
     "ddim_trailing": Sampler("DDIM, trailing", ddim, spacing="trailing"),
     # Even spacing makes the multistep solver extrapolate far in log-SNR just before the end: on the Gaussian data of
-    # tests/test_p2_diffusion.py the variance then ends 8 % too large with 20 steps (quadratic: 1 % too small).
+    # tests/test_p2_diffusion.py the variance then ends 8% too large with 20 steps (quadratic: 1% too small).
     "dpmpp": Sampler("DPM-Solver++ (2M)", dpmpp, spacing="quadratic"),
 }

@@ -10,6 +10,7 @@ prints the setting that choose() recommends; to make it the default, write it in
 
 from __future__ import annotations
 
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import DEFAULT_PRESET, add_common_arguments, make_parser, positive_int, run_main
 from common.device import pick_device
+from common.metrics import wilson_interval
 from common.viz import PALETTE, new_figure, save_figure
 from common.weights import WEIGHTS, Record, collected, images_folder
 from p2_diffusion.config import SWEEPS, default_sampler
@@ -51,7 +53,7 @@ def settings(preset: str, trained: Mapping[str, Any]) -> list[SamplerConfig]:
 def choose(records: Sequence[Record]) -> Record:
     """Return the setting to sample with.
 
-    Of those within 10 % of the smallest Fréchet distance, and within 0.2 points of the best accuracy among them, it is
+    Of those within 10% of the smallest Fréchet distance, and within 0.2 points of the best accuracy among them, it is
     the one with the fewest network evaluations, then with the smallest distance.
     """
     max_frechet = min(record["frechet"] for record in records) * 1.1
@@ -69,29 +71,45 @@ def describe(record: Record) -> str:
     return f"{record['preset']}{student}, {record['sampler']}, {record['sampling_steps']} steps, {guidance}"
 
 
+def mean_over_seeds(records: Sequence[Record]) -> list[Record]:
+    """Return one record per network and setting, averaged over sampling seeds (``seeds``: how many)."""
+    names = ("preset", "method", "sampler", "sampling_steps", "guidance_scale", "guidance_interval")
+    groups: dict[str, dict[int, Record]] = {}
+    for record in sorted(records, key=lambda record: record["num_images"]):  # of two with one seed the larger counts
+        groups.setdefault(str([record[name] for name in names]), {})[record["sampling_seed"]] = record
+    means = []
+    for group in groups.values():
+        one, *_ = found = list(group.values())
+        mean = {name: statistics.fmean(record[name] for record in found) for name in ("accuracy", "frechet")}
+        means.append(one | mean | {"seeds": len(found), "num_images": sum(record["num_images"] for record in found)})
+    return means
+
+
 def plot(records: Sequence[Record], path: Path) -> None:
     """Plot accuracy and Fréchet distance over the network evaluations per image.
 
-    One line per network and sampler (all students of a network are one): at each number of steps the guidance with the
-    smallest distance. Colors are samplers, markers networks.
+    One line per network and sampler (all students of a network are one): at each number of steps the setting with most
+    sampling seeds, which is the default, and else the smallest distance. Colors are samplers, markers networks.
     """
     lines: dict[tuple[str, str], dict[int, Record]] = {}
-    for record in sorted(records, key=lambda record: -record["frechet"]):
+    for record in sorted(mean_over_seeds(records), key=lambda record: (record["seeds"], -record["frechet"])):
         sampler = "student" if record["method"] == "student" else record["sampler"]
         lines.setdefault((record["preset"], sampler), {})[record["sampling_steps"]] = record
     colors = dict(zip(sorted({sampler for _, sampler in lines}), PALETTE, strict=False))
     markers = dict(zip(sorted({preset for preset, _ in lines}), "os^Dv", strict=False))
     figure, axes = new_figure(1, 2, (12.0, 4.4))
     label = "network evaluations per image (NFE, log)"
-    axes[0, 0].set(xlabel=label, ylabel="accuracy, % (bars: 95 % interval)", xscale="log")
+    axes[0, 0].set(xlabel=label, ylabel="accuracy, % (bars: 95% interval)", xscale="log")
     axes[0, 1].set(xlabel=label, ylabel="Fréchet distance (log)", xscale="log", yscale="log")
     for (preset, sampler), by_steps in sorted(lines.items()):
         line = sorted(by_steps.values(), key=lambda record: record["nfe"])
         title = "distilled student (DDIM)" if sampler == "student" else SAMPLERS[sampler].title
         style = {"color": colors.get(sampler), "marker": markers.get(preset), "label": f"{title}, {preset}"}
         nfe, rates = [record["nfe"] for record in line], [record["accuracy"] for record in line]
-        errors = [196 * (p * (1 - p) / record["num_images"]) ** 0.5 for p, record in zip(rates, line, strict=True)]
-        axes[0, 0].errorbar(nfe, [100 * p for p in rates], errors, elinewidth=0.8, linestyle="", **style)
+        bounds = [wilson_interval(one["accuracy"] * one["num_images"], one["num_images"]) for one in line]
+        errors = [(100 * (p - low), 100 * (high - p)) for p, (low, high) in zip(rates, bounds, strict=True)]
+        lengths = list(zip(*errors, strict=True))
+        axes[0, 0].errorbar(nfe, [100 * p for p in rates], lengths, elinewidth=0.8, linestyle="", **style)
         axes[0, 1].plot(nfe, [record["frechet"] for record in line], **style)
     axes[0, 1].axhline(records[0]["frechet_baseline"], color="0.5", linestyle="--", label="real images")
     for axis in (axes[0, 0].xaxis, axes[0, 1].xaxis, axes[0, 1].yaxis):
@@ -132,7 +150,7 @@ def main() -> None:
     shown = checkpoints[0]
     path = (arguments.images or images_folder(shown, "P2")) / "quality_over_nfe.png"
     others = collected("p2", "sweep", "evaluate") if shown.resolve().parent == WEIGHTS else []
-    plot(records + [one for one in others if "variant" not in one and one["sampling_seed"] == arguments.seed], path)
+    plot(records + [one for one in others if "variant" not in one], path)
     print(f"wrote {path}")
 
 

@@ -1,6 +1,6 @@
 """From uint8 images to what the network sees, with and without random changes, in batches on the device.
 
-Why these changes: standardized inputs raised MNIST to SVHN from 27.9 to 40.9 % without any adaptation (Shu et al., "A
+Why these changes: standardized inputs raised MNIST to SVHN from 27.9 to 40.9% without any adaptation (Shu et al., "A
 DIRT-T Approach to Unsupervised Domain Adaptation", 2018); affine changes, intensity flips and scales are what
 French et al., "Self-ensembling for visual domain adaptation", 2018, needed for the same pair. Unlabeled target images
 give the rest: digits in house numbers are narrow, blurred and have distractors, those of USPS fill their frame.

@@ -59,7 +59,7 @@ def evaluate_checkpoint(checkpoint: Path, data_root: Path, device: torch.device)
             record[f"{split}_digest"] = digest(images, labels)
             record[f"{prefix}accuracy"] = accuracy(predicted, labels)
             record[f"{prefix}per_class_accuracy"] = per_class_accuracy(predicted, labels)
-            print(f"{split}: accuracy {100 * record[f'{prefix}accuracy']:.2f} % on {len(labels):,} images")
+            print(f"{split}: accuracy {100 * record[f'{prefix}accuracy']:.2f}% on {len(labels):,} images")
     write_record(run_folder(checkpoint), "evaluate", record, device)
 
 
@@ -86,9 +86,9 @@ def main() -> None:
     # An image without a prediction has an empty one, which is an error.
     predicted = torch.tensor([check_label(arguments.predictions, name, predictions.get(name, "")) for name, _ in rows])
     used = f"{len(labels):,} labeled images, of {len(predictions):,} predictions"
-    print(f"{arguments.split}: accuracy {100 * accuracy(predicted, labels):.2f} % on {used}")
+    print(f"{arguments.split}: accuracy {100 * accuracy(predicted, labels):.2f}% on {used}")
     each = enumerate(per_class_accuracy(predicted, labels))
-    print("per class " + ", ".join(f"{digit}: {100 * value:.1f} %" for digit, value in each if value is not None))
+    print("per class " + ", ".join(f"{digit}: {100 * value:.1f}%" for digit, value in each if value is not None))
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def plot_augmentations(data_root: Path, seed: int) -> Figure:
 
 
 def plot_confusion(data_root: Path, device: torch.device) -> Figure:
-    """Return the confusion matrices of the shipped classifiers on the test splits, each row 100 %."""
+    """Return the confusion matrices of the shipped classifiers on the test splits, each row 100%."""
     figure, axes = new_figure(1, len(TARGETS), (5.6 * len(TARGETS), 5.4))
     for axis, target in zip(axes[0], TARGETS, strict=True):
         model, config, _ = load_model(shipped_weights(target), device)

@@ -140,7 +140,7 @@ def measure(checkpoint: Path, data_root: Path, points: int, seed: int, device: t
 
 def plot(axis: Axes, embedding: Embedding, row: str) -> None:
     """Plot the points of both domains by ``class`` or ``domain``, and each digit on the point nearest its median."""
-    mixing = f"domain mixing {100 * embedding.record['domain_mixing_768_eval']:.1f} % (mixed: 50 %)"
+    mixing = f"domain mixing {100 * embedding.record['domain_mixing_768_eval']:.1f}% (mixed: 50%)"
     axis.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim", xlabel=mixing, frame_on=False)
     is_target = np.arange(len(embedding.plane)) >= len(embedding.plane) // 2
     for domain, (color, outline) in enumerate(LABEL_COLORS):

@@ -264,7 +264,7 @@ def test_a_blind_count_finds_who_was_broken(
     (tmp_path / "anna.txt").write_text(f"{' '.join(map(str, a[:6]))}\n{c[0]},", encoding="utf-8")
     capsys.readouterr()
     execute(blind_count, tmp_path / "count", "--score", tmp_path / "anna.txt")
-    assert "6 of 30 broken, 20.0 %" in capsys.readouterr().out
+    assert "6 of 30 broken, 20.0%" in capsys.readouterr().out
     record = record_of(runs["A"], "blind_count_anna")
     assert (record["broken"], record["num_images"], record["rater"], record["method"]) == (6, 30, "anna", "A")
     assert record["broken_low"] < record["broken_rate"] == 0.2 < record["broken_high"]

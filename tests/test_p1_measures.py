@@ -8,8 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 
+from common.metrics import wilson_interval
 from p1_gan import metrics
-from p1_gan.blind_count import wilson_interval
 from p1_gan.evaluate import RealFaces
 from p1_gan.metrics import cached, efficientnet, image_statistics, inception, kernel_distance, memorization
 from tests.conftest import Capture, Patch

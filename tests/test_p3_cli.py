@@ -131,7 +131,7 @@ def test_predictions_are_compared_by_name(tmp_path: Path, capsys: Capture) -> No
     options = (predicted, "--target", "mine", "--split", "test", "--data-root", tmp_path)
     execute(evaluate, *options)
     said = capsys.readouterr().out
-    assert "66.67 % on 3 labeled images" in said and "1: 100.0 %, 3: 100.0 %, 7: 0.0 %" in said
+    assert "66.67% on 3 labeled images" in said and "1: 100.0%, 3: 100.0%, 7: 0.0%" in said
     labels.write_text("image_name,label\nmissing.png,1\n")
     assert "missing.png" in error_of(capsys, evaluate, *options)
     labels.write_text("image_name,label\na.png,\n")
@@ -151,8 +151,8 @@ def test_accuracy_of_weights_is_that_of_their_predictions(
     line = capsys.readouterr().out.splitlines()[0]
     execute(evaluate, "--checkpoint", weights, "--data-root", data_root)
     record = json.loads((trained / "dann_svhn/records/evaluate.json").read_text())
-    assert line == f"val: accuracy {100 * record['accuracy']:.2f} % on 32 labeled images, of 160 predictions"
-    assert f"{100 * record['accuracy']:.2f} %" in capsys.readouterr().out
+    assert line == f"val: accuracy {100 * record['accuracy']:.2f}% on 32 labeled images, of 160 predictions"
+    assert f"{100 * record['accuracy']:.2f}%" in capsys.readouterr().out
 
 
 # plots
@@ -190,7 +190,7 @@ def test_augmentations_and_confusions_are_shown(data_root: Path, tmp_path: Path)
     by_label: dict[float, float] = {}
     for text in rows:
         by_label[text.get_position()[1]] = by_label.get(text.get_position()[1], 0.0) + float(text.get_text())
-    assert all(97 <= total <= 103 for total in by_label.values())  # integers, so not quite 100 %
+    assert all(97 <= total <= 103 for total in by_label.values())  # integers, so not quite 100%
 
 
 def test_the_ablation_trains_records_plots_and_resumes(data_root: Path, tmp_path: Path, capsys: Capture) -> None:
