@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import usable_cores
 from common.cli import UserError, add_common_arguments, make_parser, positive_int, run_main
 from common.data import read_csv
+from common.device import pick_device
 from p1_gan.model import LATENT_SIZE, DCGAN_Discriminator, DCGAN_Generator
 from p2_diffusion.model import UNet
 from p3_dann.model import DANN_model, grl_lambda_at
@@ -117,7 +118,7 @@ def main() -> None:
     parser.set_defaults(device="cpu")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
-    device = torch.device(arguments.device)
+    device = pick_device(arguments.device)
     begun = 0.0
     for step, _ in enumerate(LOOPS[arguments.problem](arguments.data_root, arguments.batch_size, device), 1):
         if device.type == "cuda":

@@ -149,7 +149,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"part {min(unknown)}: choose from {', '.join(PARTS)}")
-    arguments.data_root, arguments.device = arguments.data_root.resolve(), pick_device(arguments.device).type
+    arguments.data_root, arguments.device = arguments.data_root.resolve(), str(pick_device(arguments.device))
     for part in arguments.parts or PARTS:
         PARTS[part](arguments)
 

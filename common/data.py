@@ -247,13 +247,6 @@ def load_digits(data_root: Path, domain: str, split: str) -> tuple[torch.Tensor,
     return load_digit_images(data_root, domain, split)[[index for index, _, _ in rows]], labels
 
 
-def count_labels(data_root: Path, domain: str, split: str) -> tuple[int, int]:
-    """Return how many images of a split have a label, and how many there are; (0, 0) without the split."""
-    path = domain_folder(data_root, domain) / f"{split}.csv"
-    rows = read_csv(path) if path.exists() else []
-    return sum(bool(label) for _, label in rows), len(rows)
-
-
 def digest(*tensors: torch.Tensor) -> str:
     """Return 12 hexadecimal digits of the SHA-256 of images and labels, by which records name their data."""
     state = hashlib.sha256()

@@ -26,7 +26,7 @@ Movable = TypeVar("Movable", bound=nn.Module | torch.Tensor)
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device called ``name``; ``auto`` takes cuda, else mps, else cpu."""
+    """Return the device called ``name``, with deterministic cuDNN; ``auto`` takes cuda, else mps, else cpu."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -36,6 +36,7 @@ def pick_device(name: str) -> torch.device:
         torch.empty(1, device=device)
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)  # checkpoints hold the random state of the current device
+        torch.backends.cudnn.deterministic = True  # same seed, same bytes; slower by a little
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {name}: not available here; use cuda, mps, cpu or auto") from error
     return device
@@ -138,17 +139,15 @@ def init_distributed(device: str) -> Iterator[Distributed]:
     if size == 1:
         yield Distributed(0, 1, pick_device(device))
         return
-    if device != "cpu" and torch.cuda.is_available():
-        # Before anything touches a GPU, or every process would open one on the first.
+    if device.startswith(("auto", "cuda")) and torch.cuda.is_available():
+        # Each process has a GPU of its own, whatever index was named.
         if "LOCAL_RANK" not in os.environ:
             raise UserError("WORLD_SIZE is set without LOCAL_RANK: start several processes with torchrun")
         local_rank, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local_rank >= gpus:
             raise UserError(f"torchrun: process {local_rank + 1} finds {gpus} GPUs; start one process per GPU")
-        torch.cuda.set_device(local_rank)
+        device = f"cuda:{local_rank}"
     chosen = pick_device(device)
-    if chosen.type == "cuda":
-        chosen = torch.device("cuda", torch.cuda.current_device())
     torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield Distributed(torch.distributed.get_rank(), size, chosen)

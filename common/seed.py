@@ -9,15 +9,6 @@ if TYPE_CHECKING:  # imported where it is used: preparing data must not wait sec
     import torch
 
 
-def seed_everything(seed: int, deterministic: bool = True) -> None:
-    """Seed torch on every device; ``deterministic`` asks cuDNN for such algorithms and no autotuning."""
-    import torch
-
-    torch.manual_seed(seed)
-    torch.backends.cudnn.deterministic = deterministic
-    torch.backends.cudnn.benchmark = not deterministic
-
-
 def derive_seed(seed: int, *labels: object) -> int:
     """Return a 63-bit seed that depends on ``seed`` and ``labels`` only, for independent named streams."""
     text = repr((seed, *labels)).encode()

@@ -31,7 +31,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from common import ROOT
 from common.cli import EXIT_TRY_AGAIN, UserError, progress_bar
@@ -94,12 +94,9 @@ AGREEMENT_STEPS = 10  # several processes ask each other this rarely whether to 
 RUNNING, OUT_OF_TIME, INTERRUPTED = range(3)  # why to stop; the largest of several processes counts for all
 
 
-class Stateful(Protocol):
-    """Anything a checkpoint can hold: modules, optimizers, averages."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+def seconds_left(max_seconds: int | None, begun: float) -> int | None:
+    """Return what a run may take of the ``max_seconds`` of a command that began at ``begun``, at least 1."""
+    return max_seconds and max(1, round(max_seconds - (time.perf_counter() - begun)))
 
 
 class TrainingRun:
@@ -168,8 +165,11 @@ class TrainingRun:
             print(f"already finished: {self.weights_path}")
         return done
 
-    def resume(self, weights: nn.Module, **state: Stateful) -> None:
-        """Restore ``state`` from the checkpoint, if there is one; inference will use the state of ``weights``."""
+    def resume(self, weights: nn.Module, **state: Any) -> None:
+        """Restore ``state`` from the checkpoint, if there is one; inference will use the state of ``weights``.
+
+        ``state`` is anything with state_dict and load_state_dict: modules, optimizers, averages.
+        """
         self._weights, self._state = weights, state
         # -1 until a loss is non-finite; kept on the device, since reading it would wait for every step.
         self._first_bad_step = torch.full((), -1, dtype=torch.int64, device=self.dist.device)

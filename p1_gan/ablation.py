@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import ROOT
 from common.cli import add_common_arguments, add_run_arguments, make_parser, positive_int, run_main
 from common.device import init_distributed
+from common.training import seconds_left
 from p1_gan.config import METHODS, PRESETS, TrainConfig, make_config
 from p1_gan.evaluate import RealFaces, evaluate
 from p1_gan.inference import load_generator
@@ -55,7 +57,7 @@ def main() -> None:
     add_common_arguments(parser)
     add_run_arguments(parser, PRESETS, "folder of all variants (default: runs/PRESET/p1_ablation)")
     arguments = parser.parse_args()
-    root = arguments.run_dir or ROOT / "runs" / arguments.preset / "p1_ablation"
+    root, begun = arguments.run_dir or ROOT / "runs" / arguments.preset / "p1_ablation", time.perf_counter()
     with init_distributed(arguments.device) as dist:
         real = RealFaces(arguments.data_root, dist.device)
         for variant in arguments.variants:
@@ -63,6 +65,7 @@ def main() -> None:
             chosen = vars(arguments) | {"method": method, "variant": variant}
             chosen["overrides"] = sorted({*changes, "steps", "sample_every"})
             chosen["run_dir"] = root / f"{variant}_seed{arguments.seed}"
+            chosen["max_seconds"] = seconds_left(arguments.max_seconds, begun)
             config = variant_config(variant, arguments.preset, arguments.budget)
             run = run_training(argparse.Namespace(**chosen), dist, config, real.train)
             if dist.is_main_process:

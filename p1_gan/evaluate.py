@@ -12,6 +12,8 @@ images; for face rate and statistics, of the validation images.
 from __future__ import annotations
 
 import sys
+from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,11 @@ class RealFaces:
     def __init__(self, data_root: Path, device: torch.device) -> None:
         self.train, self.val = load_faces(data_root, "train"), load_faces(data_root, "val")
         self.digests = {"train_digest": digest(self.train), "val_digest": digest(self.val)}
-        self.device, self.cache, self.extract = device, data_root / "face" / ".cache", efficientnet(device)
+        self.device, self.cache = device, data_root / "face" / ".cache"
+        self.extract, self.extract_fid = efficientnet(device), inception(device)
+        # Part of every record's identity: after an installation or a download, what was missing is measured.
+        missing = {"fid": self.extract_fid is None, "face_rate": find_spec("dlib") is None}
+        self.columns = self.digests | {"not_run": [name for name in missing if missing[name]]}
 
     def features(self, real: torch.Tensor) -> torch.Tensor:
         """Return the features of real images."""
@@ -53,18 +59,23 @@ class RealFaces:
     def measure(self, images: torch.Tensor) -> dict[str, float]:
         """Return all that can be measured of generated images here, with baselines."""
         features, val, train = self.extract(images), self.features(self.val), self.features(self.train)
-        found = image_statistics(images) | distances(features, val) | memorization(features, val, train)
-        baseline = image_statistics(self.val) | distances(baseline_images(train, len(images)), val)
-        if (extract_fid := inception(self.device)) is not None:
-            fid_features, fid_val = extract_fid(images[:COURSE_IMAGES]), extract_fid(self.val)
-            found["fid"] = frechet_distance(fid_features, fid_val)
-            baseline["fid"] = frechet_distance(extract_fid(baseline_images(self.train, len(fid_features))), fid_val)
-        return found | {f"{name}_baseline": value for name, value in baseline.items() if name in found}
+        metrics = image_statistics(images) | distances(features, val) | memorization(features, val, train)
+        baseline = self.val_statistics | distances(baseline_images(train, len(images)), val)
+        if (extract := self.extract_fid) is not None:
+            fid_features, fid_val = extract(images[:COURSE_IMAGES]), extract(self.val)
+            metrics["fid"] = frechet_distance(fid_features, fid_val)
+            baseline["fid"] = frechet_distance(extract(baseline_images(self.train, len(fid_features))), fid_val)
+        return metrics | {f"{name}_baseline": value for name, value in baseline.items() if name in metrics}
+
+    @cached_property
+    def val_statistics(self) -> dict[str, float]:
+        """Low-level statistics of the validation images."""
+        return image_statistics(self.val)
 
 
-def show(found: Record) -> None:
+def show(metrics: Record) -> None:
     """Print what was measured."""
-    for name, value in found.items():
+    for name, value in metrics.items():
         if isinstance(value, float):
             print(f"{name}: {value:.4g}")
 
@@ -84,7 +95,7 @@ def identity(kind: str, weights: Path, config: Record, **columns: Any) -> Record
 
 def evaluate(weights: Path, model: torch.nn.Module, config: Record, real: RealFaces, num: int, seed: int) -> None:
     """Measure ``num`` images of a generator, unless its record is there, and print it."""
-    columns = identity("evaluate", weights, config, sampling_seed=seed, num_images=num, **real.digests)
+    columns = identity("evaluate", weights, config, sampling_seed=seed, num_images=num, **real.columns)
 
     def measure() -> dict[str, float]:
         return real.measure(generate(model, sample_latents(num, seed)))
@@ -98,13 +109,13 @@ def evaluate_snapshots(weights: Path, config: Record, real: RealFaces, seed: int
     columns = identity("progress", weights, config, sampling_seed=seed, num_images=COURSE_IMAGES, **real.digests)
 
     def measure() -> dict[str, list[float]]:
-        val, found = real.features(real.val), []
+        val, entries = real.features(real.val), []
         for path in snapshots:
             model, at = load_generator(path, real.device)
             features = real.extract(generate(model, sample_latents(COURSE_IMAGES, seed)))
-            found.append({"images_seen_at": images_seen(at), **distances(features, val)})
-            print(f"{path.name}: {found[-1]}")
-        return {name: [entry[name] for entry in found] for name in found[0]}
+            entries.append({"images_seen_at": images_seen(at), **distances(features, val)})
+            print(f"{path.name}: {entries[-1]}")
+        return {name: [entry[name] for entry in entries] for name in entries[0]}
 
     measured(weights.parent, f"progress_seed{seed}", columns, measure, real.device)
 

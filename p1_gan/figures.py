@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("part", choices=parts, nargs="?", help="default: all but distances")
     add_weights_arguments(parser, "+")
     parser.add_argument("--images", type=Path, help="folder (default: next to the weights; images/P1 for shipped ones)")
-    add_common_arguments(parser)
+    add_common_arguments(parser, data=False)
     arguments = parser.parse_args()
     checkpoints, part = arguments.checkpoint or [shipped_weights(arguments.method)], arguments.part
     if part == "distances":

@@ -112,7 +112,7 @@ def memorization(generated: torch.Tensor, val: torch.Tensor, train: torch.Tensor
     return {
         "nearest_train_median": distance.median().item(),
         "nearest_train_median_baseline": baseline.median().item(),
-        "fraction_closer_than_real_p1": (distance < baseline.quantile(0.01)).double().mean().item(),
+        "fraction_nearer_than_1st_percentile": (distance < baseline.quantile(0.01)).double().mean().item(),
     }
 
 

@@ -22,7 +22,7 @@ from common.cli import add_common_arguments, add_run_arguments, make_parser, par
 from common.data import EpochSampler, dataset_name, digest
 from common.device import Distributed, autocast, init_distributed, to_device
 from common.files import file_digest
-from common.seed import generator, seed_everything
+from common.seed import generator
 from common.training import ExponentialMovingAverage, TrainingRun
 from common.viz import normalize, save_grid, to_uint8
 from common.weights import load_into, load_weights, save_weights, shipped_path
@@ -45,7 +45,7 @@ def train(run: TrainingRun, config: TrainConfig, faces: torch.Tensor) -> None:
     The weights of the run are those of the averaged generator and of the discriminator.
     """
     dist, device, method = run.dist, run.dist.device, METHODS[run.config["method"]]
-    seed_everything(run.config["seed"])
+    torch.manual_seed(run.config["seed"])
     g, d = method.generator(config.channels), method.discriminator(config.channels)
     if config.init_from:
         path = shipped_path(config.init_from)

@@ -15,7 +15,6 @@ from common.cli import add_common_arguments, add_run_arguments, make_parser, par
 from common.data import EpochSampler
 from common.device import autocast, init_distributed, to_device
 from common.metrics import accuracy, per_class_accuracy
-from common.seed import seed_everything
 from common.training import TrainingRun
 from common.viz import normalize
 from common.weights import load_into, load_weights
@@ -80,7 +79,7 @@ def train(run: TrainingRun, config: ClassifierConfig, images: torch.Tensor, labe
     """Train on ``images``, uint8 (N, 3, 28, 28), and ``labels``, int64 (N,)."""
     dist, device, seed = run.dist, run.dist.device, run.config["seed"]
     steps = max(1, config.epochs * len(images) // config.batch_size)
-    seed_everything(seed)
+    torch.manual_seed(seed)
     model = to_device(DigitClassifier(), device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     # One cycle: Smith and Topin, "Super-Convergence", 2018.

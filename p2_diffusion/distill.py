@@ -1,7 +1,7 @@
 """Distill a diffusion model into a student that samples in a few steps, without guidance.
 
     python p2_diffusion/distill.py                      # four steps, from the shipped network of preset cpu
-    python p2_diffusion/distill.py --student-steps 2    # goes on from that student
+    python p2_diffusion/distill.py --student-steps 2    # initialized from the shipped four-step student
     python p2_diffusion/distill.py --preset full        # four steps, from the network of the course report
 
 One DDIM step of the student learns to land where several guided steps of the teacher land: Salimans and Ho,
@@ -23,7 +23,6 @@ from common.cli import UserError, add_common_arguments, add_run_arguments, make_
 from common.data import EpochSampler
 from common.device import autocast, init_distributed
 from common.files import file_digest
-from common.seed import seed_everything
 from common.training import ExponentialMovingAverage, TrainingRun
 from common.viz import normalize
 from common.weights import shipped_path
@@ -31,7 +30,7 @@ from p2_diffusion.config import DISTILL_PRESETS, DistillConfig
 from p2_diffusion.dataset import load_mnistm
 from p2_diffusion.diffusion import CLEAN, Diffusion, Network, build_diffusion
 from p2_diffusion.inference import load_model
-from p2_diffusion.model import ARCHITECTURE, MODEL, UNet, build_model, to_device
+from p2_diffusion.model import ARCHITECTURE, MODEL, UNet, build_model, to_unet_device
 from p2_diffusion.samplers import guided_prediction, sampling_timesteps
 from p2_diffusion.train import lr_factor, save_samples
 
@@ -86,11 +85,11 @@ def distill(
     dist, device, seed = run.dist, run.dist.device, run.config["seed"]
     student = build_model(run.config)
     student.load_state_dict(initial.state_dict())
-    student = to_device(student, device)
+    student = to_unet_device(student, device)
     diffusion = build_diffusion(run.config, device)
-    seed_everything(seed)
+    torch.manual_seed(seed)
     ema = ExponentialMovingAverage(student, config.ema_decay)
-    optimizer = torch.optim.AdamW(student.parameters(), weight_decay=0.0, betas=(0.9, 0.99), fused=True)
+    optimizer = torch.optim.Adam(student.parameters(), betas=(0.9, 0.99), fused=True)
     batches = EpochSampler(len(images), config.batch_size, seed, "distill", device)
     ddp_student = dist.ddp(student)
     student_steps = run.config["student_steps"]
@@ -102,7 +101,7 @@ def distill(
     for step in run.steps(config.steps, config.batch_size):
         # x_0 ~ q(x_0), eps ~ N(0, I); every timestep of the student as often as every other
         batch = dist.shard(batches(step))
-        x0, class_labels = to_device(normalize(images[batch]), device), labels[batch] + 1
+        x0, class_labels = to_unet_device(normalize(images[batch]), device), labels[batch] + 1
         i = (torch.arange(len(batch), device=device) + step) % student_steps
         t, t_next = timesteps[i], timesteps[i + 1]
         z = diffusion.q_sample(x0, torch.randn_like(x0), t)
@@ -137,7 +136,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--student-steps", type=int, choices=(4, 2, 1), default=4, help="sampling steps of the student")
     parser.add_argument("--teacher", help="weights of the network (default: the shipped one of the preset)")
-    parser.add_argument("--init-from", help="initial weights (default: the student of twice the steps, or the teacher)")
+    parser.add_argument("--init-from", help="initial weights (default: shipped student of twice the steps, or teacher)")
     add_common_arguments(parser)
     add_run_arguments(parser, DISTILL_PRESETS)
     arguments, config = parse_config(parser, lambda chosen: DISTILL_PRESETS[chosen.preset])
@@ -145,7 +144,9 @@ def main() -> None:
         dist.check_batch_size(config.batch_size)
         network = "full" if arguments.preset == "full" else "cpu"
         path = shipped_path(arguments.teacher or f"p2_unet_{network}.safetensors")
-        previous = {} if arguments.teacher else {2: "p2_unet_student4.safetensors", 1: "p2_unet_student2.safetensors"}
+        previous = {2: "p2_unet_student4.safetensors", 1: "p2_unet_student2.safetensors"}
+        if arguments.teacher or network == "full":
+            previous = {}
         initial_path = shipped_path(arguments.init_from or previous.get(arguments.student_steps, str(path)))
         teacher, _, trained = load_model(path, dist.device)
         student, _, started = load_model(initial_path, dist.device)

@@ -102,13 +102,13 @@ def load_generated(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("folder", type=Path, nargs="?", help="images named {digit}_{number}.png (default: generated)")
-    parser.add_argument("--num-per-digit", type=positive_int, default=100, help="images of each digit to generate")
+    parser.add_argument("--num-per-digit", type=positive_int, help="images of each digit to generate (default: 100)")
     parser.add_argument("--classifier", type=Path, default=CLASSIFIER, help="weights of the evaluation classifier")
     add_sampler_arguments(parser)
     add_common_arguments(parser)
     arguments = parser.parse_args()
-    sampling = (arguments.sampler, arguments.sampling_steps, arguments.guidance_scale, arguments.guidance_interval)
-    if arguments.folder and (arguments.checkpoint or any(option is not None for option in sampling)):
+    names = ("checkpoint", "num_per_digit", "sampler", "sampling_steps", "guidance_scale", "guidance_interval")
+    if arguments.folder and any(getattr(arguments, name) is not None for name in names):
         raise UserError(f"{arguments.folder}: is measured as it is; leave out --checkpoint and how to sample")
     device = pick_device(arguments.device)
     evaluator = Evaluator(arguments.classifier, arguments.data_root, device)
@@ -118,7 +118,8 @@ def main() -> None:
         checkpoint = arguments.checkpoint or shipped_weights(arguments.model)
         *_, trained = network = load_model(checkpoint, device)
         config = sampler_config(arguments, trained)
-        record = evaluator.evaluate("evaluate", checkpoint, network, config, arguments.num_per_digit, arguments.seed)
+        num_per_digit = arguments.num_per_digit or 100
+        record = evaluator.evaluate("evaluate", checkpoint, network, config, num_per_digit, arguments.seed)
         print(f"{record['num_images']} images, {record['nfe']:g} network evaluations per image")
     per_class = enumerate(record["per_class_accuracy"])
     print(f"accuracy {record['accuracy']:.1%}")

@@ -32,7 +32,7 @@ from common.weights import images_folder, run_folder, write_record
 from p2_diffusion.diffusion import Diffusion
 from p2_diffusion.evaluate import sampling_identity
 from p2_diffusion.inference import add_sampler_arguments, load_model, sampler_config, shipped_weights
-from p2_diffusion.model import UNet, to_device
+from p2_diffusion.model import UNet, to_unet_device
 from p2_diffusion.samplers import SamplerConfig, sample
 
 import torch
@@ -57,7 +57,7 @@ def sample_frames(
     """
     device = next(model.parameters()).device
     noise = torch.randn(COLUMNS, 3, DIGIT_SIZE, DIGIT_SIZE, generator=generator(seed, "grid"))[:columns]
-    noise = to_device(noise.repeat(digits, 1, 1, 1), device)
+    noise = to_unet_device(noise.repeat(digits, 1, 1, 1), device)
     class_labels = torch.arange(1, 1 + digits, device=device).repeat_interleave(columns)
     frames = {}
 

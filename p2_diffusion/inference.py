@@ -19,12 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import UserError, add_common_arguments, make_parser, positive_int, progress_bar, run_main
 from common.data import DIGIT_SIZE
 from common.device import autocast, pick_device
-from common.seed import generator, seed_everything
+from common.seed import generator
 from common.viz import save_image, to_uint8
 from common.weights import WEIGHTS, load_into, load_weights
 from p2_diffusion.config import default_sampler
 from p2_diffusion.diffusion import Diffusion, build_diffusion
-from p2_diffusion.model import MODEL, UNet, build_model, to_device
+from p2_diffusion.model import MODEL, UNet, build_model, to_unet_device
 from p2_diffusion.samplers import SAMPLERS, SamplerConfig, sample, sampling_timesteps
 
 import torch
@@ -41,7 +41,7 @@ def load_model(checkpoint: Path, device: torch.device) -> Loaded:
     state, config = load_weights(checkpoint, MODEL)
     model = build_model(config)
     load_into(model, state, checkpoint)
-    return to_device(model, device).eval().requires_grad_(False), build_diffusion(config, device), config
+    return to_unet_device(model, device).eval().requires_grad_(False), build_diffusion(config, device), config
 
 
 def generate(
@@ -60,7 +60,7 @@ def generate(
     for start in progress_bar(starts, desc="sampling", unit="batch", disable=len(starts) < 2):
         batch, stream = slice(start, start + BATCH_SIZE), generator(seed, "steps", start)
         with autocast(device):
-            images = sample(model, diffusion, class_labels[batch], to_device(noise[batch], device), config, stream)
+            images = sample(model, diffusion, class_labels[batch], to_unet_device(noise[batch], device), config, stream)
         batches.append(to_uint8(images).cpu())
     return torch.cat(batches)
 
@@ -110,7 +110,7 @@ def main() -> None:
     add_common_arguments(parser, data=False)
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
-    seed_everything(arguments.seed)
+    torch.manual_seed(arguments.seed)
     model, diffusion, trained = load_model(arguments.checkpoint or shipped_weights(arguments.model), device)
     config = sampler_config(arguments, trained)
     arguments.out_dir.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common import device as common_device
 from common.cli import UserError
+from common.device import Movable, to_device
 
 import torch
 from torch import nn
@@ -235,6 +235,6 @@ def build_model(config: Mapping[str, Any]) -> UNet:
     return UNet(config["timesteps"], dropout=config["dropout"], **{name: config[name] for name in ARCHITECTURE})
 
 
-def to_device(thing: common_device.Movable, device: torch.device) -> common_device.Movable:
+def to_unet_device(thing: Movable, device: torch.device) -> Movable:
     """Move the U-Net, or images for it, to ``device``; on CPUs its GroupNorm and attention are slow channels_last."""
-    return common_device.to_device(thing, device, channels_last=device.type == "cuda")
+    return to_device(thing, device, channels_last=device.type == "cuda")

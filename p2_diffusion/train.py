@@ -19,15 +19,14 @@ from common.cli import UserError, add_common_arguments, add_run_arguments, make_
 from common.data import EpochSampler
 from common.device import autocast, init_distributed
 from common.files import file_digest
-from common.seed import seed_everything
 from common.training import ExponentialMovingAverage, TrainingRun
 from common.viz import normalize, save_grid
-from common.weights import State, load_into, load_weights, shipped_path
+from common.weights import load_into, load_weights, shipped_path
 from p2_diffusion.config import PRESETS, DistillConfig, TrainConfig, default_sampler
 from p2_diffusion.dataset import load_mnistm
 from p2_diffusion.diffusion import Diffusion, build_diffusion
 from p2_diffusion.inference import generate
-from p2_diffusion.model import MODEL, NULL_LABEL, build_model, to_device
+from p2_diffusion.model import MODEL, NULL_LABEL, build_model, to_unet_device
 
 import torch
 from torch import nn
@@ -36,17 +35,19 @@ LOSS_LEVELS = 4  # the loss is logged for this many equal ranges of timesteps, 0
 PANELS = {"loss": ["loss"], "loss by noise level": [f"loss_level_{k}" for k in range(LOSS_LEVELS)]}
 
 
-def train(run: TrainingRun, config: TrainConfig, images: torch.Tensor, labels: torch.Tensor, initial: State) -> None:
-    """Train on images uint8 (N, 3, 28, 28) and labels int64 (N,), from ``initial`` weights; empty is random."""
+def train(run: TrainingRun, config: TrainConfig, images: torch.Tensor, labels: torch.Tensor) -> None:
+    """Train on images uint8 (N, 3, 28, 28) and labels int64 (N,)."""
     dist, device, seed = run.dist, run.dist.device, run.config["seed"]
-    seed_everything(seed, deterministic=not config.compile)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = not config.compile, config.compile
     model = build_model(run.config)
-    if initial:
-        load_into(model, initial, Path(config.init_from))
-    model = to_device(model, device)
+    if config.init_from:
+        path = shipped_path(config.init_from)
+        load_into(model, load_weights(path, MODEL)[0], path)
+    model = to_unet_device(model, device)
     diffusion = build_diffusion(run.config, device)
     ema = ExponentialMovingAverage(model, config.ema_decay)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0, betas=(0.9, 0.99), fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.99), fused=True)
     batches = EpochSampler(len(images), config.batch_size, seed, "train", device)
     network = dist.ddp(torch.compile(model) if config.compile else model)  # type: ignore[arg-type]
 
@@ -54,7 +55,7 @@ def train(run: TrainingRun, config: TrainConfig, images: torch.Tensor, labels: t
     for step in run.steps(config.steps, config.batch_size):
         # x_0 ~ q(x_0), t ~ Uniform(0..T-1), eps ~ N(0, I)
         batch = dist.shard(batches(step))
-        x0 = to_device(normalize(images[batch]), device)
+        x0 = to_unet_device(normalize(images[batch]), device)
         t = torch.randint(config.timesteps, (len(batch),), device=device)
         eps = torch.randn_like(x0)
         # y: the class label, or the null label for a fraction of the samples (Ho and Salimans, 2022, algorithm 1)
@@ -109,10 +110,9 @@ def main() -> None:
         dist.check_batch_size(config.batch_size)
         images, labels, data_names = load_mnistm(arguments.data_root, "train", dist.device)
         settings = asdict(config) | {"model": MODEL, "method": "ddpm", "init_digest": ""} | data_names
-        initial: State = {}
         if config.init_from:
             path = shipped_path(config.init_from)
-            initial, trained = load_weights(path, MODEL)
+            _, trained = load_weights(path, MODEL)
             for name in ("prediction", "schedule"):
                 if trained[name] != getattr(config, name):
                     raise UserError(f"{path}: pass --{name} {trained[name]}, which it was trained with")
@@ -120,7 +120,7 @@ def main() -> None:
         run = TrainingRun(arguments, dist, "p2", "p2", settings)
         if run.is_finished():
             return
-        train(run, config, images, labels, initial)
+        train(run, config, images, labels)
         run.finish(PANELS, train_images=len(images))
 
 

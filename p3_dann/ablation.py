@@ -14,6 +14,7 @@ import argparse
 import json
 import statistics
 import sys
+import time
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import ROOT
 from common.cli import UserError, add_common_arguments, add_run_arguments, make_parser, positive_int, run_main
 from common.device import init_distributed
+from common.training import seconds_left
 from common.viz import PALETTE, new_figure, save_figure
 from common.weights import Record, collected
 from p3_dann.config import INPUTS, METHODS, PRESETS, make_config
@@ -75,7 +77,7 @@ def main() -> None:
     parser.add_argument("--steps", type=positive_int, default=1500, help="optimizer steps of every run")
     parser.add_argument("--plot", action="store_true", help="train nothing; plot what results/ holds")
     add_common_arguments(parser)
-    add_run_arguments(parser, PRESETS)
+    add_run_arguments(parser, PRESETS, "folder of all runs (default: runs/PRESET/p3_ablation)")
     arguments = parser.parse_args()
     if arguments.plot:
         whole = {"preset": arguments.preset, "steps": arguments.steps}
@@ -83,7 +85,7 @@ def main() -> None:
         save_figure(plot(records, arguments.targets, arguments.steps), ROOT / "images/P3/ablation.png")
         print(f"wrote {ROOT / 'images/P3/ablation.png'}")
         return
-    root = arguments.run_dir or ROOT / "runs" / arguments.preset / "p3_ablation"
+    root, begun = arguments.run_dir or ROOT / "runs" / arguments.preset / "p3_ablation", time.perf_counter()
     with init_distributed(arguments.device) as dist:
         for target, inputs, method in product(arguments.targets, arguments.inputs, arguments.methods):
             if method == "target" and inputs != "augmented":
@@ -91,6 +93,7 @@ def main() -> None:
             chosen = vars(arguments) | {"method": method, "inputs": inputs, "target": target, "overrides": ["steps"]}
             chosen["variant"] = f"{method}_{inputs}"
             chosen["run_dir"] = root / f"{target}_{method}_{inputs}_seed{arguments.seed}"
+            chosen["max_seconds"] = seconds_left(arguments.max_seconds, begun)
             config = replace(make_config(method, inputs, arguments.preset, target), steps=arguments.steps)
             train_and_evaluate(argparse.Namespace(**chosen), dist, config)
         if dist.is_main_process:

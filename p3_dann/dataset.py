@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from common.cli import UserError
-from common.data import DOMAINS, count_labels, domain_folder, load_digit_images, load_digits
+from common.data import DOMAINS, domain_folder, load_digit_images, load_digits, read_csv
 from p3_dann.config import METHODS
 
 import torch
@@ -29,7 +29,7 @@ def load_training_data(
     domain_folder(data_root, target)
     labeled = target if METHODS[method].labels == "target" else SOURCE
     images, labels = load_digits(data_root, labeled, "train")
-    total = count_labels(data_root, labeled, "train")[1]
+    total = len(read_csv(domain_folder(data_root, labeled) / "train.csv"))
     if len(images) < total:
         print(f"note: {labeled}: learning from the {len(images)} of {total} images with a label", file=sys.stderr)
     return images, labels, load_digit_images(data_root, target, "train") if METHODS[method].sees_target else None

@@ -67,7 +67,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("predictions", type=Path, nargs="?", help="CSV file that inference.py wrote")
     parser.add_argument("--target", help="target domain, such as svhn")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="split of the predictions")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="split of the predictions (default: val)")
     parser.add_argument("--checkpoint", type=Path, help="evaluate these weights instead, on their target")
     add_common_arguments(parser)
     arguments = parser.parse_args()
@@ -75,9 +75,12 @@ def main() -> None:
     if named not in ([True, True, False], [False, False, True]):
         raise UserError("name either predictions and their --target, or a --checkpoint")
     if arguments.checkpoint:
+        if arguments.split:
+            raise UserError("--split: is of predictions; a --checkpoint is evaluated on val and test")
         evaluate_checkpoint(arguments.checkpoint, arguments.data_root, pick_device(arguments.device))
         return
-    path = domain_folder(arguments.data_root, arguments.target) / f"{arguments.split}.csv"
+    split = arguments.split or "val"
+    path = domain_folder(arguments.data_root, arguments.target) / f"{split}.csv"
     rows = [(name, label) for name, label in read_csv(path) if label]
     if not rows:
         raise UserError(f"{path}: no image has a label")
@@ -86,7 +89,7 @@ def main() -> None:
     # An image without a prediction has an empty one, which is an error.
     predicted = torch.tensor([check_label(arguments.predictions, name, predictions.get(name, "")) for name, _ in rows])
     used = f"{len(labels):,} labeled images, of {len(predictions):,} predictions"
-    print(f"{arguments.split}: accuracy {100 * accuracy(predicted, labels):.2f}% on {used}")
+    print(f"{split}: accuracy {100 * accuracy(predicted, labels):.2f}% on {used}")
     each = enumerate(per_class_accuracy(predicted, labels))
     print("per class " + ", ".join(f"{digit}: {100 * value:.1f}%" for digit, value in each if value is not None))
 

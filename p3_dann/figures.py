@@ -16,7 +16,6 @@ from common import ROOT
 from common.cli import add_common_arguments, make_parser, run_main
 from common.data import dataset_name, load_digit_images, load_digits
 from common.device import pick_device
-from common.seed import seed_everything
 from common.viz import make_grid, new_figure, save_figure, to_uint8
 from p3_dann.augment import augment
 from p3_dann.config import make_config
@@ -35,7 +34,7 @@ def plot_augmentations(data_root: Path, seed: int) -> Figure:
     for axis, target in zip(axes[0], TARGETS, strict=True):
         config, rows = make_config("ours", "augmented", "cpu", target), {}
         for domain, role in ((SOURCE, "source"), (target, "target")):
-            seed_everything(seed)
+            torch.manual_seed(seed)
             images = load_digit_images(data_root, domain, "train")
             images = images[torch.randperm(len(images))[:COLUMNS]]
             name = dataset_name(data_root, domain).split(" (")[0]

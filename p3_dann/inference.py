@@ -23,7 +23,6 @@ from common.cli import UserError, add_common_arguments, make_parser, run_main
 from common.data import DIGIT_SIZE, list_images, load_images
 from common.device import pick_device, to_device
 from common.files import write_text
-from common.seed import seed_everything
 from common.weights import WEIGHTS, load_into, load_weights
 from p3_dann.augment import prepare
 from p3_dann.config import TrainConfig
@@ -39,7 +38,7 @@ def load_model(path: Path, device: torch.device) -> tuple[DANN_model, TrainConfi
     state, header = load_weights(path, MODEL)
     model = DANN_model()
     load_into(model, state, path)
-    config = TrainConfig(**{field.name: header[field.name] for field in fields(TrainConfig) if field.name in header})
+    config = TrainConfig(**{field.name: header[field.name] for field in fields(TrainConfig)})
     return to_device(model, device).eval(), config, header
 
 
@@ -76,7 +75,7 @@ def main() -> None:
     add_common_arguments(parser, data=False)
     arguments = parser.parse_args()
 
-    seed_everything(arguments.seed)
+    torch.manual_seed(arguments.seed)
     device = pick_device(arguments.device)
     if arguments.pred_csv.is_dir():
         raise UserError(f"{arguments.pred_csv}: is a folder; name the CSV file to write")

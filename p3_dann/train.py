@@ -25,7 +25,6 @@ from common.cli import UserError, add_common_arguments, add_run_arguments, make_
 from common.data import EpochSampler, dataset_name, digest
 from common.device import Distributed, autocast, init_distributed, to_device
 from common.metrics import accuracy
-from common.seed import seed_everything
 from common.training import ExponentialMovingAverage, TrainingRun
 from p3_dann.augment import augment, rotate
 from p3_dann.config import INPUTS, METHODS, PRESETS, TrainConfig, make_config
@@ -52,7 +51,7 @@ def train(
     The weights of the run are the averaged ones.
     """
     dist, device, seed, size = run.dist, run.dist.device, run.config["seed"], config.batch_size
-    seed_everything(seed)
+    torch.manual_seed(seed)
     model = to_device(DANN_model(), device)
     model.domain_classifier.requires_grad_(unlabeled is not None)  # it learns only where there are two domains
     ema = ExponentialMovingAverage(model, config.ema_decay)

@@ -23,7 +23,7 @@ from common.data import check_root, dataset_name, digest, load_digit_images
 from common.device import pick_device
 from common.files import file_digest
 from common.metrics import accuracy
-from common.seed import generator, seed_everything
+from common.seed import generator
 from common.viz import PALETTE, new_figure, save_figure
 from common.weights import images_folder, run_folder, write_record
 from p3_dann.augment import prepare
@@ -103,7 +103,7 @@ def measure(checkpoint: Path, data_root: Path, points: int, seed: int, device: t
     """Return the t-SNE embedding of a checkpoint's features, and record how well the domains mix in them."""
     model, config, header = load_model(checkpoint, device)
     domains = (SOURCE, header["target"])
-    seed_everything(seed)
+    torch.manual_seed(seed)
     images, digits, is_labeled = [], [], True
     for domain in domains:
         labeled = load_labeled(data_root, domain, "val")

@@ -14,8 +14,8 @@ method() { # METHOD
         run p1_gan/evaluate.py --checkpoint "$weights" --seed "$sampling_seed" "${shared[@]}"
     done
     [[ $preset == sample ]] || run p1_gan/evaluate.py --checkpoint "$weights" --snapshots "${shared[@]}"
-    run p1_gan/figures.py --checkpoint "$weights" "${shared[@]}"
+    run p1_gan/figures.py --checkpoint "$weights" --device "$device"
 }
 side_by_side method A B
-[[ $preset == sample ]] || run p1_gan/figures.py distances "${shared[@]}" --checkpoint "$runs"/p1_{A,B}_seed"$seed"/weights.safetensors
+[[ $preset == sample ]] || run p1_gan/figures.py distances --checkpoint "$runs"/p1_{A,B}_seed"$seed"/weights.safetensors
 run scripts/collect.py "$runs"

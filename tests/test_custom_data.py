@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common import ROOT
 from common.cli import UserError
-from common.data import count_labels, dataset_name, load_digit_images, load_digits
+from common.data import dataset_name, load_digit_images, load_digits, read_csv
 from data.custom import check_domain
 from p1_gan.dataset import load_faces
 from tests.conftest import Capture, Patch, contents, encoded, write_files
@@ -30,6 +30,12 @@ def photo(number: int, size: tuple[int, int] = (40, 30)) -> bytes:
 
 def photos(count: int, name: str = "{:02d}.png") -> dict[str, bytes]:
     return {name.format(number): photo(number) for number in range(count)}
+
+
+def count_labels(domain: Path, split: str) -> tuple[int, int]:
+    """Return how many images of a split have a label, and how many there are."""
+    rows = read_csv(domain / f"{split}.csv") if (domain / f"{split}.csv").exists() else []
+    return sum(bool(label) for _, label in rows), len(rows)
 
 
 def own_faces(root: Path, source: Path, *options: object) -> int:
@@ -176,7 +182,7 @@ def test_digits_without_labels_are_a_domain(tmp_path: Path) -> None:
     assert own_digits(tmp_path, write_files(tmp_path / "scans", photos(20))) == 0
     splits = ("train", "val", "test")
     assert [len(load_digit_images(tmp_path, "mine", split)) for split in splits] == [12, 4, 4]
-    assert [count_labels(tmp_path, "mine", split) for split in splits] == [(0, 12), (0, 4), (0, 4)]
+    assert [count_labels(tmp_path / "digits/mine", split) for split in splits] == [(0, 12), (0, 4), (0, 4)]
     with pytest.raises(UserError, match="label"):
         load_digits(tmp_path, "mine", "train")
     rows = (tmp_path / "digits/mine/originals.csv").read_text(encoding="utf-8").splitlines()
@@ -192,7 +198,7 @@ def test_labels_are_matched_by_path_or_by_file_name(tmp_path: Path, capsys: Capt
     labels = source / "labels.csv"
     labels.write_text("image_name,label\n" + "".join(rows) + "gone.png,4\n1/19.png,\n")
     assert own_digits(tmp_path, source, "--labels", labels) == 0
-    counts = np.array([count_labels(tmp_path, "mine", split) for split in ("train", "val", "test")])
+    counts = np.array([count_labels(tmp_path / "digits/mine", split) for split in ("train", "val", "test")])
     assert counts.sum(axis=0).tolist() == [18, 21]
     for split in ("train", "val", "test"):
         images, numbers = load_digits(tmp_path, "mine", split)
@@ -209,7 +215,7 @@ def test_folders_named_by_a_digit_are_labels(tmp_path: Path, capsys: Capture) ->
     for split in ("train", "val", "test"):
         images, numbers = load_digits(tmp_path / "root", "mine", split)
         assert numbers.tolist() == [value % 10 for value in images[:, 0, 5, 5].tolist()]
-    assert sum(count_labels(tmp_path / "root", "mine", split)[0] for split in ("train", "val", "test")) == 20
+    assert sum(count_labels(tmp_path / "root" / "digits/mine", split)[0] for split in ("train", "val", "test")) == 20
     assert own_digits(tmp_path / "flat", source / "unknown", "--label-folders") == 2
     assert own_digits(tmp_path / "flat", source / "unknown") == 0
 
@@ -257,7 +263,7 @@ def test_names_are_utf8_whatever_the_system_says(tmp_path: Path) -> None:
     folder = tmp_path / "digits/Fête"
     assert "fête 3.png" in (folder / "originals.csv").read_text(encoding="utf-8", errors="surrogateescape")
     assert b"on.txt" in done.stdout
-    assert sum(count_labels(tmp_path, "Fête", split)[0] for split in ("train", "val", "test")) == 2
+    assert sum(count_labels(tmp_path / "digits/Fête", split)[0] for split in ("train", "val", "test")) == 2
 
 
 def test_the_commands_do_it_as_the_help_says(tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:

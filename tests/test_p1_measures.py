@@ -68,7 +68,7 @@ def test_memorized_images_are_noticed() -> None:
     train, val, fresh = torch.randn(200, 16).split([100, 50, 50])
     copied, new = memorization(train[:50] + 1e-4, val, train), memorization(fresh, val, train)
     assert copied["nearest_train_median"] < 0.01 * copied["nearest_train_median_baseline"]
-    assert copied["fraction_closer_than_real_p1"] == 1.0 and new["fraction_closer_than_real_p1"] < 0.2
+    assert copied["fraction_nearer_than_1st_percentile"] == 1.0 and new["fraction_nearer_than_1st_percentile"] < 0.2
     assert new["nearest_train_median"] == pytest.approx(new["nearest_train_median_baseline"], rel=0.2)
 
 

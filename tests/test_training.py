@@ -19,7 +19,6 @@ import common.training
 from common.cli import EXIT_TRY_AGAIN, UserError, run_main
 from common.device import Distributed
 from common.files import file_digest
-from common.seed import seed_everything
 from common.training import ExponentialMovingAverage, TrainingRun
 from common.weights import load_checkpoint, load_weights
 from tests.conftest import Capture, Patch, contents
@@ -57,7 +56,7 @@ def train(
     run = open_run(folder, **options)
     if run.is_finished():
         return run
-    seed_everything(0)
+    torch.manual_seed(0)
     model = torch.nn.Sequential(
         torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1)
     )

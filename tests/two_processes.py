@@ -15,7 +15,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import common.training
 from common import ROOT
 from common.device import Distributed, init_distributed
-from common.seed import seed_everything
 
 import torch
 from torch import nn
@@ -25,7 +24,7 @@ BATCH = 8
 
 def gradients(dist: Distributed) -> dict[str, torch.Tensor]:
     """Return the gradients of a loss on one global batch, which every process generates alike."""
-    seed_everything(0)
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
     inputs = torch.randn(BATCH, 4)
     network = dist.ddp(model)  # averages only as long as somebody holds it
