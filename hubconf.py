@@ -25,11 +25,11 @@ def face_generator(method: str = "B") -> torch.nn.Module:
     return load_generator(shipped_weights(method), torch.device("cpu"))[0]
 
 
-def digit_sampler(network: str = "") -> Callable[..., torch.Tensor]:
+def digit_sampler(network: str = "student4") -> Callable[..., torch.Tensor]:
     """Return P2's sampler, called with (digits, seed=0): a list of class labels 0-9 -> uint8 (N, 3, 28, 28)."""
-    from p2_diffusion.inference import DEFAULT_MODEL, default_sampler, generate, load_model, shipped_weights
+    from p2_diffusion.inference import default_sampler, generate, load_model, shipped_weights
 
-    model, diffusion, config = load_model(shipped_weights(network or DEFAULT_MODEL), torch.device("cpu"))
+    model, diffusion, config = load_model(shipped_weights(network), torch.device("cpu"))
     return functools.partial(generate, model, diffusion, config=default_sampler(config), seed=0)
 
 

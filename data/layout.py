@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.cli import UserError, progress_bar
-from common.data import DOMAINS, first_of, thread_map
+from common.data import DOMAINS, thread_map
 from common.files import write_text
 
 import numpy as np
@@ -20,27 +19,20 @@ from PIL import Image
 
 PARTS = ("face", *DOMAINS)
 SPLITS = ("train", "val", "test")
-# What prepare.py writes into a part's folder, and therefore all that --force may replace.
-_OWN_FILE = re.compile(
-    r"(train|val|data)/\d{5,}\.png|(train|val|test|originals)\.csv|SOURCE|"
-    r"\.cache/\.?(train|val|test)\.safetensors.*"
-)
 
 
-def make_parts(data_root: Path, parts: Sequence[str], make: Callable[[str, Path], str], force: bool = False) -> None:
-    """Make those of ``parts`` that are missing, or all with ``force``; what a killed run left is tidied up first.
+def make_parts(data_root: Path, parts: Sequence[str], make: Callable[[str, Path], str]) -> None:
+    """Make those of ``parts`` that are missing.
 
     ``make(part, folder)`` fills an empty folder and returns the line by which records and captions call the data. A
     UserError tells that every part is there already, or, once all others are made, names each that could not be made.
     """
     targets = {part: part_folder(data_root, part) for part in parts}
-    for target in targets.values():
-        _tidy(target, list(target.parent.glob(f".{target.name}+*")))
-    missing = [part for part in parts if force or not os.path.lexists(targets[part])]
+    missing = [part for part in parts if not os.path.lexists(targets[part])]
     if not missing:
-        raise UserError(f"{data_root}: {', '.join(parts)} already made; pass --force to replace, or a new --data-root")
+        raise UserError(f"{data_root}: {', '.join(parts)} already made; delete them first, or pass a new --data-root")
     if kept := [part for part in parts if part not in missing]:
-        print(f"{data_root}: {', '.join(kept)} already made, kept (--force replaces)")
+        print(f"{data_root}: {', '.join(kept)} already made, kept")
     problems: dict[str, list[str]] = {}
     for part in missing:
         try:
@@ -63,33 +55,15 @@ def part_folder(data_root: Path, part: str) -> Path:
 @contextmanager
 def _building(target: Path) -> Iterator[Path]:
     """Yield an empty neighbor of ``target``; it takes that name only when the block succeeds."""
-    if os.path.lexists(target):
-        files = (Path(folder, name).relative_to(target) for folder, _, names in os.walk(target) for name in names)
-        foreign = sorted(str(file) for file in files if not _OWN_FILE.fullmatch(file.as_posix()))
-        if foreign or not (target / "SOURCE").is_file():
-            what = f"holds files that prepare.py did not make ({first_of(foreign)})" if foreign else "holds no SOURCE"
-            raise UserError(f"{target}: {what}; move it away, or pass another --data-root")
-    folder, old = target.with_name(f".{target.name}+{uuid.uuid4().hex[:8]}"), target.with_name(f".{target.name}+old")
+    for killed in target.parent.glob(f".{target.name}+*"):
+        shutil.rmtree(killed)
+    folder = target.with_name(f".{target.name}+{uuid.uuid4().hex[:8]}")
     folder.mkdir(parents=True)
     try:
         yield folder
-        if os.path.lexists(target):
-            target.rename(old)
         folder.rename(target)
     finally:
-        _tidy(target, [folder, old])
-
-
-def _tidy(target: Path, leftovers: Sequence[Path]) -> None:
-    """Put the part back if its replacement was interrupted, and remove ``leftovers``, neighbors of ``target``."""
-    old = target.with_name(f".{target.name}+old")
-    if os.path.lexists(old) and not os.path.lexists(target):
-        old.rename(target)
-    for path in leftovers:
-        if path.is_symlink():
-            path.unlink()
-        elif path.exists():  # renamed first, so that another prepare.py that writes there stops
-            shutil.rmtree(path.rename(path.with_name(f"{path.name}-removed")), ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def split_order(order: np.ndarray) -> list[np.ndarray]:

@@ -2,7 +2,7 @@
 
     python data/prepare.py sample                                  # rendered in seconds, no network
     python data/prepare.py public                                  # downloads, then converts
-    python data/prepare.py public --raw downloads --parts usps svhn --force   # from files you already have
+    python data/prepare.py public --raw downloads --parts usps svhn    # from files you already have
     python data/prepare.py course hw2_data.zip --data-root hw2_data
     python data/prepare.py own-faces photos.zip                    # any images: the center square of each
     python data/prepare.py own-faces celeba.zip --stretched-from 178x218 --name "CelebA (stored at 64x64)"
@@ -21,11 +21,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import ROOT
-from common.cli import DEFAULT_DATA_ROOT, HelpFormatter, UserError, make_parser, positive_int, run_main, seed_value
+from common.cli import DEFAULT_DATA_ROOT, HelpFormatter, make_parser, positive_int, run_main, seed_value
 from common.seed import derive_seed
 from data.course import make_course
 from data.custom import Source, check_domain, make_digits, make_faces
-from data.layout import PARTS, make_parts, part_folder
+from data.layout import PARTS, make_parts
 from data.public import ORIGINAL_FACES, Downloads, make_public
 from data.synthetic import make_sample
 
@@ -43,13 +43,7 @@ def main() -> None:
         parts = [check_domain(arguments.domain)]
     else:
         parts = list(dict.fromkeys(arguments.parts))
-    if arguments.command.startswith("own"):  # --force must not replace what it reads
-        target = Path(os.path.realpath(part_folder(data_root, parts[0])))
-        for source in filter(None, (arguments.source, vars(arguments).get("labels"))):
-            real = Path(os.path.realpath(source))
-            if real.is_relative_to(target) or target.is_relative_to(real):
-                raise UserError(f"{source}: lies in, or contains, {target}; pass another --data-root")
-    make_parts(data_root, parts, lambda part, folder: _make(arguments, part, folder), arguments.force)
+    make_parts(data_root, parts, lambda part, folder: _make(arguments, part, folder))
     print(f"{data_root}: ready ({', '.join(parts)})")
 
 
@@ -85,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     public.add_argument("--raw", type=Path, help="folder of downloads (default: DATA_ROOT/raw)")
     yes_no = argparse.BooleanOptionalAction
     public.add_argument("--download", action=yes_no, default=True, help="download missing files")
-    public.add_argument("--faces", choices=("auto", "celeba", "lfw"), default="auto", help="auto: CelebA, else LFW")
+    public.add_argument(
+        "--faces", choices=("auto", "celeba", "lfw"), default="auto", help="auto: CelebA unless only LFW is in --raw"
+    )
     public.add_argument("--face-count", type=positive_int, default=ORIGINAL_FACES, help="maximum number of faces")
 
     course.add_argument("source", type=Path, metavar="folder", help="folder or archive with face/ and digits/")
@@ -108,7 +104,6 @@ def _parser() -> argparse.ArgumentParser:
     for each in (sample, public, course, own_faces, own_digits):
         text = "output folder (default: sample_data for sample, else hw2_data, in the repository)"
         each.add_argument("--data-root", type=Path, help=text)
-        each.add_argument("--force", action="store_true", help="replace parts that prepare.py made before")
     return parser
 
 

@@ -66,6 +66,7 @@ class Downloads(NamedTuple):
             except Exception as error:  # whatever a network does
                 remark = f", and downloading it failed ({error})"
         place = f"get it from {_URLS[dataset].format(names[0])} and put it there, or pass another --raw"
+        place += " or --faces lfw" * (dataset == "CelebA")
         raise UserError(f"{missing}: no such file{remark}; {place}")
 
     def _download(self, dataset: str, name: str) -> None:
@@ -75,7 +76,7 @@ class Downloads(NamedTuple):
         socket.setdefaulttimeout(30)
         self.raw.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=self.raw) as temporary:
-            if dataset == "CelebA":  # on Google Drive: torchvision says so where gdown is missing
+            if dataset == "CelebA":  # on Google Drive, which refuses a file asked for too often
                 for file_id, md5, file_name in CelebA.file_list:
                     if file_name in (name, "identity_CelebA.txt"):
                         utils.download_file_from_google_drive(file_id, temporary, file_name, md5)
@@ -88,7 +89,7 @@ class Downloads(NamedTuple):
 def make_public(part: str, folder: Path, downloads: Downloads, rng: np.random.Generator, faces: str, count: int) -> str:
     """Make ``part`` in the empty ``folder`` from public files, and return what the data are called.
 
-    ``faces`` is ``lfw``, ``celeba`` or ``auto`` (what is there, CelebA first), of which at most ``count`` are taken.
+    ``faces`` is ``lfw``, ``celeba`` or ``auto`` (LFW if only that is there), of which at most ``count`` are taken.
     """
     if part == "face":
         return _faces(folder, downloads, rng, faces, count)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from common.cli import option
 from p2_diffusion.samplers import SamplerConfig
@@ -94,7 +94,7 @@ class DistillConfig:
 
 
 DISTILL_PRESETS = {
-    # Short: on a CPU, the large teacher guides one image per second and thread.
+    # Short, since it was run on a CPU, where the large teacher guides one image per second and thread.
     "full": DistillConfig(
         guidance_scale=1.75,
         guidance_start=0.2,
@@ -124,11 +124,21 @@ CLASSIFIER_PRESETS = {
     "cpu": ClassifierConfig(),
     "sample": ClassifierConfig(batch_size=64, log_every=10),
 }
-# Numbers of steps, guidance scales (1 is none), where in t / T guidance starts, and images of each digit per setting.
+
+
+class Sweep(NamedTuple):
+    """The settings that sweep.py compares: all combinations."""
+
+    steps: tuple[int, ...]
+    scales: tuple[float, ...]  # of guidance; 1 is none
+    starts: tuple[float, ...]  # guide where t / T is at least this
+    num_per_digit: int
+
+
 SWEEPS = {
-    "full": ((5, 10, 20, 50), (1.0, 1.5, 2.0, 3.0), (0.0, 0.2), 100),
-    "cpu": ((5, 10), (1.0, 2.0, 3.0), (0.0, 0.2), 100),
-    "sample": ((5, 10), (1.0, 2.0), (0.0,), 10),
+    "full": Sweep((5, 10, 20, 50), (1.0, 1.5, 2.0, 3.0), (0.0, 0.2), 100),
+    "cpu": Sweep((5, 10), (1.0, 2.0, 3.0), (0.0, 0.2), 100),
+    "sample": Sweep((5, 10), (1.0, 2.0), (0.0,), 10),
 }
 
 # How a network is sampled from by default: what sweep.py recommends for it.

@@ -35,16 +35,16 @@ def settings(preset: str, trained: Mapping[str, Any]) -> list[SamplerConfig]:
 
     Samplers that visit all T have the network's default guidance.
     """
-    all_steps, scales, starts, _ = SWEEPS[preset]
+    compared = SWEEPS[preset]
     default = default_sampler(trained)
     if "student_steps" in trained:
         return [default]
-    pairs = product(scales, starts)
+    pairs = product(compared.scales, compared.starts)
     guidance = [(scale, (start if scale != 1 else 0.0, 1.0)) for scale, start in pairs]
     found = {default}
     for name, sampler in SAMPLERS.items():
         if sampler.skips_timesteps:
-            found |= {SamplerConfig(name, steps, *how) for steps, how in product(all_steps, guidance)}
+            found |= {SamplerConfig(name, steps, *how) for steps, how in product(compared.steps, guidance)}
         elif preset != "sample":  # there it would take as long as all others together
             found.add(replace(default, sampler=name, sampling_steps=trained["timesteps"]))
     return sorted(found, key=lambda setting: (setting.sampling_steps, repr(setting)))
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--num-per-digit", type=positive_int, help="images of each digit (default: the preset's)")
     add_common_arguments(parser)
     arguments = parser.parse_args()
-    num_per_digit = arguments.num_per_digit or SWEEPS[arguments.preset][3]
+    num_per_digit = arguments.num_per_digit or SWEEPS[arguments.preset].num_per_digit
     device = pick_device(arguments.device)
     evaluator = Evaluator(arguments.classifier, arguments.data_root, device)
     small = [path for path in sorted(WEIGHTS.glob("p2_unet_*.safetensors")) if "full" not in path.stem]

@@ -44,8 +44,10 @@ class TrainConfig:
     # method
     grl_lambda_max: float = option(0.0, "final lambda of the gradient reversal; 0 for no DANN", "[0, inf)")
     consistency_weight: float = option(0.0, "weight of the consistency loss; 0 for no EMA teacher", "[0, inf)")
-    confidence: float = option(0.9, "mask threshold, relative to the confidence on the source", "[0, inf)")
-    distribution_alignment: Literal["none", "one-sided", "both"] = option("none", "align pseudo-labels with the source")
+    confidence: float = option(0.9, "mask threshold tau, relative to the confidence on the source", "[0, inf)")
+    distribution_alignment: Literal["none", "one-sided", "both"] = option(
+        "none", "align pseudo-labels with the source's classes; both is AdaMatch, one-sided only raises rare ones"
+    )
     rotation_probability: float = option(0.0, "probability of rotating 0, 6, 8, 9 by 180 degrees (6 <-> 9)", "[0, 1]")
     finetune_fraction: float = option(0.0, "steps on the target alone, as a fraction of --steps", "[0, 10]")
 

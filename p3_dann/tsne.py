@@ -140,8 +140,7 @@ def measure(checkpoint: Path, data_root: Path, points: int, seed: int, device: t
 
 def plot(axis: Axes, embedding: Embedding, row: str) -> None:
     """Plot the points of both domains by ``class`` or ``domain``, and each digit on the point nearest its median."""
-    mixing = f"domain mixing {100 * embedding.record['domain_mixing_768_eval']:.1f}% (mixed: 50%)"
-    axis.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim", xlabel=mixing, frame_on=False)
+    axis.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim", frame_on=False)
     is_target = np.arange(len(embedding.plane)) >= len(embedding.plane) // 2
     for domain, (color, outline) in enumerate(LABEL_COLORS):
         points, digits = (values[is_target == bool(domain)] for values in (embedding.plane, embedding.digits))
@@ -163,6 +162,8 @@ def plot_networks(embeddings: list[Embedding], rows: Sequence[str]) -> Figure:
         column[0].set_title(embedding.title)
         for axis, row in zip(column, rows, strict=True):
             plot(axis, embedding, row)
+        mixing = f"domain mixing {100 * embedding.record['domain_mixing_768_eval']:.1f}% (mixed: 50%)"
+        column[-1].set_xlabel(mixing)
 
     # One legend: digits by color, domains by marker, and by color where a row shows them so.
     shown = [("s", color, str(digit)) for digit, color in enumerate(DIGIT_COLORS)] if "class" in rows else []

@@ -130,7 +130,6 @@ def test_too_few_images_are_one_line_that_leaves_nothing(tmp_path: Path, capsys:
     assert not [path for path in (tmp_path / "root").rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("force", [(), ("--force",)])
 @pytest.mark.parametrize(
     ("command", "place", "source"),
     [
@@ -143,39 +142,28 @@ def test_too_few_images_are_one_line_that_leaves_nothing(tmp_path: Path, capsys:
         (("own-digits", "mine"), "digits/mine", "digits"),
     ],
 )
-def test_nothing_of_the_users_is_replaced(
-    tmp_path: Path, command: tuple[str, ...], place: str, source: str, force: tuple[str, ...]
-) -> None:
+def test_nothing_of_the_users_is_replaced(tmp_path: Path, command: tuple[str, ...], place: str, source: str) -> None:
     root = tmp_path / "mine"
     write_files(root / place, photos(5))
     (root / "link").symlink_to(root / "face")
     before = everything_below(root)
-    assert call(PREPARE, *command, root / source, "--data-root", root, *force) == 2
+    assert call(PREPARE, *command, root / source, "--data-root", root) == 2
     assert everything_below(root) == before
 
 
-def test_originals_beside_the_parts_stay_and_force_replaces_the_part_alone(tmp_path: Path) -> None:
+def test_originals_beside_the_parts_stay(tmp_path: Path) -> None:
     root = tmp_path / "mine"
     write_files(root / "photos", photos(5))
     before = contents(root)
     assert own_faces(root, root / "photos") == 0
     write_files(root / "photos", {"more.png": photo(9)})
+    made = contents(root)
     assert own_faces(root, root / "photos") == 2
-    assert own_faces(root, root / "photos", "--force") == 0
+    assert contents(root) == made
+    shutil.rmtree(root / "face")
+    assert own_faces(root, root / "photos") == 0
     assert sorted(itertools.chain(*reds(root))) == [0, 1, 2, 3, 4, 9]
     assert before.items() <= contents(root).items()
-    (root / "face/train/my favorite.png").write_bytes(photo(1))
-    assert own_faces(root, root / "photos", "--force") == 2
-    assert (root / "face/train/my favorite.png").exists()
-
-
-def test_a_list_of_labels_is_never_replaced(tmp_path: Path) -> None:
-    source = write_files(tmp_path / "scans", photos(5))
-    assert own_digits(tmp_path, source) == 0
-    labels = tmp_path / "digits/mine/train.csv"
-    before = contents(tmp_path)
-    assert own_digits(tmp_path, source, "--labels", labels, "--force") == 2
-    assert contents(tmp_path) == before
 
 
 def test_digits_without_labels_are_a_domain(tmp_path: Path) -> None:
@@ -278,6 +266,6 @@ def test_the_commands_do_it_as_the_help_says(tmp_path: Path, monkeypatch: Patch,
     digits = ("own-digits", "receipts", "scans.zip", *root)
     assert call(PREPARE, *digits, "--name", "Receipts of 2026") == 0
     assert dataset_name(tmp_path / "hw2_data", "receipts") == "Receipts of 2026"
-    assert "--force" in error_of(capsys, PREPARE, *digits)
+    assert "already made" in error_of(capsys, PREPARE, *digits)
     for taken in ("svhn", "face"):
         assert "choose another name" in error_of(capsys, PREPARE, "own-digits", taken, "scans.zip", *root)

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import common.data
-import data.layout
 from common import ROOT, usable_cores
 from common.cli import UserError
 from common.data import dataset_name, list_images, load_digits
@@ -274,36 +273,16 @@ def fill(text: str, part: str, folder: Path) -> str:
     return text
 
 
-def test_an_interrupt_or_a_kill_at_any_moment_leaves_the_old_part_or_the_new_one(
-    tmp_path: Path, monkeypatch: Patch
-) -> None:
-    rename = Path.rename
-
+def test_an_interrupt_or_an_error_leaves_no_part(tmp_path: Path, monkeypatch: Patch) -> None:
     def interrupted(path: Path, target: Path) -> Path:
-        if target.name == "usps" and path.name != ".usps+old":  # between the two renames
-            raise KeyboardInterrupt
-        return rename(path, target)
+        raise KeyboardInterrupt
 
-    make_parts(tmp_path, ["usps"], partial(fill, "old"))
-    old = contents(tmp_path)
-    for failing in (interrupted, None):
-        with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, ZeroDivisionError)):
-            if failing:
-                patch.setattr(Path, "rename", failing)
-            make_parts(tmp_path, ["usps"], partial(fill, "new") if failing else lambda *_: 1 / 0, force=True)
-        assert contents(tmp_path) == old
-    # Killed between the two renames: the next start, whatever it asks for, finds the old part.
+    with pytest.raises(ZeroDivisionError):
+        make_parts(tmp_path, ["usps"], lambda *_: 1 / 0)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "rename", interrupted)
-        patch.setattr(data.layout, "_tidy", lambda target, leftovers: None)
-        make_parts(tmp_path, ["usps"], partial(fill, "new"), force=True)
-    assert not (tmp_path / "digits/usps").exists()
-    with pytest.raises(UserError, match="--force"):
         make_parts(tmp_path, ["usps"], partial(fill, "new"))
-    assert contents(tmp_path) == old
-    assert [path.name for path in (tmp_path / "digits").iterdir()] == ["usps"]
-    make_parts(tmp_path, ["usps"], partial(fill, "new"), force=True)
-    assert (tmp_path / "digits/usps/SOURCE").read_text() == "new\n"
+    assert not list((tmp_path / "digits").iterdir())
 
 
 def test_two_at_once_leave_one_whole_part(tmp_path: Path) -> None:
@@ -324,33 +303,9 @@ def test_command_completes_what_is_missing_and_refuses_to_overwrite(raw: Path, t
     old = contents(usps)
     options = (*options, "svhn", "--seed", 1)
     assert call(PREPARE, "public", *options) == 0
-    assert "--force" in error_of(capsys, PREPARE, "public", *options)
+    assert "already made" in error_of(capsys, PREPARE, "public", *options)
     assert contents(usps) == old
-    assert call(PREPARE, "public", *options, "--force") == 0
-    assert contents(usps) != old
     assert sorted(path.name for path in usps.parent.iterdir()) == ["svhn", "usps"]
-
-
-@pytest.mark.parametrize("kind", ["no SOURCE", "an image more", "a file more", "a file", "a link"])
-def test_force_replaces_only_what_prepare_made(data_root: Path, raw: Path, tmp_path: Path, kind: str) -> None:
-    shutil.copytree(data_root / "digits/usps", tmp_path / "digits/usps")
-    usps = tmp_path / "digits/usps"
-    if kind == "no SOURCE":
-        (usps / "SOURCE").unlink()
-    elif kind == "an image more":
-        (usps / "data/mine.png").write_bytes(b"mine")
-    elif kind == "a file more":
-        (usps / "notes.txt").write_bytes(b"mine")
-    else:
-        usps.rename(tmp_path / "elsewhere")
-        usps.write_text("mine") if kind == "a file" else usps.symlink_to(tmp_path / "elsewhere")
-    before = contents(tmp_path)
-    status = call(PREPARE, "public", "--raw", raw, "--parts", "usps", "--data-root", tmp_path, "--force")
-    if kind == "a link":  # the link is replaced, not what it leads to
-        assert status == 0 and not usps.is_symlink()
-        assert contents(tmp_path / "elsewhere") == contents(data_root / "digits/usps")
-    else:
-        assert status == 2 and contents(tmp_path) == before
 
 
 def test_sample_handwriting_never_serves_two_splits() -> None:
@@ -420,11 +375,10 @@ def test_a_problem_of_each_part_of_course_data_is_named(course: Path, tmp_path: 
     assert [path.name for path in (tmp_path / "made/digits").iterdir()] == ["usps"]
 
 
-def test_course_data_are_never_the_part_that_they_replace(course: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_course_data_are_never_replaced(course: Path, tmp_path: Path, capsys: Capture) -> None:
     before = contents(course)
-    for options in ((), ("--force",)):
-        assert "--data-root" in error_of(capsys, PREPARE, "course", course, "--data-root", course, *options)
-        assert contents(course) == before
+    assert "--data-root" in error_of(capsys, PREPARE, "course", course, "--data-root", course)
+    assert contents(course) == before
     write_files(tmp_path / "other.zip", {"images/a.png": b"x"})
     assert "other.zip" in error_of(capsys, PREPARE, "course", tmp_path / "other.zip", "--data-root", tmp_path / "made")
 

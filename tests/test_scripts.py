@@ -51,6 +51,13 @@ def test_common_options_reach_every_command_and_the_others_only_training(echo: d
     assert lines[-1].startswith("scripts/collect.py")
 
 
+def test_restart_reaches_everything_that_trains(echo: dict[str, str], tmp_path: Path) -> None:
+    done = bash("train_p2.sh", "--restart", "--data-root", tmp_path, env=echo)
+    commands = re.findall("^ran p2_diffusion/(.*)", done.stdout, re.MULTILINE)
+    trained = [line.split()[0] for line in commands if "--restart" in line]
+    assert trained == ["classifier.py", "train.py", "distill.py", "distill.py", "distill.py"]
+
+
 @pytest.mark.parametrize("preset", ["sample", "cpu"])
 @pytest.mark.parametrize("script", ["train_p1.sh", "train_p2.sh", "train_p3.sh"])
 def test_every_command_has_the_options_it_is_given(
@@ -67,7 +74,7 @@ def test_every_command_has_the_options_it_is_given(
         assert given <= known, name
 
 
-@pytest.mark.parametrize("options", [["--run-dir", "x"], ["--method", "A"]])
+@pytest.mark.parametrize("options", [["--run-dir", "x"], ["--method", "A"], ["--variant", "x"], ["--inputs", "plain"]])
 def test_options_of_a_single_run_are_one_line(options: list[str]) -> None:
     done = bash("train_p2.sh", *options)
     assert done.returncode == 2 and done.stderr.startswith(f"error: {options[0]}") and done.stderr.count("\n") == 1
