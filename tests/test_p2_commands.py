@@ -16,7 +16,7 @@ from common.viz import save_image
 from common.weights import load_weights
 from p2_diffusion import classifier, distill, evaluate, figures, inference, sweep, train
 from p2_diffusion.classifier import NUM_FEATURES, classify, load_classifier, random_affine
-from p2_diffusion.config import PRESETS, SWEEPS, default_sampler
+from p2_diffusion.config import PRESETS, SWEEPS, Sweep, default_sampler
 from p2_diffusion.inference import generate, load_model
 from p2_diffusion.model import MODEL
 from p2_diffusion.samplers import SAMPLERS, Sampler, SamplerConfig
@@ -298,7 +298,7 @@ def test_evaluation_measures_what_inference_generates_and_measures_it_once(
 
 
 def run_sweep(runs: Path, data_root: Path, images: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setitem(SWEEPS, "cpu", ((2, 3), (1.0, 2.0), (0.0, 0.4), 1))
+    monkeypatch.setitem(SWEEPS, "cpu", Sweep((2, 3), (1.0, 2.0), (0.0, 0.4), 1))
     files = ("--checkpoint", weights(runs / "unet"), weights(runs / "student"))
     using = ("--classifier", weights(runs / "classifier"), "--data-root", data_root, "--preset", "cpu")
     execute(sweep, *files, *using, "--images", images, "--device", "cpu")
