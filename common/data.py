@@ -122,12 +122,12 @@ def read_csv(path: Path) -> list[tuple[str, str]]:
         raise UserError(f"{path}: the header must be image_name,label, found {','.join(header)[:80]!r}")
     if not rows:
         raise UserError(f"{path}: lists no image")
-    found: dict[str, str] = {}
+    labels: dict[str, str] = {}
     for name, *rest in rows:
-        if name in found:
+        if name in labels:
             raise UserError(f"{path}: {name} is listed twice; keep one line")
-        found[name] = rest[0] if rest else ""
-    return list(found.items())
+        labels[name] = rest[0] if rest else ""
+    return list(labels.items())
 
 
 def check_label(path: Path, name: str, label: str) -> int:

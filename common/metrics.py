@@ -48,8 +48,8 @@ def accuracy(predicted: torch.Tensor, labels: torch.Tensor) -> float:
 def per_class_accuracy(predicted: torch.Tensor, labels: torch.Tensor) -> list[float | None]:
     """Return the accuracy on each of the ten digits; None for a digit that does not occur in ``labels``."""
     correct, labels = (predicted.cpu() == labels.cpu()).double(), labels.cpu()
-    chosen = [correct[labels == digit] for digit in range(10)]
-    return [round(values.mean().item(), 4) if len(values) else None for values in chosen]
+    by_digit = [correct[labels == digit] for digit in range(10)]
+    return [round(values.mean().item(), 4) if len(values) else None for values in by_digit]
 
 
 def wilson_interval(count: float, total: int) -> tuple[float, float]:

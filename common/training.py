@@ -110,10 +110,10 @@ class TrainingRun:
         ``config`` holds everything that decides the weights or the log, plain JSON values, ``model`` among them. A
         folder of something else, or of a run of another configuration, is a UserError.
         """
-        chosen = {"preset": arguments.preset, "seed": arguments.seed, "overrides": arguments.overrides}
+        settings = {"preset": arguments.preset, "seed": arguments.seed, "overrides": arguments.overrides}
         if arguments.variant:
-            chosen["variant"], name = arguments.variant, f"{name}_{arguments.variant}"
-        self.config: dict[str, Any] = json.loads(json.dumps(dict(config) | chosen))
+            settings["variant"], name = arguments.variant, f"{name}_{arguments.variant}"
+        self.config: dict[str, Any] = json.loads(json.dumps(dict(config) | settings))
         self.dist, self.problem = dist, problem
         folder = ROOT / "runs" / arguments.preset / f"{name}_seed{arguments.seed}"
         self.folder: Path = folder if arguments.run_dir is None else arguments.run_dir
@@ -130,10 +130,10 @@ class TrainingRun:
     def _claim_folder(self, restart: bool) -> None:
         """Make the folder this run's; only files that a run itself writes are ever deleted, and only here."""
         try:
-            found = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+            existing = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            found = {}
-        is_run = isinstance(found, dict) and {"model", "preset", "seed"} <= found.keys()
+            existing = {}
+        is_run = isinstance(existing, dict) and {"model", "preset", "seed"} <= existing.keys()
         # Hidden files are those of systems, and of a run that was killed before its first file was whole.
         if not is_run and self.folder.is_dir() and any(path.name[0] != "." for path in self.folder.iterdir()):
             raise UserError(f"{self.folder}: holds other files and no run; pass a new or empty --run-dir")
@@ -141,8 +141,8 @@ class TrainingRun:
             for path in (path for pattern in OWN_FILES for path in self.folder.glob(pattern)):
                 path.unlink()
         elif is_run and ((self.folder / "checkpoint.pt").exists() or self.weights_path.exists()):
-            for key in sorted(found.keys() | self.config.keys()):
-                before, now = found.get(key), self.config.get(key)
+            for key in sorted(existing.keys() | self.config.keys()):
+                before, now = existing.get(key), self.config.get(key)
                 if before != now:
                     raise UserError(
                         f"{self.folder}: trained with {key} {before}, not {now}; pass --restart or --run-dir"

@@ -130,7 +130,7 @@ def measured(
     """
     identity = json.loads(json.dumps(identity))
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads((folder / "records" / f"{name}.json").read_text(encoding="utf-8"))
-        if identity.items() <= found.items():
-            return found
+        record = json.loads((folder / "records" / f"{name}.json").read_text(encoding="utf-8"))
+        if identity.items() <= record.items():
+            return record
     return write_record(folder, name, identity | dict(measure()), device)

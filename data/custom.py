@@ -144,18 +144,18 @@ def _match_labels(path: Path, rows: list[tuple[str, str]], names: Sequence[str])
     """Return the label of every image that has one; rows that name no image are printed."""
     by_path = {unicodedata.normalize("NFC", name): [name] for name in names}  # a Mac writes accents on their own
     by_file_name: dict[str, list[str]] = defaultdict(list)
-    for called, found in by_path.items():
-        by_file_name[PurePosixPath(called).name] += found
+    for called, matches in by_path.items():
+        by_file_name[PurePosixPath(called).name] += matches
     labels: dict[str, int] = {}
     unmatched = []
     for row, label in rows:
         called = unicodedata.normalize("NFC", row.replace("\\", "/").removeprefix("./"))
-        found = by_path.get(called) or by_file_name.get(called, [])
-        if len(found) > 1:
-            raise UserError(f"{path}: {row} may be {found[0]} or {found[1]}; write the path in this list")
-        if not found:
+        matches = by_path.get(called) or by_file_name.get(called, [])
+        if len(matches) > 1:
+            raise UserError(f"{path}: {row} may be {matches[0]} or {matches[1]}; write the path in this list")
+        if not matches:
             unmatched.append(row)
-        elif label and labels.setdefault(found[0], check_label(path, row, label)) != int(label):
+        elif label and labels.setdefault(matches[0], check_label(path, row, label)) != int(label):
             raise UserError(f"{path}: {row}: has another label on an earlier line; keep one")
     if not labels:
         raise UserError(f"{path}: labels none of the {len(names):,} images; the first is called {names[0]}")

@@ -29,9 +29,9 @@ def blend(digits: np.ndarray, photographs: list[np.ndarray], rng: np.random.Gene
     """Blend each digit, uint8 (N, H, W), over its own random patch of a random photograph: uint8 (N, H, W, 3)."""
     count, height, width = digits.shape
     patches = np.empty((count, height, width, 3), dtype=np.uint8)
-    chosen = rng.integers(len(photographs), size=(count,))
+    photo_indices = rng.integers(len(photographs), size=(count,))
     where = rng.random((count, 2))
-    for number, (index, (y, x)) in enumerate(zip(chosen, where, strict=True)):
+    for number, (index, (y, x)) in enumerate(zip(photo_indices, where, strict=True)):
         photograph = photographs[index]
         top = int(y * (photograph.shape[0] - height + 1))
         left = int(x * (photograph.shape[1] - width + 1))

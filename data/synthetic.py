@@ -57,8 +57,8 @@ def _digits(part: str, counts: tuple[int, ...], rng: np.random.Generator) -> tup
         return labels.tolist(), labels
     digits = load_digits()
     own = split_order(np.random.default_rng(0).permutation(len(digits.target)))
-    chosen = np.concatenate([rng.choice(numbers, count) for numbers, count in zip(own, counts, strict=True)])
-    return list(digits.images[chosen]), digits.target[chosen]
+    picked = np.concatenate([rng.choice(numbers, count) for numbers, count in zip(own, counts, strict=True)])
+    return list(digits.images[picked]), digits.target[picked]
 
 
 def render_mnistm(glyph: np.ndarray, rng: np.random.Generator) -> Image.Image:

@@ -62,12 +62,12 @@ def main() -> None:
         real = RealFaces(arguments.data_root, dist.device)
         for variant in arguments.variants:
             method, changes = VARIANTS[variant]
-            chosen = vars(arguments) | {"method": method, "variant": variant}
-            chosen["overrides"] = sorted({*changes, "steps", "sample_every"})
-            chosen["run_dir"] = root / f"{variant}_seed{arguments.seed}"
-            chosen["max_seconds"] = seconds_left(arguments.max_seconds, begun)
+            options = vars(arguments) | {"method": method, "variant": variant}
+            options["overrides"] = sorted({*changes, "steps", "sample_every"})
+            options["run_dir"] = root / f"{variant}_seed{arguments.seed}"
+            options["max_seconds"] = seconds_left(arguments.max_seconds, begun)
             config = variant_config(variant, arguments.preset, arguments.budget)
-            run = run_training(argparse.Namespace(**chosen), dist, config, real.train)
+            run = run_training(argparse.Namespace(**options), dist, config, real.train)
             if dist.is_main_process:
                 model, trained = load_generator(run.weights_path, dist.device)
                 evaluate(run.weights_path, model, trained, real, arguments.num, seed=0)

@@ -89,8 +89,8 @@ def score(folder: Path, path: Path) -> None:
         count, total = len(numbers & broken), len(numbers)
         low, high = wilson_interval(count, total)
         if source in key["records"]:
-            found = {"rater": path.stem, "num_images": total, "broken": count, "broken_rate": count / total}
-            record = key["records"][source] | found | {"broken_low": low, "broken_high": high}
+            rates = {"rater": path.stem, "num_images": total, "broken": count, "broken_rate": count / total}
+            record = key["records"][source] | rates | {"broken_low": low, "broken_high": high}
             write_record(run_folder(Path(source)), f"blind_count_{path.stem}", record, pick_device("cpu"))
         print(f"{source}: {count} of {total} broken, {100 * count / total:.1f}% ({100 * low:.1f} to {100 * high:.1f})")
 

@@ -139,13 +139,13 @@ def image_statistics(images: torch.Tensor) -> dict[str, float]:
     values = images.float() / 255
     sides = (values[..., :BORDER, :], values[..., -BORDER:, :], values[..., :BORDER], values[..., -BORDER:])
     strips = torch.stack([side.mean(dim=(1, 2, 3)) for side in sides])
-    found = {
+    metrics = {
         "brightness": values.mean().item(),
         "blank_border": ((strips < 0.1) | (strips > 0.9)).any(dim=0).double().mean().item(),
     }
     widths = face_widths(images)
     if widths is not None:
         single = [faces[0] for faces in widths if len(faces) == 1]
-        found["face_rate"] = len(single) / len(widths)
-        found |= {"face_width_mean": statistics.fmean(single)} if single else {}
-    return found
+        metrics["face_rate"] = len(single) / len(widths)
+        metrics |= {"face_width_mean": statistics.fmean(single)} if single else {}
+    return metrics

@@ -152,5 +152,5 @@ def default_sampler(trained: Mapping[str, Any]) -> SamplerConfig:
     """Return how a network is sampled from by default; ``trained`` is the configuration in its weights file."""
     if "student_steps" in trained:
         return SamplerConfig("ddim_trailing", trained["student_steps"])
-    chosen = SAMPLERS_BY_PRESET.get(trained["preset"], SAMPLERS_BY_PRESET["cpu"])
-    return replace(chosen, sampling_steps=min(chosen.sampling_steps, trained["timesteps"]))
+    sampler = SAMPLERS_BY_PRESET.get(trained["preset"], SAMPLERS_BY_PRESET["cpu"])
+    return replace(sampler, sampling_steps=min(sampler.sampling_steps, trained["timesteps"]))

@@ -73,8 +73,8 @@ def sample_frames(
 def evenly_spaced(frames: Mapping[int, torch.Tensor], count: int) -> dict[int, torch.Tensor]:
     """Return at most ``count`` of the frames, evenly spaced, the first and the last among them."""
     numbers = sorted(frames)
-    chosen = {round(k * (len(numbers) - 1) / (count - 1)) for k in range(count)}
-    return {numbers[index]: frames[numbers[index]] for index in sorted(chosen)}
+    indices = {round(k * (len(numbers) - 1) / (count - 1)) for k in range(count)}
+    return {numbers[index]: frames[numbers[index]] for index in sorted(indices)}
 
 
 def save_strip(frames: Mapping[int, torch.Tensor], path: Path) -> None:

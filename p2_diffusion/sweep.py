@@ -41,13 +41,13 @@ def settings(preset: str, trained: Mapping[str, Any]) -> list[SamplerConfig]:
         return [default]
     pairs = product(compared.scales, compared.starts)
     guidance = [(scale, (start if scale != 1 else 0.0, 1.0)) for scale, start in pairs]
-    found = {default}
+    all_settings = {default}
     for name, sampler in SAMPLERS.items():
         if sampler.skips_timesteps:
-            found |= {SamplerConfig(name, steps, *how) for steps, how in product(compared.steps, guidance)}
+            all_settings |= {SamplerConfig(name, steps, *how) for steps, how in product(compared.steps, guidance)}
         elif preset != "sample":  # there it would take as long as all others together
-            found.add(replace(default, sampler=name, sampling_steps=trained["timesteps"]))
-    return sorted(found, key=lambda setting: (setting.sampling_steps, repr(setting)))
+            all_settings.add(replace(default, sampler=name, sampling_steps=trained["timesteps"]))
+    return sorted(all_settings, key=lambda setting: (setting.sampling_steps, repr(setting)))
 
 
 def choose(records: Sequence[Record]) -> Record:
@@ -78,10 +78,10 @@ def mean_over_seeds(records: Sequence[Record]) -> list[Record]:
     for record in sorted(records, key=lambda record: record["num_images"]):  # of two with one seed the larger counts
         groups.setdefault(str([record[name] for name in names]), {})[record["sampling_seed"]] = record
     means = []
-    for group in groups.values():
-        one, *_ = found = list(group.values())
-        mean = {name: statistics.fmean(record[name] for record in found) for name in ("accuracy", "frechet")}
-        means.append(one | mean | {"seeds": len(found), "num_images": sum(record["num_images"] for record in found)})
+    for by_seed in groups.values():
+        first, *_ = group = list(by_seed.values())
+        mean = {name: statistics.fmean(record[name] for record in group) for name in ("accuracy", "frechet")}
+        means.append(first | mean | {"seeds": len(group), "num_images": sum(record["num_images"] for record in group)})
     return means
 
 
@@ -137,14 +137,14 @@ def main() -> None:
     checkpoints = arguments.checkpoint or small
     records: list[Record] = []
     for checkpoint in checkpoints:
-        found, network = [], load_model(checkpoint, device)
+        of_network, network = [], load_model(checkpoint, device)
         for setting in settings(arguments.preset, network[2]):
             record = evaluator.evaluate("sweep", checkpoint, network, setting, num_per_digit, arguments.seed)
             quality = f"{record['accuracy']:.1%}, Fréchet distance {record['frechet']:.2f}, NFE {record['nfe']:g}"
             print(f"{describe(record)}: {quality}", flush=True)
-            found.append(record)
-        print(f"recommended for {checkpoint}: {describe(choose(found))}")
-        records += found
+            of_network.append(record)
+        print(f"recommended for {checkpoint}: {describe(choose(of_network))}")
+        records += of_network
     print(f"recommended of all: {describe(choose(records))}")
 
     shown = checkpoints[0]

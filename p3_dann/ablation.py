@@ -41,8 +41,8 @@ def plot(records: list[Record], targets: list[str], steps: int) -> Figure:
 
     def accuracies(target: str, inputs: str, method: str) -> list[float]:
         wanted = {"target": target, "inputs": inputs, "method": method}
-        found = [record for record in records if wanted.items() <= record.items()]
-        return [100 * record["accuracy"] for record in found if "accuracy" in record]
+        matching = [record for record in records if wanted.items() <= record.items()]
+        return [100 * record["accuracy"] for record in matching if "accuracy" in record]
 
     for axis, target in zip(axes[0], targets, strict=True):
         if axis is not axes[0, 0]:
@@ -90,15 +90,15 @@ def main() -> None:
         for target, inputs, method in product(arguments.targets, arguments.inputs, arguments.methods):
             if method == "target" and inputs != "augmented":
                 continue
-            chosen = vars(arguments) | {"method": method, "inputs": inputs, "target": target, "overrides": ["steps"]}
-            chosen["variant"] = f"{method}_{inputs}"
-            chosen["run_dir"] = root / f"{target}_{method}_{inputs}_seed{arguments.seed}"
-            chosen["max_seconds"] = seconds_left(arguments.max_seconds, begun)
+            options = vars(arguments) | {"method": method, "inputs": inputs, "target": target, "overrides": ["steps"]}
+            options["variant"] = f"{method}_{inputs}"
+            options["run_dir"] = root / f"{target}_{method}_{inputs}_seed{arguments.seed}"
+            options["max_seconds"] = seconds_left(arguments.max_seconds, begun)
             config = replace(make_config(method, inputs, arguments.preset, target), steps=arguments.steps)
-            train_and_evaluate(argparse.Namespace(**chosen), dist, config)
+            train_and_evaluate(argparse.Namespace(**options), dist, config)
         if dist.is_main_process:
-            found = sorted(root.glob("*/records/evaluate.json"))
-            records = [json.loads(path.read_text(encoding="utf-8")) for path in found]
+            paths = sorted(root.glob("*/records/evaluate.json"))
+            records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
             save_figure(plot(records, arguments.targets, arguments.steps), root / "images/ablation.png")
             print(f"wrote {root / 'images/ablation.png'}")
 

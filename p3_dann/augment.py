@@ -51,9 +51,9 @@ def rotate(images: torch.Tensor, labels: torch.Tensor, probability: float) -> tu
         return images, labels
     swaps = (labels == 6) | (labels == 9)
     stays = (labels == 0) | (labels == 8)
-    chosen = (torch.rand(len(labels), device=labels.device) < probability) & (swaps | stays)
-    images = torch.where(chosen[:, None, None, None], images.flip(2, 3), images)
-    return images, torch.where(chosen & swaps, 15 - labels, labels)
+    rotated = (torch.rand(len(labels), device=labels.device) < probability) & (swaps | stays)
+    images = torch.where(rotated[:, None, None, None], images.flip(2, 3), images)
+    return images, torch.where(rotated & swaps, 15 - labels, labels)
 
 
 def mix_channels(pixels: torch.Tensor) -> torch.Tensor:

@@ -84,8 +84,8 @@ def main() -> None:
         # The innermost of the last three folders that names a target decides, unless it names two.
         parts, shipped = reversed(arguments.image_dir.absolute().parts[-3:]), shipped_targets()
         named = [[target for target in shipped if target in part.lower()] for part in parts]
-        found = next(filter(None, named), [])
-        target = arguments.target or (found[0] if len(found) == 1 else None)
+        targets = next(filter(None, named), [])
+        target = arguments.target or (targets[0] if len(targets) == 1 else None)
         if target not in shipped:
             what = arguments.target or arguments.image_dir
             raise UserError(f"{what}: names no target; pass --target {' or '.join(shipped)}, or a --checkpoint")

@@ -162,10 +162,10 @@ def train_and_evaluate(arguments: argparse.Namespace, dist: Distributed, config:
     dist.check_batch_size(config.batch_size, 2)
     images, labels, unlabeled = load_training_data(data_root, method, target)
     data = [images, labels] if unlabeled is None else [images, labels, unlabeled]
-    chosen = {"model": MODEL, "method": method, "inputs": arguments.inputs, "target": target}
-    chosen |= {"source_dataset": dataset_name(data_root, SOURCE), "target_dataset": dataset_name(data_root, target)}
+    settings = {"model": MODEL, "method": method, "inputs": arguments.inputs, "target": target}
+    settings |= {"source_dataset": dataset_name(data_root, SOURCE), "target_dataset": dataset_name(data_root, target)}
     name = f"p3_{target}_{method}" + ("" if arguments.inputs == "augmented" else f"_{arguments.inputs}")
-    run = TrainingRun(arguments, dist, "p3", name, asdict(config) | chosen | {"train_digest": digest(*data)})
+    run = TrainingRun(arguments, dist, "p3", name, asdict(config) | settings | {"train_digest": digest(*data)})
     if not run.is_finished():
         unlabeled = None if unlabeled is None else unlabeled.to(dist.device)
         train(run, config, images.to(dist.device), labels.to(dist.device), unlabeled)

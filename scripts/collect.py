@@ -77,8 +77,8 @@ def main() -> None:
     lines = {identity(record): record for record in read_results(arguments.results)} | here
     lines = {key: one for key, one in lines.items() if current.get(identity(one, RUN)) in (None, one.get("weights"))}
     for problem, name in FILES.items():
-        chosen = [lines[key] for key in sorted(lines) if lines[key]["problem"] == problem]
-        text = "".join(json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n" for record in chosen)
+        of_problem = [lines[key] for key in sorted(lines) if lines[key]["problem"] == problem]
+        text = "".join(json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n" for record in of_problem)
         path = arguments.results / name
         if text != (path.read_text(encoding="utf-8") if path.exists() else ""):
             write_text(path, text)

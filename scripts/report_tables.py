@@ -67,12 +67,12 @@ def select(records: Records, *specs: Spec) -> list[Record]:
 
     Files of weights/ count only where they are asked for or their run itself was not measured.
     """
-    found = list(records)
+    selected = list(records)
     filters = {key: value for spec in (DEFAULTS, *specs) for key, value in spec.items() if key not in TEXTS}
     for key, value in filters.items():
         values = [str(one) for one in (value if isinstance(value, list) else [value])]
-        found = [one for one in found if str(one.get(key, "")) in values or ("*" in values and key in one)]
-    return [record for record in found if "shipped" not in record] or found
+        selected = [one for one in selected if str(one.get(key, "")) in values or ("*" in values and key in one)]
+    return [record for record in selected if "shipped" not in record] or selected
 
 
 def show(value: Any, form: str) -> str:
@@ -157,10 +157,10 @@ def written(records: Records, rows: Sequence[Sequence[str]]) -> str:
 
 def sweep(records: Records, columns: Sequence[Spec]) -> str:
     """Return every sampler setting that was compared, the cheapest first, bold where none is cheaper and closer."""
-    found = [record for record in records if record["kind"] == "sweep"]
+    records = [record for record in records if record["kind"] == "sweep"]
     rows = []
-    for one in sorted(found, key=lambda one: (one["preset"], one["nfe"], one["frechet"])):
-        same = [other for other in found if other["preset"] == one["preset"] and other is not one]
+    for one in sorted(records, key=lambda one: (one["preset"], one["nfe"], one["frechet"])):
+        same = [other for other in records if other["preset"] == one["preset"] and other is not one]
         beaten = any(other["nfe"] <= one["nfe"] and other["frechet"] <= one["frechet"] for other in same)
         texts = [cell([one], column["key"], column["format"])[0] for column in columns]
         rows.append([*texts[:-1], texts[-1] if beaten else f"**{texts[-1]}**"])
@@ -193,13 +193,13 @@ def without_prose(text: str, images: Path, folder: Path) -> str:
     """Return headings, tables and images of a page for ``folder``; below ``images`` the images are found by name."""
     lines = []
     text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-    for found in re.finditer(rf"{BLOCK.pattern}|^#+ .*?$|{IMAGE.pattern}", text, re.DOTALL | re.MULTILINE):
-        if path := found[6]:
+    for match in re.finditer(rf"{BLOCK.pattern}|^#+ .*?$|{IMAGE.pattern}", text, re.DOTALL | re.MULTILINE):
+        if path := match[6]:
             place = next(iter(sorted(images.rglob(f"images/**/{Path(path).name}"))), None)
             where = place and Path(os.path.relpath(place, folder)).as_posix()
             lines.append(f"![{place.name}]({where})" if place else f"*{path}: not run.*")
         else:
-            lines.append((found[3] or found[0]).strip())
+            lines.append((match[3] or match[0]).strip())
     lines.insert(1, "*Toy data and minutes of training: this page shows that everything works, not how well.*")
     return "\n\n".join(lines) + "\n"
 
