@@ -85,7 +85,7 @@ def save_strip(frames: Mapping[int, torch.Tensor], path: Path) -> None:
     strip.paste(images, (0, margin))
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(24)
     for index, number in enumerate(frames):
-        draw.text((4 + (index + 0.5) * step, margin - 6), f"T: {number}", "black", font, anchor="ms")
+        draw.text((4 + (index + 0.5) * step, margin - 6), f"{number} steps", "black", font, anchor="ms")
     with atomic_path(path, sync=False) as temporary:
         strip.save(temporary, format="PNG")
 
