@@ -71,7 +71,7 @@ ADDITIONS = {"distribution_alignment": "one-sided", "rotation_probability": 0.5,
 # et al. give each domain a batch of its own, here BatchNorm sees both in one. Fine-tuning: Shu et al., "DIRT-T", 2018.
 METHODS = {
     "source": Method("source only", {}, sees_target=False),
-    "joint_batchnorm": Method("source only, joint BatchNorm", {}),
+    "joint_batchnorm": Method("joint BatchNorm", {}),
     "dann": Method("DANN", {"grl_lambda_max": 1.0}),
     "self_ensembling": Method("self-ensembling", SELF_ENSEMBLING),
     "dann_self_ensembling": Method("DANN + self-ensembling", SELF_ENSEMBLING | {"grl_lambda_max": 1.0}),
