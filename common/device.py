@@ -139,7 +139,7 @@ def init_distributed(device: str) -> Iterator[Distributed]:
     if size == 1:
         yield Distributed(0, 1, pick_device(device))
         return
-    if device.startswith(("auto", "cuda")) and torch.cuda.is_available():
+    if device.split(":")[0] in ("auto", "cuda") and torch.cuda.is_available():
         # Each process has a GPU of its own, whatever index was named.
         if "LOCAL_RANK" not in os.environ:
             raise UserError("WORLD_SIZE is set without LOCAL_RANK: start several processes with torchrun")

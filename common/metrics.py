@@ -58,4 +58,4 @@ def wilson_interval(count: float, total: int) -> tuple[float, float]:
     rate, weight = count / total, z**2 / total
     center = (rate + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(rate * (1 - rate) / total + weight / (4 * total))
-    return max(0.0, center - half), min(1.0, center + half)
+    return max(0.0, min(rate, center - half)), min(1.0, max(rate, center + half))  # rounding

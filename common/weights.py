@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -121,16 +121,21 @@ def write_record(folder: Path, name: str, record: Mapping[str, Any], device: tor
 
 
 def measured(
-    folder: Path, name: str, identity: Record, measure: Callable[[], Mapping[str, Any]], device: torch.device
+    folder: Path,
+    name: str,
+    identity: Record,
+    measure: Callable[[], Mapping[str, Any]],
+    device: torch.device,
+    needed: Sequence[str] = (),
 ) -> Record:
     """Return the record ``name`` of a run's folder, measuring only what was not measured before.
 
     ``identity`` holds everything that the values of ``measure`` depend on, digests of weights and data among it; a
-    record is reused only where all of it is the same.
+    record is reused only where all of it is the same, and the metrics ``needed`` are there.
     """
     identity = json.loads(json.dumps(identity))
     with contextlib.suppress(OSError, ValueError):
         record = json.loads((folder / "records" / f"{name}.json").read_text(encoding="utf-8"))
-        if identity.items() <= record.items():
+        if identity.items() <= record.items() and all(metric in record for metric in needed):
             return record
     return write_record(folder, name, identity | dict(measure()), device)

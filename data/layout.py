@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
@@ -55,8 +56,9 @@ def part_folder(data_root: Path, part: str) -> Path:
 @contextmanager
 def _building(target: Path) -> Iterator[Path]:
     """Yield an empty neighbor of ``target``; it takes that name only when the block succeeds."""
-    for killed in target.parent.glob(f".{target.name}+*"):
-        shutil.rmtree(killed)
+    for killed in target.parent.glob(f".{target.name}+*"):  # renamed first, so that a process still alive there stops
+        with contextlib.suppress(OSError):
+            shutil.rmtree(killed.rename(killed.with_name(f"{killed.name}-removed")), ignore_errors=True)
     folder = target.with_name(f".{target.name}+{uuid.uuid4().hex[:8]}")
     folder.mkdir(parents=True)
     try:

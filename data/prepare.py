@@ -21,11 +21,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import ROOT
-from common.cli import DEFAULT_DATA_ROOT, HelpFormatter, make_parser, positive_int, run_main, seed_value
+from common.cli import DEFAULT_DATA_ROOT, HelpFormatter, UserError, make_parser, positive_int, run_main, seed_value
 from common.seed import derive_seed
 from data.course import make_course
 from data.custom import Source, check_domain, make_digits, make_faces
-from data.layout import PARTS, make_parts
+from data.layout import PARTS, make_parts, part_folder
 from data.public import ORIGINAL_FACES, Downloads, make_public
 from data.synthetic import make_sample
 
@@ -43,6 +43,10 @@ def main() -> None:
         parts = [check_domain(arguments.domain)]
     else:
         parts = list(dict.fromkeys(arguments.parts))
+    if arguments.command.startswith("own"):
+        target, source = (Path(os.path.realpath(path)) for path in (part_folder(data_root, parts[0]), arguments.source))
+        if target.is_relative_to(source):
+            raise UserError(f"{arguments.source}: contains {target}; name the folder of the images alone")
     make_parts(data_root, parts, lambda part, folder: _make(arguments, part, folder))
     print(f"{data_root}: ready ({', '.join(parts)})")
 

@@ -33,7 +33,7 @@ from p1_gan.inference import (
     shipped_weights,
     snapshots_of,
 )
-from p1_gan.metrics import cached, distances, efficientnet, image_statistics, inception, memorization
+from p1_gan.metrics import Extractor, cached, distances, efficientnet, image_statistics, inception, memorization
 
 import torch
 
@@ -46,11 +46,7 @@ class RealFaces:
     def __init__(self, data_root: Path, device: torch.device) -> None:
         self.train, self.val = load_faces(data_root, "train"), load_faces(data_root, "val")
         self.digests = {"train_digest": digest(self.train), "val_digest": digest(self.val)}
-        self.device, self.cache = device, data_root / "face" / ".cache"
-        self.extract, self.extract_fid = efficientnet(device), inception(device)
-        # Part of every record's identity: after an installation or a download, what was missing is measured.
-        missing = {"fid": self.extract_fid is None, "face_rate": find_spec("dlib") is None}
-        self.columns = self.digests | {"not_run": [name for name in missing if missing[name]]}
+        self.device, self.cache, self.extract = device, data_root / "face" / ".cache", efficientnet(device)
 
     def features(self, real: torch.Tensor) -> torch.Tensor:
         """Return the features of real images."""
@@ -66,6 +62,16 @@ class RealFaces:
             metrics["fid"] = frechet_distance(fid_features, fid_val)
             baseline["fid"] = frechet_distance(extract(baseline_images(self.train, len(fid_features))), fid_val)
         return metrics | {f"{name}_baseline": value for name, value in baseline.items() if name in metrics}
+
+    @cached_property
+    def extract_fid(self) -> Extractor | None:
+        """The extractor of FID; None where its weights are not to be had."""
+        return inception(self.device)
+
+    @property
+    def available(self) -> list[str]:
+        """The metrics that not every machine can measure, but this one."""
+        return ["face_rate"] * (find_spec("dlib") is not None) + ["fid"] * (self.extract_fid is not None)
 
     @cached_property
     def val_statistics(self) -> dict[str, float]:
@@ -95,12 +101,13 @@ def identity(kind: str, weights: Path, config: Record, **columns: Any) -> Record
 
 def evaluate(weights: Path, model: torch.nn.Module, config: Record, real: RealFaces, num: int, seed: int) -> None:
     """Measure ``num`` images of a generator, unless its record is there, and print it."""
-    columns = identity("evaluate", weights, config, sampling_seed=seed, num_images=num, **real.columns)
+    columns = identity("evaluate", weights, config, sampling_seed=seed, num_images=num, **real.digests)
 
     def measure() -> dict[str, float]:
         return real.measure(generate(model, sample_latents(num, seed)))
 
-    show(measured(run_folder(weights), f"evaluate_seed{seed}", columns, measure, real.device))
+    # After an installation or a download, what was missing is measured.
+    show(measured(run_folder(weights), f"evaluate_seed{seed}", columns, measure, real.device, real.available))
 
 
 def evaluate_snapshots(weights: Path, config: Record, real: RealFaces, seed: int) -> None:

@@ -7,7 +7,7 @@
 One DDIM step of the student learns to land where several guided steps of the teacher land: Salimans and Ho,
 "Progressive Distillation for Fast Sampling of Diffusion Models", 2022, algorithm 2, with the teacher's guidance as in
 Meng et al., "On Distillation of Guided Diffusion Models", 2023. The teacher is the same for every student, so that
-errors do not add up; a student is only initialized from the one before. The teacher's steps are those of DPM-Solver++
+errors do not add up; a student may only be initialized from another. The teacher's steps are those of DPM-Solver++
 (Lu et al., 2022), which at the same cost end closer to the solution than DDIM's. Rerun the same command to resume.
 """
 

@@ -72,8 +72,8 @@ def describe(record: Record) -> str:
 
 
 def mean_over_seeds(records: Sequence[Record]) -> list[Record]:
-    """Return one record per network and setting, averaged over sampling seeds (``seeds``: how many)."""
-    names = ("preset", "method", "sampler", "sampling_steps", "guidance_scale", "guidance_interval")
+    """Return one record per weights and setting, averaged over sampling seeds (``seeds``: how many)."""
+    names = ("weights", "preset", "method", "sampler", "sampling_steps", "guidance_scale", "guidance_interval")
     groups: dict[str, dict[int, Record]] = {}
     for record in sorted(records, key=lambda record: record["num_images"]):  # of two with one seed the larger counts
         groups.setdefault(str([record[name] for name in names]), {})[record["sampling_seed"]] = record
@@ -89,7 +89,8 @@ def plot(records: Sequence[Record], path: Path) -> None:
     """Plot accuracy and Fréchet distance over the network evaluations per image.
 
     One line per network and sampler (all students of a network are one): at each number of steps the setting with most
-    sampling seeds, which is the default, and else the smallest distance. Colors are samplers, markers networks.
+    sampling seeds, which is the default, and else the smallest distance. Colors are samplers, markers networks. The
+    last of the ``records`` gives the distance of real images.
     """
     lines: dict[tuple[str, str], dict[int, Record]] = {}
     for record in sorted(mean_over_seeds(records), key=lambda record: (record["seeds"], -record["frechet"])):
@@ -111,7 +112,7 @@ def plot(records: Sequence[Record], path: Path) -> None:
         lengths = list(zip(*errors, strict=True))
         axes[0, 0].errorbar(nfe, [100 * p for p in rates], lengths, elinewidth=0.8, linestyle="", **style)
         axes[0, 1].plot(nfe, [record["frechet"] for record in line], **style)
-    axes[0, 1].axhline(records[0]["frechet_baseline"], color="0.5", linestyle="--", label="real images")
+    axes[0, 1].axhline(records[-1]["frechet_baseline"], color="0.5", linestyle="--", label="real images")
     for axis in (axes[0, 0].xaxis, axes[0, 1].xaxis, axes[0, 1].yaxis):
         low, high = axis.get_view_interval()
         axis.set_ticks([tick for tick in (1, 2, 3, 5, 7, 10, 14, 20, 30, 50, 100, 200, 500) if low <= tick <= high])
@@ -150,7 +151,7 @@ def main() -> None:
     shown = checkpoints[0]
     path = (arguments.images or images_folder(shown, "P2")) / "quality_over_nfe.png"
     others = collected("p2", "sweep", "evaluate") if shown.resolve().parent == WEIGHTS else []
-    plot(records + [one for one in others if "variant" not in one], path)
+    plot([one for one in others if "variant" not in one] + records, path)
     print(f"wrote {path}")
 
 

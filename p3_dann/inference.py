@@ -38,7 +38,10 @@ def load_model(path: Path, device: torch.device) -> tuple[DANN_model, TrainConfi
     state, header = load_weights(path, MODEL)
     model = DANN_model()
     load_into(model, state, path)
-    config = TrainConfig(**{field.name: header[field.name] for field in fields(TrainConfig)})
+    names = {field.name for field in fields(TrainConfig)}
+    if missing := names - header.keys():
+        raise UserError(f"{path}: its header lacks {', '.join(sorted(missing))}; train again with this version")
+    config = TrainConfig(**{name: header[name] for name in names})
     return to_device(model, device).eval(), config, header
 
 

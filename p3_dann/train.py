@@ -186,8 +186,10 @@ def main() -> None:
     arguments, config = parse_config(parser, lambda a: make_config(a.method, a.inputs, a.preset, a.target))
     if config.finetune_fraction and not config.consistency_weight:
         raise UserError("--finetune-fraction: needs a teacher; choose self_ensembling or ours")
-    if (config.grl_lambda_max or config.consistency_weight) and not METHODS[arguments.method].sees_target:
-        raise UserError(f"--method {arguments.method}: sees no target to adapt to; choose another method")
+    for name in ("grl_lambda_max", "consistency_weight"):
+        if getattr(config, name) and not METHODS[arguments.method].sees_target:
+            option = "--" + name.replace("_", "-")
+            raise UserError(f"{option}: method {arguments.method} sees no target to adapt to; leave it out")
     with init_distributed(arguments.device) as dist:
         train_and_evaluate(arguments, dist, config)
 

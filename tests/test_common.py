@@ -16,6 +16,7 @@ from typing import Any, Literal
 from unittest.mock import patch
 
 import common.data
+import common.device
 from common import ROOT, usable_cores
 from common.cli import (
     LARGEST_SEED,
@@ -392,6 +393,21 @@ def test_the_average_follows_its_definition_and_copies_buffers() -> None:
 def test_devices_that_are_not_there_are_one_line(name: str) -> None:
     with pytest.raises(UserError, match=f"--device {name}"):
         pick_device(name)
+
+
+@pytest.mark.parametrize(("named", "picked"), [("auto", "cuda:1"), ("cuda:0", "cuda:1"), ("cpu", "cpu")])
+def test_each_process_of_torchrun_has_a_gpu_of_its_own(named: str, picked: str, monkeypatch: Patch) -> None:
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+    def pick(name: str) -> torch.device:
+        raise UserError(f"picks {name}")
+
+    monkeypatch.setattr(common.device, "pick_device", pick)
+    with pytest.raises(UserError, match=f"picks {picked}$"), init_distributed(named):
+        pass
 
 
 def test_batches_and_processes_that_do_not_fit_are_one_line(monkeypatch: Patch) -> None:

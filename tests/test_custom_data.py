@@ -151,6 +151,13 @@ def test_nothing_of_the_users_is_replaced(tmp_path: Path, command: tuple[str, ..
     assert everything_below(root) == before
 
 
+def test_a_source_around_the_data_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    write_files(tmp_path / "photos", photos(5))
+    for command in (("own-faces", tmp_path), ("own-digits", "mine", tmp_path)):
+        assert "contains" in error_of(capsys, PREPARE, *command, "--data-root", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
 def test_originals_beside_the_parts_stay(tmp_path: Path) -> None:
     root = tmp_path / "mine"
     write_files(root / "photos", photos(5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,21 @@ def test_evaluation_is_recorded_next_to_the_weights_and_once(
     execute(evaluate, runs["B"] / "out", "--data-root", data_root)  # printed, recorded nowhere
     assert f"brightness: {record['brightness']:.4g}\n" in capsys.readouterr().out
     assert {path.stem for path in (runs["B"] / "records").iterdir()} == {"evaluate_seed0", "progress_seed0", "train"}
+
+
+def test_a_metric_that_becomes_available_is_measured_and_is_not_lost(
+    runs: dict[str, Path], data_root: Path, monkeypatch: Patch
+) -> None:
+    command = ("--checkpoint", weights_of(runs["A"]), "--num", 4, "--data-root", data_root)
+    recorded = []
+    for detector_is_installed in (False, True, False):
+        with monkeypatch.context() as patched:
+            if not detector_is_installed:
+                patched.setattr(evaluate, "find_spec", lambda _: None)
+                patched.setitem(sys.modules, "dlib", None)
+            execute(evaluate, *command)
+        recorded.append("face_rate" in record_of(runs["A"], "evaluate_seed0"))
+    assert recorded == [False, True, True]
 
 
 def test_other_weights_have_other_records(runs: dict[str, Path], data_root: Path, tmp_path: Path) -> None:

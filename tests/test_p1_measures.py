@@ -125,5 +125,6 @@ def test_wilson_intervals_are_those_of_the_textbook() -> None:
     # Brown, Cai and DasGupta, "Interval estimation for a binomial proportion", 2001.
     assert wilson_interval(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
     assert wilson_interval(56, 200) == pytest.approx((0.2224, 0.3458), abs=1e-3)
+    assert all(wilson_interval(0, n)[0] == 0.0 and wilson_interval(n, n)[1] == 1.0 for n in range(1, 300))
     low, high = wilson_interval(50, 50)
     assert 0.92 < low < 0.93 and high == 1.0

@@ -140,6 +140,13 @@ def test_predictions_are_compared_by_name(tmp_path: Path, capsys: Capture) -> No
     assert "--target" in error_of(capsys, evaluate, "--checkpoint", predicted, "--target", "mine")
 
 
+def test_options_without_effect_are_refused(data_root: Path, tmp_path: Path, capsys: Capture) -> None:
+    root = ("--data-root", data_root)
+    assert "--split" in error_of(capsys, evaluate, "--checkpoint", tmp_path, "--split", "val", *root)
+    for option in ("--grl-lambda-max", "--consistency-weight"):
+        assert option in error_of(capsys, train, "--method", "source", option, 1, *root, "--run-dir", tmp_path / "run")
+
+
 def test_accuracy_of_weights_is_that_of_their_predictions(
     trained: Path, data_root: Path, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -283,6 +285,24 @@ def test_an_interrupt_or_an_error_leaves_no_part(tmp_path: Path, monkeypatch: Pa
         patch.setattr(Path, "rename", interrupted)
         make_parts(tmp_path, ["usps"], partial(fill, "new"))
     assert not list((tmp_path / "digits").iterdir())
+
+
+def test_a_part_that_another_takes_over_is_never_published(tmp_path: Path) -> None:
+    started = threading.Event()
+
+    def slow(_part: str, folder: Path) -> str:
+        for number in range(2000):
+            (folder / f"{number}.csv").write_text("first")
+            if number == 100:
+                started.set()
+        return "first"
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(make_parts, tmp_path, ["usps"], slow)
+        started.wait()
+        make_parts(tmp_path, ["usps"], partial(fill, "second"))
+        assert isinstance(first.exception(), FileNotFoundError)
+    assert set(contents(tmp_path).values()) == {b"second", b"second\n"}
 
 
 def test_two_at_once_leave_one_whole_part(tmp_path: Path) -> None:
