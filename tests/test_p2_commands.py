@@ -341,7 +341,7 @@ def test_a_plot_averages_sampling_seeds_and_bears_perfect_accuracy(tmp_path: Pat
     common = {"preset": "cpu", "method": "ddpm", "sampler": "ddim", "sampling_steps": 5, "guidance_interval": [0, 1]}
     common |= {"weights": "w", "num_images": 100, "guidance_scale": 2.0, "nfe": 10, "frechet_baseline": 4.0}
     records = [common | {"sampling_seed": seed, "accuracy": 1.0, "frechet": 5.0 + seed} for seed in (0, 1, 2)]
-    records.append(records[0] | {"guidance_scale": 3.0, "frechet": 9.0})
+    records.append(records[0] | {"guidance_scale": 3.0, "sampling_steps": 10, "nfe": 20, "frechet": 9.0})
     records.append(records[0] | {"num_images": 50, "frechet": 99.0})  # of one seed the larger counts
     default, other = sweep.mean_over_seeds(records)
     assert (default["seeds"], default["num_images"], default["frechet"]) == (3, 300, 6.0)
