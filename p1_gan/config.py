@@ -41,7 +41,7 @@ class TrainConfig:
     ema_decay: float = option(0.0, "EMA decay of the generator that samples; 0 for none", "[0, 1)")
 
     # Inputs of the discriminator
-    instance_noise: float = option(0.0, "standard deviation of noise on D's inputs, 0 from halfway on", "[0, inf)")
+    instance_noise: float = option(0.0, "standard deviation of noise on D's inputs, 0 at the end", "[0, inf)")
     diff_augment: tuple[Literal["color", "translation", "cutout"], ...] = option((), "differentiable augmentations")
 
     # Schedule
