@@ -144,10 +144,9 @@ def main() -> None:
         dist.check_batch_size(config.batch_size)
         network = "full" if arguments.preset == "full" else "cpu"
         path = shipped_path(arguments.teacher or f"p2_unet_{network}.safetensors")
-        previous = {2: "p2_unet_student4.safetensors", 1: "p2_unet_student2.safetensors"}
-        if arguments.teacher or network == "full":
-            previous = {}
-        initial_path = shipped_path(arguments.init_from or previous.get(arguments.student_steps, str(path)))
+        follows = arguments.student_steps < 4 and network == "cpu" and not arguments.teacher
+        initial = f"p2_unet_student{2 * arguments.student_steps}.safetensors" if follows else str(path)
+        initial_path = shipped_path(arguments.init_from or initial)
         teacher, _, trained = load_model(path, dist.device)
         student, _, started = load_model(initial_path, dist.device)
         if "student_steps" in trained:

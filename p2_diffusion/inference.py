@@ -110,7 +110,6 @@ def main() -> None:
     add_common_arguments(parser, data=False)
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
-    torch.manual_seed(arguments.seed)
     model, diffusion, trained = load_model(arguments.checkpoint or shipped_weights(arguments.model), device)
     config = sampler_config(arguments, trained)
     arguments.out_dir.mkdir(parents=True, exist_ok=True)

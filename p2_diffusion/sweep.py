@@ -73,7 +73,7 @@ def describe(record: Record) -> str:
 
 def mean_over_seeds(records: Sequence[Record]) -> list[Record]:
     """Return one record per weights and setting, averaged over sampling seeds (``seeds``: how many)."""
-    names = ("weights", "preset", "method", "sampler", "sampling_steps", "guidance_scale", "guidance_interval")
+    names = ("weights", "sampler", "sampling_steps", "guidance_scale", "guidance_interval")
     groups: dict[str, dict[int, Record]] = {}
     for record in sorted(records, key=lambda record: record["num_images"]):  # of two with one seed the larger counts
         groups.setdefault(str([record[name] for name in names]), {})[record["sampling_seed"]] = record

@@ -78,7 +78,6 @@ def main() -> None:
     add_common_arguments(parser, data=False)
     arguments = parser.parse_args()
 
-    torch.manual_seed(arguments.seed)
     device = pick_device(arguments.device)
     if arguments.pred_csv.is_dir():
         raise UserError(f"{arguments.pred_csv}: is a folder; name the CSV file to write")
