@@ -131,14 +131,15 @@ class Sweep(NamedTuple):
 
     steps: tuple[int, ...]
     scales: tuple[float, ...]  # of guidance; 1 is none
-    starts: tuple[float, ...]  # guide where t / T is at least this
+    intervals: tuple[tuple[float, float], ...]  # guide where t / T lies in this interval
     num_per_digit: int
 
 
+INTERVALS = ((0.0, 1.0), (0.2, 1.0), (0.2, 0.8))
 SWEEPS = {
-    "full": Sweep((5, 10, 20, 50), (1.0, 1.5, 2.0, 3.0), (0.0, 0.2), 100),
-    "cpu": Sweep((5, 10), (1.0, 2.0, 3.0), (0.0, 0.2), 100),
-    "sample": Sweep((5, 10), (1.0, 2.0), (0.0,), 10),
+    "full": Sweep((5, 10, 20, 50), (1.0, 1.5, 2.0, 3.0), INTERVALS, 100),
+    "cpu": Sweep((5, 10, 20), (1.0, 2.0, 3.0), INTERVALS, 100),
+    "sample": Sweep((5, 10), (1.0, 2.0), ((0.0, 1.0),), 10),
 }
 
 # How a network is sampled from by default: what sweep.py recommends for it.

@@ -13,7 +13,6 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -33,20 +32,24 @@ from p2_diffusion.samplers import SAMPLERS, SamplerConfig
 def settings(preset: str, trained: Mapping[str, Any]) -> list[SamplerConfig]:
     """Return every setting for a network once, the cheapest first; a student has but one.
 
-    Samplers that visit all T have the network's default guidance.
+    Samplers that visit all T are measured without guidance and with the network's default; trailing timesteps are
+    left to students.
     """
     compared = SWEEPS[preset]
     default = default_sampler(trained)
     if "student_steps" in trained:
         return [default]
-    pairs = product(compared.scales, compared.starts)
-    guidance = [(scale, (start if scale != 1 else 0.0, 1.0)) for scale, start in pairs]
+    none = (1.0, (0.0, 1.0))
+    guidance = {pair if pair[0] != 1 else none for pair in product(compared.scales, compared.intervals)}
     all_settings = {default}
     for name, sampler in SAMPLERS.items():
+        if sampler.spacing == "trailing":
+            continue
         if sampler.skips_timesteps:
             all_settings |= {SamplerConfig(name, steps, *how) for steps, how in product(compared.steps, guidance)}
         elif preset != "sample":  # there it would take as long as all others together
-            all_settings.add(replace(default, sampler=name, sampling_steps=trained["timesteps"]))
+            for how in (none, (default.guidance_scale, default.guidance_interval)):
+                all_settings.add(SamplerConfig(name, trained["timesteps"], *how))
     return sorted(all_settings, key=lambda setting: (setting.sampling_steps, repr(setting)))
 
 

@@ -298,7 +298,7 @@ def test_evaluation_measures_what_inference_generates_and_measures_it_once(
 
 
 def run_sweep(runs: Path, data_root: Path, images: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setitem(SWEEPS, "cpu", Sweep((2, 3), (1.0, 2.0), (0.0, 0.4), 1))
+    monkeypatch.setitem(SWEEPS, "cpu", Sweep((2, 3), (1.0, 2.0), ((0.0, 1.0), (0.4, 1.0)), 1))
     files = ("--checkpoint", weights(runs / "unet"), weights(runs / "student"))
     using = ("--classifier", weights(runs / "classifier"), "--data-root", data_root, "--preset", "cpu")
     execute(sweep, *files, *using, "--images", images, "--device", "cpu")
@@ -316,18 +316,18 @@ def test_sweep_measures_every_setting_once_and_counts_evaluations(
 ) -> None:
     runs = shutil.copytree(runs, tmp_path / "runs")
     run_sweep(runs, data_root, tmp_path, monkeypatch)
-    # Of T = 6, two timesteps are 5, 0 (trailing: 5, 2), three are 5, 2, 0 (quadratic: 5, 1, 0; trailing: 5, 3, 1);
-    # guidance from 0.4 T on doubles those above 2.4.
+    # Of T = 6, two timesteps are 5, 0, three are 5, 2, 0 (quadratic: 5, 1, 0); guidance from 0.4 T on doubles those
+    # above 2.4.
     expected = {
         ("student", "ddim_trailing", 2, 1, 0): 2,
+        ("ddpm", "ddpm", 6, 1, 0): 6,
         ("ddpm", "ddpm", 6, 2, 0.2): 10,
         ("ddpm", "dpmpp", 6, 2, 0.2): 10,
     }
-    for sampler in ("ddim", "ddim_trailing", "dpmpp"):
+    for sampler in ("ddim", "dpmpp"):
         expected |= {("ddpm", sampler, steps, 1, 0): steps for steps in (2, 3)}
         expected |= {("ddpm", sampler, steps, 2, 0): 2 * steps for steps in (2, 3)}
-        expected |= {("ddpm", sampler, 2, 2, 0.4): 3}
-        expected |= {("ddpm", sampler, 3, 2, 0.4): 5 if sampler == "ddim_trailing" else 4}
+        expected |= {("ddpm", sampler, steps, 2, 0.4): steps + 1 for steps in (2, 3)}
     assert swept(runs) == expected
     assert Image.open(tmp_path / "quality_over_nfe.png").width > 1000
     before = contents(runs)
