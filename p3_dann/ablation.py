@@ -55,12 +55,14 @@ def plot(records: list[Record], targets: list[str], steps: int) -> Figure:
                 axis.plot(*zip(*means, strict=True), color=color, label=METHODS[method].title)
                 axis.plot(*zip(*points, strict=True), ".", color=color)
         if ceiling := accuracies(target, "augmented", "target"):
-            axis.axhline(statistics.fmean(ceiling), color="black", linestyle="--", label=METHODS["target"].title)
+            style = {"color": "black", "marker": "_", "markersize": 18, "linestyle": "", "label": METHODS["target"].title}
+            axis.plot(len(INPUTS) - 1, statistics.fmean(ceiling), **style)
         record = next((record for record in records if record["target"] == target), None)
         if record is None:
             raise UserError(f"no records of {target} with {steps} steps; leave out --plot to train")
         axis.set_title(" → ".join(record[f"{domain}_dataset"].split(" (")[0] for domain in ("source", "target")))
         axis.set_xticks(range(len(INPUTS)), INPUTS)
+        axis.margins(x=0.12)
         axis.set_xlabel("inputs")
     axes[0, 0].set_ylabel(f"validation accuracy after {steps:,} steps, %")
     handles, labels = axes[0, 0].get_legend_handles_labels()

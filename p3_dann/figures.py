@@ -1,8 +1,8 @@
-"""Plot two figures of P3: what augmentation makes of images, and which digits the shipped classifiers confuse.
+"""Plot figures of P3: what augmentation makes of images, and which digits the shipped classifiers confuse.
 
     python p3_dann/figures.py --data-root sample_data
 
-images/P3/augmentations.png: source images, augmented, next to unlabeled images of each target.
+images/P3/augmentations_TARGET.png: source images, augmented, above unlabeled images of a target.
 images/P3/confusion.png: predictions on the test split by label, in percent.
 """
 
@@ -28,23 +28,22 @@ from matplotlib.figure import Figure
 COLUMNS = 10
 
 
-def plot_augmentations(data_root: Path, seed: int) -> Figure:
-    """Return the figure of source and target images before and after augmentation, a panel per target."""
-    figure, axes = new_figure(1, len(TARGETS), (5.6 * len(TARGETS), 2.2))
-    for axis, target in zip(axes[0], TARGETS, strict=True):
-        config, rows = make_config("ours", "augmented", "cpu", target), {}
-        for domain, role in ((SOURCE, "source"), (target, "target")):
-            torch.manual_seed(seed)
-            images = load_digit_images(data_root, domain, "train")
-            images = images[torch.randperm(len(images))[:COLUMNS]]
-            name = dataset_name(data_root, domain).split(" (")[0]
-            # Inputs have mean 0 and standard deviation 1: 2.5 of them to either side are shown.
-            rows[name], rows[f"{name},\naugmented"] = images, to_uint8(augment(images, config, role) / 2.5)
-        grid = make_grid(torch.cat(list(rows.values())), COLUMNS)
-        axis.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
-        axis.set(frame_on=False, xticks=[], yticks=[17 + 30 * row for row in range(len(rows))], yticklabels=list(rows))
-        axis.tick_params(labelsize=8, length=0)
-        axis.grid(visible=False)
+def plot_augmentations(data_root: Path, target: str, seed: int) -> Figure:
+    """Return the figure of source and target images before and after augmentation."""
+    figure, ((axis,),) = new_figure(1, 1, (5.6, 2.2))
+    config, rows = make_config("ours", "augmented", "cpu", target), {}
+    for domain, role in ((SOURCE, "source"), (target, "target")):
+        torch.manual_seed(seed)
+        images = load_digit_images(data_root, domain, "train")
+        images = images[torch.randperm(len(images))[:COLUMNS]]
+        name = dataset_name(data_root, domain).split(" (")[0]
+        # Inputs have mean 0 and standard deviation 1: 2.5 of them to either side are shown.
+        rows[name], rows[f"{name},\naugmented"] = images, to_uint8(augment(images, config, role) / 2.5)
+    grid = make_grid(torch.cat(list(rows.values())), COLUMNS)
+    axis.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
+    axis.set(frame_on=False, xticks=[], yticks=[17 + 30 * row for row in range(len(rows))], yticklabels=list(rows))
+    axis.tick_params(labelsize=10, length=0)
+    axis.grid(visible=False)
     return figure
 
 
@@ -72,10 +71,9 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default=ROOT / "images/P3", help="folder of the figures")
     add_common_arguments(parser)
     arguments = parser.parse_args()
-    figures = {
-        "augmentations": plot_augmentations(arguments.data_root, arguments.seed),
-        "confusion": plot_confusion(arguments.data_root, pick_device(arguments.device)),
-    }
+    root, seed = arguments.data_root, arguments.seed
+    figures = {f"augmentations_{target}": plot_augmentations(root, target, seed) for target in TARGETS}
+    figures["confusion"] = plot_confusion(root, pick_device(arguments.device))
     for name, figure in figures.items():
         save_figure(figure, arguments.images / f"{name}.png")
         print(f"wrote {arguments.images / f'{name}.png'}")

@@ -192,7 +192,7 @@ def test_tsne_alone_plots_shipped_weights_under_the_names_of_the_card(
 
 def test_augmentations_and_confusions_are_shown(data_root: Path, tmp_path: Path) -> None:
     execute(figures, "--data-root", data_root, "--images", tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"augmentations.png", "confusion.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"augmentations_svhn.png", "augmentations_usps.png", "confusion.png"}
     rows = figures.plot_confusion(data_root, torch.device("cpu")).axes[0].texts
     by_label: dict[float, float] = {}
     for text in rows:
