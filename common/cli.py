@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import errno
 import io
 import sys
-import textwrap
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -52,12 +50,9 @@ def run_main(main: Callable[[], None]) -> None:
             _fail(f"torch.compile failed ({str(error).splitlines()[0]}): pass --no-compile")
         raise
     except OSError as error:
-        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        elsewhere = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP)
-        if error.errno not in full + elsewhere:
+        if error.filename is None:
             raise
-        advice = "free some space" if error.errno in full else "choose another folder"
-        _fail(f"{error.filename or 'output'}: {error.strerror}; {advice}")
+        _fail(f"{error.filename}: {error.strerror}")
 
 
 def _fail(message: str, code: int = 2) -> None:
@@ -81,16 +76,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
 
 def make_parser(text: str | None) -> argparse.ArgumentParser:
-    """Return a parser; ``text`` is a script's docstring: one paragraph of description, examples, then notes."""
-    head, *paragraphs = (text or "").strip().split("\n\n")
-    if paragraphs:
-        paragraphs[0] = "examples:\n" + textwrap.indent(textwrap.dedent(paragraphs[0]), "    ")
-    return argparse.ArgumentParser(
-        description=" ".join(head.split()),
-        epilog="\n\n".join(paragraphs) or None,
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
-    )
+    """Return a parser that is described by ``text``, a script's docstring."""
+    return argparse.ArgumentParser(description=text, formatter_class=HelpFormatter, allow_abbrev=False)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, data: bool = True) -> None:

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from common import usable_cores
 from common.cli import UserError, progress_bar
@@ -30,11 +30,9 @@ from common.files import read_safetensors, write_bytes
 from common.seed import derive_seed, generator
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-
-if TYPE_CHECKING:  # imported where it is used: preparing data must not wait seconds for it
-    import torch
-
+from safetensors.torch import save
 
 # EPS and PDF are left out: reading them starts another program.
 Image.init()
@@ -165,9 +163,6 @@ def load_images(
         cache: file that keeps the decoded tensor; it is rebuilt whenever a name, size or time of change differs.
         resize: scale the center square of images of other sizes, and say how many; else they are a UserError.
     """
-    import torch
-    from safetensors.torch import save
-
     state = hashlib.sha256(str(size).encode())
     for name in names:
         try:
@@ -223,11 +218,6 @@ def thread_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
             pool.shutdown(cancel_futures=True)
 
 
-def load_folder(folder: Path, size: int, resize: bool = False) -> torch.Tensor:
-    """Return all images of a user's folder, sorted by name; see :func:`list_images` and :func:`load_images`."""
-    return load_images(folder, list_images(folder), size, resize=resize)
-
-
 def load_digit_images(data_root: Path, domain: str, split: str) -> torch.Tensor:
     """Return the images of a split, uint8 (N, 3, 28, 28); no label is looked at."""
     folder = domain_folder(data_root, domain)
@@ -237,8 +227,6 @@ def load_digit_images(data_root: Path, domain: str, split: str) -> torch.Tensor:
 
 def load_digits(data_root: Path, domain: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the labeled images of a split, uint8 (N, 3, 28, 28), and their labels, int64 (N,)."""
-    import torch
-
     path = domain_folder(data_root, domain) / f"{split}.csv"
     rows = [(index, name, label) for index, (name, label) in enumerate(read_csv(path)) if label]
     if not rows:
@@ -265,16 +253,11 @@ def dataset_name(data_root: Path, part: str) -> str:
         return f"{part} (source unknown)"
 
 
-def digit_domains(data_root: Path) -> list[str]:
-    """Return the domains of a data root, sorted: the folders of digits/ that hold train.csv or data/."""
-    folders = (data_root / "digits").glob("[!.]*/")
-    return sorted(path.name for path in folders if (path / "train.csv").exists() or (path / "data").is_dir())
-
-
 def domain_folder(data_root: Path, domain: str) -> Path:
     """Return the folder of a domain; where there is none, raise a UserError that lists the domains."""
     check_root(data_root)
-    known = digit_domains(data_root)
+    folders = (data_root / "digits").glob("[!.]*/")
+    known = sorted(path.name for path in folders if (path / "train.csv").exists() or (path / "data").is_dir())
     if domain not in known:
         raise UserError(f"{data_root / 'digits' / domain}: no such domain; there are: {', '.join(known) or 'none'}")
     return data_root / "digits" / domain
@@ -296,8 +279,6 @@ class EpochSampler:
 
     def __call__(self, step: int) -> torch.Tensor:
         """Return the indices of batch ``step``, int64 (batch_size,); epochs follow without a gap."""
-        import torch
-
         position, pieces, missing = step * self.batch_size, [], self.batch_size
         while missing:
             epoch, start = divmod(position, self.count)

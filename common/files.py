@@ -8,10 +8,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:  # imported where it is used: preparing data must not wait seconds for it
-    import torch
+import safetensors.torch
+import torch
 
 
 @contextmanager
@@ -61,8 +61,6 @@ def file_digest(path: Path) -> str:
 
 def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Return tensors and metadata of a safetensors file; a ValueError says that it is damaged."""
-    import safetensors.torch
-
     content = path.read_bytes()  # some mounts cannot map files into memory
     try:
         tensors = safetensors.torch.load(content)

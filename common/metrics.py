@@ -19,6 +19,8 @@ def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     Source: Dowson and Landau, "The Fréchet distance between multivariate normal distributions", 1982; Heusel et al.,
     "GANs Trained by a Two Time-Scale Update Rule", 2017, eq. 6.
     """
+    if min(len(first), len(second)) < 2:
+        raise UserError("a Fréchet distance needs at least two generated and two real images")
     first, second = first.double().cpu(), second.double().cpu()
     covariance_1, covariance_2 = first.T.cov(), second.T.cov()
     values, vectors = torch.linalg.eigh(covariance_1)
@@ -27,12 +29,6 @@ def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     cross = torch.linalg.eigvalsh(root @ covariance_2 @ root).clamp(min=0).sqrt().sum()
     means = (first.mean(0) - second.mean(0)).square().sum()
     return float(means + covariance_1.trace() + covariance_2.trace() - 2 * cross)
-
-
-def check_enough(count: int, origin: object) -> None:
-    """Raise a UserError naming ``origin`` for fewer images than a covariance needs."""
-    if count < 2:
-        raise UserError(f"{origin}: needs at least two images, found {count}")
 
 
 def baseline_images(train: torch.Tensor, count: int) -> torch.Tensor:

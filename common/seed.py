@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # imported where it is used: preparing data must not wait seconds for it
-    import torch
+import torch
 
 
 def derive_seed(seed: int, *labels: object) -> int:
@@ -17,15 +15,11 @@ def derive_seed(seed: int, *labels: object) -> int:
 
 def generator(seed: int, *labels: object) -> torch.Generator:
     """Return a generator for the stream named by ``labels``, independent of the global state."""
-    import torch
-
     return torch.Generator().manual_seed(derive_seed(seed, *labels))
 
 
 def random_state() -> dict[str, torch.Tensor]:
     """Return the states of torch's global generators (CPU and, where in use, CUDA or MPS)."""
-    import torch
-
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_initialized():  # asking would open a context on a GPU that the run does not use
         state["cuda"] = torch.cuda.get_rng_state()
@@ -36,8 +30,6 @@ def random_state() -> dict[str, torch.Tensor]:
 
 def set_random_state(state: dict[str, torch.Tensor]) -> None:
     """Restore what :func:`random_state` returned."""
-    import torch
-
     torch.set_rng_state(state["cpu"].cpu())
     if "cuda" in state and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(state["cuda"].cpu())

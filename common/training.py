@@ -212,7 +212,7 @@ class TrainingRun:
                     self.save()
             if self._saved_step != self.step:
                 self.save()
-        if self.step < total:
+        if self.step < total or reason == INTERRUPTED:
             if self.dist.size > 1:
                 torch.distributed.barrier()  # torchrun stops all when one leaves: not before the checkpoint is written
             if self.dist.is_main_process:

@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     command = partial(commands.add_parser, formatter_class=HelpFormatter)
     sample = command("sample", help="the built-in sample set: small, rendered here, no network")
     public = command("public", help="MNIST, BSDS500, SVHN, USPS and CelebA or LFW")
-    course = command("course", help="the course's own folder or archive, checked")
+    course = command("course", help="the course's own folder or archive")
     own_faces = command("own-faces", help="your own images as faces, 64x64")
     own_digits = command("own-digits", help="your own images as a digit domain, 28x28")
 

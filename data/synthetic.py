@@ -98,67 +98,29 @@ def render_svhn(label: int, rng: np.random.Generator) -> Image.Image:
 
 
 def render_face(_item: None, rng: np.random.Generator) -> Image.Image:
-    """Render a frontal face of random features, skin, hair, light and background: 64x64 RGB."""
+    """Render a frontal face of random place, size, skin, hair, smile, light and background: 64x64 RGB."""
     scale = FACE_SIZE * _SUPERSAMPLING / 100  # below, one unit is a hundredth of the image
     image = Image.new("RGB", (FACE_SIZE * _SUPERSAMPLING,) * 2, _color(rng, 30, 220))
     draw = ImageDraw.Draw(image)
-    skin = np.array([236, 196, 168]) * rng.uniform(0.45, 1.0) + rng.uniform(-12, 12, 3)
-    hair = np.array(((25, 20, 18), (70, 45, 28), (120, 80, 45), (190, 155, 95), (140, 140, 140))[rng.integers(5)])
-    center, eye_line = 50 + rng.uniform(-3, 3), 46 + rng.uniform(-2, 2)
-    width, height = rng.uniform(23, 26), rng.uniform(32, 36)
-
-    def scaled(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-        return [(x * scale, y * scale) for x, y in points]
+    skin = np.array([236, 196, 168]) * rng.uniform(0.45, 1.0)
+    hair = np.array([190, 155, 95]) * rng.uniform(0.1, 1.0)
+    (x, y), width, smile = 50 + rng.uniform(-3, 3, 2), rng.uniform(23, 26), rng.uniform(0, 5)
 
     def ellipse(x: float, y: float, half_width: float, half_height: float, color: np.ndarray) -> None:
-        box = scaled([(x - half_width, y - half_height), (x + half_width, y + half_height)])
-        draw.ellipse(box, fill=_rgb(color))
+        box = np.array([x - half_width, y - half_height, x + half_width, y + half_height]) * scale
+        draw.ellipse(box.tolist(), fill=_rgb(color))
 
-    def line(points: list[tuple[float, float]], thickness: float, color: np.ndarray) -> None:
-        draw.line(scaled(points), fill=_rgb(color), width=round(thickness * scale), joint="curve")
-
-    # From back to front: long hair, shoulders, neck, ears, head, fringe.
-    middle = eye_line + 6
-    if rng.random() < 0.5:
-        ellipse(center, middle + 8, width + 8, height + 12, hair)
-    ellipse(center, 118, 44, 27, np.array(_color(rng, 20, 230)))
-    ellipse(center, 88, 11, 16, skin * 0.72)
-    for side in (-1, 1):
-        ellipse(center + side * width, eye_line + 5, 3.5, 7, skin * 0.85)
-    ellipse(center, middle - 4, width + 2.5, height + 1, hair)
-    ellipse(center, middle + 1, width, height, skin * 0.86)
-    ellipse(center, middle + 1, width - 3, height - 2, skin)
-    fringe = rng.uniform(6, 14)
-    box = [(center - width - 1, middle - height - 3), (center + width + 1, middle - height + 2 * fringe)]
-    draw.pieslice(scaled(box), 180, 360, fill=_rgb(hair))
-
-    gap, opening, smile = rng.uniform(10, 11.5), rng.uniform(1.6, 2.6), rng.uniform(-1, 5)
-    iris = np.array(((60, 40, 25), (70, 100, 130), (60, 90, 60))[rng.integers(3)])
-    for side in (-1, 1):
-        x = center + side * gap
-        ellipse(x, eye_line - 0.5, 6.5, 4.2, skin * 0.72)
-        ellipse(x, eye_line, 4.8, opening, np.array([235, 232, 228]))
-        ellipse(x, eye_line, 2.2, min(2.2, opening), iris)
-        ellipse(x, eye_line, 1.1, 1.1, np.array([8, 8, 8]))
-        line([(x - 5, eye_line - 0.5), (x, eye_line - opening - 0.4), (x + 5, eye_line - 0.5)], 1.1, skin * 0.3)
-        brow = eye_line - rng.uniform(6.5, 8)
-        line([(x - 6, brow + 1), (x, brow - 0.8), (x + 6, brow + 1)], rng.uniform(1.4, 2.6), hair * 0.7)
-    nose = eye_line + rng.uniform(13, 15)
-    ellipse(center, nose - 0.5, 4.6, 3, skin * 0.84)
-    for side in (-1, 1):
-        ellipse(center + side * 2.4, nose + 1, 1.3, 0.8, skin * 0.35)
-    mouth, half = nose + rng.uniform(8.5, 10), rng.uniform(7, 9.5)
-    lips = skin * np.array([0.85, 0.52, 0.52])
-    curve = [(center + half * t, mouth - smile * t * t * 0.6) for t in np.linspace(-1, 1, 9)]
-    if rng.random() < 0.5:
-        lower = [(x, y + (2.2 + smile * 0.4) * (1 - ((x - center) / half) ** 2)) for x, y in curve]
-        draw.polygon(scaled(curve + lower[::-1]), fill=(240, 236, 230))
-        line(lower, 1.6, lips)
-    else:
-        ellipse(center, mouth + 1.2, half * 0.6, 1.8, lips)
-    line(curve, 1.7, lips * 0.75)
-
-    image = image.rotate(rng.uniform(-6, 6), Image.Resampling.BILINEAR, fillcolor=image.getpixel((0, 0)))
+    ellipse(x, 118, 44, 27, np.array(_color(rng, 20, 230)))  # back to front: shoulders, neck, hair, head
+    ellipse(x, 88, 11, 16, skin * 0.72)
+    ellipse(x, y - 3, width + 3, width + 12, hair)
+    ellipse(x, y + 3, width, width + 8, skin)
+    for side in (-1, 1):  # eyes under brows
+        ellipse(x + side * 11, y - 12, 6, 1, hair * 0.7)
+        ellipse(x + side * 11, y - 5, 6.5, 4.2, skin * 0.72)
+        ellipse(x + side * 11, y - 5, 4.8, 2.2, np.array([235, 232, 228]))
+        ellipse(x + side * 11, y - 5, 2.2, 2.2, np.array([40, 30, 20]))
+    ellipse(x, y + 9, 4.6, 3, skin * 0.8)
+    ellipse(x, y + 20, 8, 1.5 + 0.5 * smile, skin * np.array([0.65, 0.4, 0.4]))
     image = image.filter(ImageFilter.GaussianBlur(_SUPERSAMPLING * rng.uniform(0.35, 0.7)))
     image = image.resize((FACE_SIZE, FACE_SIZE), Image.Resampling.BOX)
     return _add_light_and_noise(image, rng, strength=0.2, noise=2.5)

@@ -11,13 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from common.cli import option
-from p1_gan.model import (
-    CHANNELS,
-    DCGAN_Discriminator,
-    DCGAN_Generator,
-    My_Discriminator,
-    My_Generator,
-)
+from p1_gan.model import CHANNELS, DCGAN_Discriminator, DCGAN_Generator, My_Discriminator, My_Generator
 
 
 @dataclass(frozen=True)

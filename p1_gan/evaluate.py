@@ -19,10 +19,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.cli import UserError, add_common_arguments, make_parser, positive_int, run_main
-from common.data import FACE_SIZE, digest, load_folder
+from common.data import FACE_SIZE, digest, list_images, load_images
 from common.device import pick_device
 from common.files import file_digest
-from common.metrics import baseline_images, check_enough, frechet_distance
+from common.metrics import baseline_images, frechet_distance
 from common.weights import Record, measured, run_folder
 from p1_gan.dataset import load_faces
 from p1_gan.inference import (
@@ -49,7 +49,6 @@ class RealFaces:
         self.device, self.cache, self.extract = device, data_root / "face" / ".cache", efficientnet(device)
 
     def features(self, real: torch.Tensor) -> torch.Tensor:
-        """Return the features of real images."""
         return cached(self.extract, real, self.cache)
 
     def measure(self, images: torch.Tensor) -> dict[str, float]:
@@ -65,7 +64,7 @@ class RealFaces:
 
     @cached_property
     def extract_fid(self) -> Extractor | None:
-        """The extractor of FID; None where its weights are not to be had."""
+        """The extractor of FID; None where its weights are unavailable."""
         return inception(self.device)
 
     @property
@@ -75,12 +74,10 @@ class RealFaces:
 
     @cached_property
     def val_statistics(self) -> dict[str, float]:
-        """Low-level statistics of the validation images."""
         return image_statistics(self.val)
 
 
 def show(metrics: Record) -> None:
-    """Print what was measured."""
     for name, value in metrics.items():
         if isinstance(value, float):
             print(f"{name}: {value:.4g}")
@@ -139,14 +136,12 @@ def main() -> None:
     if arguments.folder is not None:
         if arguments.checkpoint or arguments.num or arguments.snapshots:
             raise UserError(f"{arguments.folder}: is measured as it is; leave out --checkpoint, --num and --snapshots")
-        images = load_folder(arguments.folder, FACE_SIZE, resize=True)
-        check_enough(len(images), arguments.folder)
+        images = load_images(arguments.folder, list_images(arguments.folder), FACE_SIZE, resize=True)
         show(RealFaces(arguments.data_root, device).measure(images))
         return
     weights = arguments.checkpoint or shipped_weights(arguments.method)
     model, config = load_generator(weights, device)
     num = arguments.num or (500 if config["preset"] == "sample" else 5000)
-    check_enough(num, "--num")
     real = RealFaces(arguments.data_root, device)
     evaluate(weights, model, config, real, num, arguments.seed)
     if arguments.snapshots:

@@ -55,8 +55,8 @@ def plot(records: list[Record], targets: list[str], steps: int) -> Figure:
                 axis.plot(*zip(*means, strict=True), color=color, label=METHODS[method].title)
                 axis.plot(*zip(*points, strict=True), ".", color=color)
         if ceiling := accuracies(target, "augmented", "target"):
-            style = {"color": "black", "marker": "_", "markersize": 18, "linestyle": "", "label": METHODS["target"].title}
-            axis.plot(len(INPUTS) - 1, statistics.fmean(ceiling), **style)
+            place = (len(INPUTS) - 1, statistics.fmean(ceiling))  # it has these inputs
+            axis.plot(*place, "_", color="black", markersize=18, markeredgewidth=2, label=METHODS["target"].title)
         record = next((record for record in records if record["target"] == target), None)
         if record is None:
             raise UserError(f"no records of {target} with {steps} steps; leave out --plot to train")

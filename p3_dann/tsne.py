@@ -103,7 +103,6 @@ def measure(checkpoint: Path, data_root: Path, points: int, seed: int, device: t
     """Return the t-SNE embedding of a checkpoint's features, and record how well the domains mix in them."""
     model, config, header = load_model(checkpoint, device)
     domains = (SOURCE, header["target"])
-    torch.manual_seed(seed)
     images, digits, is_labeled = [], [], True
     for domain in domains:
         labeled = load_labeled(data_root, domain, "val")

@@ -26,13 +26,13 @@ from common import ROOT
 from common.cli import UserError, make_parser, run_main
 from common.files import write_text
 from common.weights import WEIGHTS, Record
+from p2_diffusion.samplers import SAMPLERS
 from scripts.collect import read_results
 
 PAGES = [ROOT / "README.md", ROOT / "report.md", ROOT / "weights" / "README.md"]
 BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
 IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)]+)\)")
 PLACE = re.compile(r"\{(\w+) (\S+)((?: \w+=\S*)*)\}")  # {key format column=value ...} in a written row
-SAMPLERS = {"ddim": "DDIM", "ddim_trailing": "DDIM", "dpmpp": "DPM-Solver++ (2M)", "ddpm": "ancestral (DDPM)"}
 DEFAULTS = {"preset": "cpu", "variant": "", "student_steps": ""}  # what a row selects unless it says otherwise
 Records = Sequence[Record]
 Spec = Mapping[str, Any]
@@ -50,7 +50,7 @@ def read_records(folder: Path) -> list[Record]:
             scale, (low, high) = record["guidance_scale"], record["guidance_interval"]
             within = "" if (low, high) == (0, 1) else f", {low:g} T to {high:g} T"
             record["guidance"] = "none" if scale == 1 else f"w = {scale:g}{within}"
-            record["sampler"] = SAMPLERS.get(record["sampler"], record["sampler"])
+            record["sampler"] = SAMPLERS[record["sampler"]].title
         per_class: list[float | None] = record.get("test_per_class_accuracy") or record.get("per_class_accuracy", [])
         digits = {k: value for k, value in enumerate(per_class) if value is not None}
         record |= {f"class_{digit}": value for digit, value in digits.items()}

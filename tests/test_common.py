@@ -31,7 +31,7 @@ from common.cli import (
 from common.data import EpochSampler, digest, thread_map
 from common.device import Distributed, init_distributed, pick_device
 from common.files import atomic_path, file_digest, write_bytes, write_text
-from common.metrics import accuracy, baseline_images, check_enough, frechet_distance, per_class_accuracy
+from common.metrics import accuracy, baseline_images, frechet_distance, per_class_accuracy
 from common.seed import derive_seed, generator, random_state, set_random_state
 from common.training import ExponentialMovingAverage
 from common.viz import make_grid, normalize, save_gif, save_image, to_uint8
@@ -338,8 +338,8 @@ def test_frechet_distance_of_gaussians_is_its_closed_form() -> None:
     assert frechet_distance(first, first) == pytest.approx(0, abs=1e-9)
     few = torch.randn(4, 20, generator=rng)  # singular covariances
     assert frechet_distance(few, few + 1) == pytest.approx(20, rel=1e-4)
-    with pytest.raises(UserError, match=r"one\.png"):
-        check_enough(1, "one.png")
+    with pytest.raises(UserError, match="two"):
+        frechet_distance(few, few[:1])
 
 
 def test_accuracies_and_the_baseline() -> None:
