@@ -1,4 +1,4 @@
-"""What the three problems share. Importing it, before torch, sets threads and memory of the process.
+"""What the three problems share. Importing it before torch sets threads and memory of the process.
 
 ``python benchmarks/speed.py threads`` compares the settings of the threads, idle and beside a busy process.
 """
@@ -23,10 +23,11 @@ def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
-os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
-# A waiting OpenMP thread spins only briefly: it would otherwise hold the core that the thread it waits for needs.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-if sys.platform.startswith("linux"):
-    # glibc returns large buffers to the kernel, which clears them again at the next step; keep them instead.
-    for _parameter, _value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26)):  # MMAP_MAX, TRIM_THRESHOLD, TOP_PAD
-        ctypes.CDLL(None).mallopt(_parameter, _value)
+if "torch" not in sys.modules:  # a program that uses hubconf.py has loaded it, and keeps its own settings
+    os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
+    # A waiting OpenMP thread spins only briefly: it would otherwise hold the core that the thread it waits for needs.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if sys.platform.startswith("linux"):
+        # glibc returns large buffers to the kernel, which clears them again at the next step; keep them instead.
+        for _parameter, _value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26)):  # MMAP_MAX, TRIM_THRESHOLD, TOP_PAD
+            ctypes.CDLL(None).mallopt(_parameter, _value)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.files import atomic_path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -101,14 +102,19 @@ def save_figure(figure: Figure, path: Path) -> None:
 def save_curves(
     log: Sequence[Mapping[str, float]], panels: Mapping[str, Sequence[str]], path: Path, title: str
 ) -> None:
-    """Plot logged values over the steps of a run, one panel per entry of ``panels`` (title -> keys of the log)."""
+    """Plot logged values over the steps of a run, one panel per entry of ``panels`` (title -> keys of the log).
+
+    An entry is of one batch; the strong line is the mean of a fortieth of them, the faint one each of them.
+    """
     figure, axes = new_figure(1, len(panels), (5.0 * len(panels), 3.6))
     for axis, (name, keys) in zip(axes[0], panels.items(), strict=True):
         for key in keys:
-            points = [(entry["step"], entry[key]) for entry in log if key in entry]
-            axis.plot(*zip(*points, strict=True), label=key.replace("_", " "), linewidth=1.3)
+            points = np.array([(entry["step"], entry[key]) for entry in log if key in entry]).reshape(-1, 2)
+            width = max(1, len(points) // 40)
+            means = [np.convolve(column, np.ones(width) / width, "valid") for column in points.T if len(points)]
+            color = axis.plot(*means or ([], []), label=key.replace("_", " "), linewidth=1.5)[0].get_color()
+            axis.plot(*points.T, color=color, alpha=0.25, linewidth=0.8)
         axis.set(title=name, xlabel="step")
-        if axis.lines:
-            axis.legend()
+        axis.legend()
     figure.suptitle(title)
     save_figure(figure, path)
