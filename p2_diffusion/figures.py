@@ -3,6 +3,7 @@
     python p2_diffusion/figures.py                                 # the network of the course report
     python p2_diffusion/figures.py --model cpu
     python p2_diffusion/figures.py --checkpoint runs/cpu/p2_seed0/weights.safetensors --sampler ddim --steps 20
+    python p2_diffusion/figures.py --real                          # a grid of validation images to compare with
 
 diffusion_grid.png: one row per digit, one column per initial noise.
 diffusion_grid_time.png: the first 0 of the grid after 0, 40, ... of the T timesteps.
@@ -22,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import ROOT
 from common.cli import add_common_arguments, make_parser, progress_bar, run_main
 from common.data import DIGIT_SIZE
 from common.device import autocast, pick_device
@@ -29,6 +31,7 @@ from common.files import atomic_path
 from common.seed import generator
 from common.viz import make_grid, save_gif, save_grid, to_pil, to_uint8
 from common.weights import images_folder, run_folder, write_record
+from p2_diffusion.dataset import load_mnistm
 from p2_diffusion.diffusion import Diffusion
 from p2_diffusion.evaluate import sampling_identity
 from p2_diffusion.inference import add_sampler_arguments, load_model, sampler_config, shipped_weights
@@ -97,12 +100,24 @@ def save_animation(frames: Sequence[torch.Tensor], path: Path) -> None:
     save_gif([grids[-1], *grids], path, [GIF_HOLD_MILLISECONDS] + [milliseconds] * len(grids), GIF_COLORS)
 
 
+def real_grid(data_root: Path) -> torch.Tensor:
+    """Return the first validation images of every digit, row by row, uint8 (100, 3, 28, 28)."""
+    images, digits, _ = load_mnistm(data_root, "val")
+    return torch.cat([images[digits == digit][:COLUMNS] for digit in range(10)])
+
+
 def main() -> None:
     parser = make_parser(__doc__)
+    parser.add_argument("--real", action="store_true", help="plot real digits instead")
     parser.add_argument("--images", type=Path, help="folder for the figures (default: images/P2, or that of the run)")
     add_sampler_arguments(parser, MODEL)
-    add_common_arguments(parser, data=False)
+    add_common_arguments(parser)
     arguments = parser.parse_args()
+    if arguments.real:
+        path = (arguments.images or ROOT / "images/P2") / "real_grid.png"
+        save_grid(real_grid(arguments.data_root), path, COLUMNS, scale=GRID_SCALE)
+        print(f"wrote {path}")
+        return
     device = pick_device(arguments.device)
     checkpoint = arguments.checkpoint or shipped_weights(arguments.model)
     model, diffusion, trained = load_model(checkpoint, device)

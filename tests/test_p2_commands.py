@@ -426,5 +426,12 @@ def test_strip_of_a_student_shows_the_timesteps_it_knows(runs: Path, tmp_path: P
     assert np.array_equal(last_of_strip(tmp_path / "a" / "diffusion_grid_time.png"), first)
 
 
+def test_real_digits_are_plotted_beside_generated_ones(data_root: Path, tmp_path: Path) -> None:
+    execute(figures, "--real", "--data-root", data_root, "--images", tmp_path)
+    images, labels = load_digits(data_root, "mnistm", "val")
+    first = images[labels == 0][0].permute(1, 2, 0).numpy()
+    assert np.array_equal(first_of_grid(tmp_path / "real_grid.png"), first)
+
+
 def test_the_strip_of_the_report_shows_every_fortieth_timestep() -> None:
     assert [*figures.evenly_spaced(dict.fromkeys(range(201)), figures.STRIP_FRAMES)] == [0, 40, 80, 120, 160, 200]
