@@ -270,7 +270,7 @@ def test_evaluation_of_real_images_finds_the_classifiers_accuracy(
     error = error_of(capsys, evaluate, tmp_path / "real", *using)
     assert "seven.png: the name must tell the digit, like 7_001.png" in error
     save_image(images[0], tmp_path / "one" / "7_001.png")
-    assert "one: needs at least two images" in error_of(capsys, evaluate, tmp_path / "one", *using)
+    assert "two generated" in error_of(capsys, evaluate, tmp_path / "one", *using)
 
 
 def test_evaluation_measures_what_inference_generates_and_measures_it_once(
@@ -430,7 +430,7 @@ def test_real_digits_are_plotted_beside_generated_ones(data_root: Path, tmp_path
     execute(figures, "--real", "--data-root", data_root, "--images", tmp_path)
     images, labels = load_digits(data_root, "mnistm", "val")
     first = images[labels == 0][0].permute(1, 2, 0).numpy()
-    assert np.array_equal(first_of_grid(tmp_path / "real_grid.png"), first)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "real_grid.png"))[2:58:2, 2:58:2], first)
 
 
 def test_the_strip_of_the_report_shows_every_fortieth_timestep() -> None:
