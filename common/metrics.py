@@ -20,7 +20,7 @@ def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     "GANs Trained by a Two Time-Scale Update Rule", 2017, eq. 6.
     """
     if min(len(first), len(second)) < 2:
-        raise UserError("a Fréchet distance needs at least two generated and two real images")
+        raise UserError("a Fréchet distance needs at least two images of each kind, generated and real")
     first, second = first.double().cpu(), second.double().cpu()
     covariance_1, covariance_2 = first.T.cov(), second.T.cov()
     values, vectors = torch.linalg.eigh(covariance_1)

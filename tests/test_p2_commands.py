@@ -270,7 +270,7 @@ def test_evaluation_of_real_images_finds_the_classifiers_accuracy(
     error = error_of(capsys, evaluate, tmp_path / "real", *using)
     assert "seven.png: the name must tell the digit, like 7_001.png" in error
     save_image(images[0], tmp_path / "one" / "7_001.png")
-    assert "two generated" in error_of(capsys, evaluate, tmp_path / "one", *using)
+    assert "needs at least two images" in error_of(capsys, evaluate, tmp_path / "one", *using)
 
 
 def test_evaluation_measures_what_inference_generates_and_measures_it_once(
