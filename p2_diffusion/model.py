@@ -67,7 +67,10 @@ class ConditionalEmbedding(nn.Module):
 
 
 class DownSample(nn.Module):
-    """(N, C, H, W) -> (N, C, H/2, W/2): the sum of two strided convolutions of different kernel sizes."""
+    """(N, C, H, W) -> (N, C, H/2, W/2): the sum of two strided convolutions of different kernel sizes.
+
+    The sum is linear, hence equivalent to one 5x5 convolution; the course report prints both.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -89,36 +89,39 @@ def mean_over_seeds(records: Sequence[Record]) -> list[Record]:
 
 
 def plot(records: Sequence[Record], path: Path) -> None:
-    """Plot accuracy and Fréchet distance over the network evaluations per image.
+    """Plot accuracy and Fréchet distance of every setting over its network evaluations per image.
 
-    One line per network and sampler (all students of a network are one): at each number of steps the setting with most
-    sampling seeds, which is the default, and else the smallest distance. Colors are samplers, markers networks. The
+    Colors are samplers, markers networks. Hollow: no guidance; large: several sampling seeds; students are joined. The
     last of the ``records`` gives the distance of real images.
     """
-    lines: dict[tuple[str, str], dict[int, Record]] = {}
-    for record in sorted(mean_over_seeds(records), key=lambda record: (record["seeds"], -record["frechet"])):
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in sorted(mean_over_seeds(records), key=lambda record: record["nfe"]):
         sampler = "student" if record["method"] == "student" else record["sampler"]
-        lines.setdefault((record["preset"], sampler), {})[record["sampling_steps"]] = record
-    colors = dict(zip(sorted({sampler for _, sampler in lines}), PALETTE, strict=False))
-    markers = dict(zip(sorted({preset for preset, _ in lines}), "os^Dv", strict=False))
-    figure, axes = new_figure(1, 2, (12.0, 4.4))
+        groups.setdefault((record["preset"], sampler), []).append(record)
+    colors = dict(zip(sorted({sampler for _, sampler in groups}), PALETTE, strict=False))
+    markers = dict(zip(sorted({preset for preset, _ in groups}), "osD", strict=False))
+    figure, axes = new_figure(1, 2, (12.0, 4.6))
     label = "network evaluations per image (NFE, log)"
     axes[0, 0].set(xlabel=label, ylabel="accuracy, % (bars: 95% interval)", xscale="log")
     axes[0, 1].set(xlabel=label, ylabel="Fréchet distance (log)", xscale="log", yscale="log")
-    for (preset, sampler), by_steps in sorted(lines.items()):
-        line = sorted(by_steps.values(), key=lambda record: record["nfe"])
+    for (preset, sampler), group in sorted(groups.items()):
         title = "distilled student (DDIM)" if sampler == "student" else SAMPLERS[sampler].title
-        style = {"color": colors.get(sampler), "marker": markers.get(preset), "label": f"{title}, {preset}"}
-        nfe, rates = [record["nfe"] for record in line], [record["accuracy"] for record in line]
-        bounds = [wilson_interval(one["accuracy"] * one["num_images"], one["num_images"]) for one in line]
-        errors = [(100 * (p - low), 100 * (high - p)) for p, (low, high) in zip(rates, bounds, strict=True)]
-        lengths = list(zip(*errors, strict=True))
-        axes[0, 0].errorbar(nfe, [100 * p for p in rates], lengths, elinewidth=0.8, linestyle="", **style)
-        axes[0, 1].plot(nfe, [record["frechet"] for record in line], **style)
+        color = colors[sampler]
+        axes[0, 1].plot([], [], markers[preset], color=color, label=f"{title}, {preset}")  # for the legend
+        if sampler == "student":
+            axes[0, 1].plot([one["nfe"] for one in group], [one["frechet"] for one in group], color=color)
+        for one in group:
+            is_hollow = one["guidance_scale"] == 1 and sampler != "student"
+            style: dict[str, Any] = {"fmt": markers[preset], "color": color, "markersize": 8 if one["seeds"] > 1 else 5}
+            style["markerfacecolor"] = "white" if is_hollow else color
+            low, high = wilson_interval(one["accuracy"] * one["num_images"], one["num_images"])
+            error = [[100 * (one["accuracy"] - low)], [100 * (high - one["accuracy"])]]
+            axes[0, 0].errorbar(one["nfe"], 100 * one["accuracy"], error, elinewidth=0.6, **style)
+            axes[0, 1].errorbar(one["nfe"], one["frechet"], **style)
     axes[0, 1].axhline(records[-1]["frechet_baseline"], color="0.5", linestyle="--", label="real images")
     for axis in (axes[0, 0].xaxis, axes[0, 1].xaxis, axes[0, 1].yaxis):
         low, high = axis.get_view_interval()
-        axis.set_ticks([tick for tick in (1, 2, 3, 5, 7, 10, 14, 20, 30, 50, 100, 200, 500) if low <= tick <= high])
+        axis.set_ticks([tick for tick in (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 500) if low <= tick <= high])
         axis.set_ticks([], minor=True)
         axis.set_major_formatter("{x:g}")
     figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside right upper", fontsize=9)
