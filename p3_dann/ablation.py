@@ -40,7 +40,7 @@ def plot(records: list[Record], targets: list[str], steps: int) -> Figure:
     figure, axes = new_figure(1, len(targets), (max(7.4, 5.4 * len(targets)), 5.4))
 
     def accuracies(target: str, inputs: str, method: str) -> list[float]:
-        wanted = {"target": target, "inputs": inputs, "method": method}
+        wanted = {"target": target, "inputs": inputs, "method": method, "variant": f"{method}_{inputs}"}
         matching = [record for record in records if wanted.items() <= record.items()]
         return [100 * record["accuracy"] for record in matching if "accuracy" in record]
 
