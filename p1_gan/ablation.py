@@ -32,7 +32,7 @@ VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "A": ("A", {}),
     "A-ema": ("A", {"ema_decay": 0.999}),
     "B": ("B", {}),
-    "no-spectral-norm": ("A", METHODS["B"].settings),
+    "no-spectral-norm": ("A", METHODS["B"].fields),
     "no-ema": ("B", {"ema_decay": 0.0}),
     "no-augmentation": ("B", {"diff_augment": ()}),
     "no-smoothing-noise": ("B", {"real_label": 1.0, "instance_noise": 0.0}),

@@ -56,7 +56,7 @@ class Method:
     title: str
     generator: type[DCGAN_Generator]
     discriminator: type[DCGAN_Discriminator]
-    settings: Mapping[str, Any]
+    fields: Mapping[str, Any]
 
 
 METHODS = {
@@ -88,7 +88,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def make_config(method: str, preset: str) -> TrainConfig:
     """Return the configuration of a method on a schedule."""
-    return TrainConfig(**{**PRESETS[preset], **METHODS[method].settings})
+    return TrainConfig(**{**PRESETS[preset], **METHODS[method].fields})
 
 
 def add_method_argument(parser: argparse._ActionsContainer) -> None:

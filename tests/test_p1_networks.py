@@ -93,7 +93,7 @@ def test_a_preset_is_a_schedule_and_a_method_the_rest() -> None:
     for name, method in METHODS.items():
         for preset, schedule in PRESETS.items():
             config = make_config(name, preset)
-            wanted = {**schedule, **method.settings}
+            wanted = {**schedule, **method.fields}
             assert all(getattr(config, key) == value for key, value in wanted.items())
 
 
