@@ -1,4 +1,4 @@
-"""What the three problems share. Importing it before torch sets threads and memory of the process.
+"""What the three problems share. Imported before torch, it sets the process's OpenMP threads and memory allocation.
 
 ``python benchmarks/speed.py threads`` compares the settings of the threads, idle and beside a busy process.
 """

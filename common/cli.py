@@ -31,7 +31,8 @@ class UserError(Exception):
 def run_main(main: Callable[[], None]) -> None:
     """Run an entry script's ``main``; expected failures become one line on standard error.
 
-    Exit codes: 2 user error, 75 stopped by --max-seconds, 130 interrupted. Anything else keeps its traceback.
+    Exit codes: 2 user error, or a file that cannot be read or written; 75 stopped by --max-seconds; 130 interrupted.
+    Anything else keeps its traceback.
     """
     for name in ("stdout", "stderr"):
         if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
@@ -50,7 +51,7 @@ def run_main(main: Callable[[], None]) -> None:
             _fail(f"torch.compile failed ({str(error).splitlines()[0]}): pass --no-compile")
         raise
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None or error.strerror is None:
             raise
         _fail(f"{error.filename}: {error.strerror}")
 

@@ -307,7 +307,7 @@ class TrainingRun:
         threads, share = torch.get_num_threads(), (self._seconds_waited - before) / elapsed
         if threads > 1 and share > 0.3 and not self._has_warned and self.dist.is_main_process:
             self._has_warned = True
-            advice = "resume this run with OMP_NUM_THREADS=1; its last bits then differ"
+            advice = "stop this run and resume it with OMP_NUM_THREADS=1; the result is then no longer bit-identical"
             self._bar.write(f"warning: {threads} threads compete with other programs; {advice}", file=sys.stderr)
 
     @contextmanager

@@ -5,6 +5,7 @@ matplotlib is imported where it is used: training and sampling must not wait for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,17 +105,19 @@ def save_curves(
 ) -> None:
     """Plot logged values over the steps of a run, one panel per entry of ``panels`` (title -> keys of the log).
 
-    An entry is of one batch; the strong line is the mean of a fortieth of them, the faint one each of them.
+    Each entry is one batch: the faint line shows every entry, the strong one a running mean over sqrt(n) of n entries.
     """
     figure, axes = new_figure(1, len(panels), (5.0 * len(panels), 3.6))
     for axis, (name, keys) in zip(axes[0], panels.items(), strict=True):
         for key in keys:
-            points = np.array([(entry["step"], entry[key]) for entry in log if key in entry]).reshape(-1, 2)
-            width = max(1, len(points) // 40)
-            means = [np.convolve(column, np.ones(width) / width, "valid") for column in points.T if len(points)]
-            color = axis.plot(*means or ([], []), label=key.replace("_", " "), linewidth=1.5)[0].get_color()
-            axis.plot(*points.T, color=color, alpha=0.25, linewidth=0.8)
+            if not (points := [(entry["step"], entry[key]) for entry in log if key in entry]):
+                continue
+            width = 1 if name == "schedules" else math.isqrt(len(points))
+            means = [np.convolve(column, np.ones(width) / width, "valid") for column in np.array(points).T]
+            color = axis.plot(*means, label=key.replace("_", " "), linewidth=1.5)[0].get_color()
+            axis.plot(*zip(*points, strict=True), color=color, alpha=0.25, linewidth=0.8)
         axis.set(title=name, xlabel="step")
-        axis.legend()
+        if axis.lines:
+            axis.legend()
     figure.suptitle(title)
     save_figure(figure, path)

@@ -26,6 +26,9 @@ def make_course(part: str, folder: Path, source: Path) -> str:
     wanted = {place + name for name in names if _WANTED.fullmatch(name)}
     if not wanted:
         raise UserError(f"{source}: holds no {place}; choose others with --parts")
+    for split in ("train", "val"):
+        if not any(re.match(rf"{re.escape(place)}{split}(/.*\.png|\.csv)$", name) for name in wanted):
+            raise UserError(f"{source}: {place} has no {split} split")
     files = iterate_files(source, wanted.__contains__)
     for name, content in progress_bar(files, total=len(wanted), desc=part, unit="file"):
         path = folder / name.removeprefix(place)

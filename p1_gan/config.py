@@ -66,7 +66,7 @@ METHODS = {
         My_Generator,
         My_Discriminator,
         {
-            "generator_learning_rate": 4e-4,  # two time scales (Heusel et al., 2017)
+            "generator_learning_rate": 4e-4,  # two time scales as in Heusel et al., 2017, but G is the faster
             "weight_decay": 1e-4,
             "real_label": 0.9,
             "instance_noise": 0.1,

@@ -7,6 +7,7 @@
 
 diffusion_grid.png: one row per digit, one column per initial noise.
 diffusion_grid_time.png: the first 0 of the grid after 0, 40, ... of the T timesteps.
+real_grid.png (--real): ten validation images of each digit, in rows.
 reverse.gif: the first image of every digit; it begins with the finished ones, then shows the reverse process.
 
 All come from the sampler of the network's numbers, and from the same initial noise. Where that sampler skips the
@@ -108,7 +109,7 @@ def real_grid(data_root: Path) -> torch.Tensor:
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--real", action="store_true", help="plot real digits instead")
+    parser.add_argument("--real", action="store_true", help="plot validation images instead, and nothing else")
     parser.add_argument("--images", type=Path, help="folder for the figures (default: images/P2, or that of the run)")
     add_sampler_arguments(parser, MODEL)
     add_common_arguments(parser)

@@ -156,7 +156,7 @@ class Sampler:
     spacing: str = "linspace"
 
 
-# A new sampler is a new entry here; sweep.py compares it.
+# A new sampler is a new entry here; sweep.py compares it, unless its timesteps are trailing.
 SAMPLERS = {
     "ddpm": Sampler("ancestral (DDPM)", partial(ddim, eta=1.0), skips_timesteps=False),
     "ddim": Sampler("DDIM", ddim),

@@ -2,7 +2,7 @@
 
     python p3_dann/figures.py --data-root sample_data
 
-images/P3/augmentations_TARGET.png: source images, augmented, above unlabeled images of a target.
+images/P3/augmentations_TARGET.png: images of the source and of a target, before and after augmentation.
 images/P3/confusion.png: predictions on the test split by label, in percent.
 """
 

@@ -57,8 +57,8 @@ class EmaTeacher:
 def align(probabilities: torch.Tensor, source: torch.Tensor, target: torch.Tensor, one_sided: bool) -> torch.Tensor:
     """Return ``probabilities`` (N, 10) of target images corrected toward the class distribution of the source (10,).
 
-    ``target`` (10,) is the running mean of predictions on the target. ``one_sided`` scales up digits that
-    are predicted too rarely, and no other one down; AdaMatch does both.
+    ``target`` (10,) is the running mean of predictions on the target. ``one_sided`` only scales up digits
+    that are predicted too rarely; AdaMatch also scales the others down.
 
     Source: AdaMatch 2022 (there with the source's predictions in place of its labels), after ReMixMatch, 2020,
     section 3.1: normalize(p * source / target).

@@ -118,6 +118,7 @@ def fail_with(error: BaseException) -> Callable[..., None]:
         (OSError(errno.EROFS, "read-only", "a.pt"), 2, "a.pt"),
         (NotADirectoryError(errno.ENOTDIR, "no", "a/b"), 2, "a/b"),
         (OSError(errno.ELOOP, "loop", "loop"), 2, "loop"),
+        (FileNotFoundError(errno.ENOENT, "none", "x.csv"), 2, "x.csv: none"),
         (MemoryError(), 2, "--batch-size"),
         (torch.OutOfMemoryError("CUDA out of memory"), 2, "--batch-size"),
     ],
@@ -157,10 +158,11 @@ def test_threads_follow_affinity_and_quota(tmp_path: Path, files: dict[str, str]
 
 
 def test_the_users_choice_of_threads_counts() -> None:
-    program = "import os, common; print(os.environ['OMP_NUM_THREADS'], os.environ['GOMP_SPINCOUNT'])"
+    program = "common; print(*(os.environ.get(name) for name in ('OMP_NUM_THREADS', 'GOMP_SPINCOUNT')))"
     own = {"OMP_NUM_THREADS": "7", "GOMP_SPINCOUNT": "5"}
-    for environment, expected in ((own, ["7", "5"]), ({}, [str(usable_cores()), "1000"])):
-        command = [sys.executable, "-c", program]
+    cases = [("", own, ["7", "5"]), ("", {}, [str(usable_cores()), "1000"]), ("torch, ", {}, ["None", "None"])]
+    for before, environment, expected in cases:  # a program that loaded torch keeps its own settings
+        command = [sys.executable, "-c", f"import os, {before}{program}"]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
         assert done.stdout.split() == expected
 

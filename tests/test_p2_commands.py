@@ -298,7 +298,7 @@ def test_evaluation_measures_what_inference_generates_and_measures_it_once(
 
 
 def run_sweep(runs: Path, data_root: Path, images: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setitem(SWEEPS, "cpu", Sweep((2, 3), (1.0, 2.0), ((0.0, 1.0), (0.4, 1.0)), 1))
+    monkeypatch.setitem(SWEEPS, "cpu", Sweep((2, 3), (1.0, 2.0), ((0.0, 1.0), (0.4, 1.0), (0.0, 0.8)), 1))
     files = ("--checkpoint", weights(runs / "unet"), weights(runs / "student"))
     using = ("--classifier", weights(runs / "classifier"), "--data-root", data_root, "--preset", "cpu")
     execute(sweep, *files, *using, "--images", images, "--device", "cpu")
@@ -308,7 +308,7 @@ def swept(runs: Path) -> dict[tuple[object, ...], float]:
     paths = runs.glob("*/records/sweep_*.json")
     found = [json.loads(path.read_text()) for path in paths]
     keys = ("method", "sampler", "sampling_steps", "guidance_scale")
-    return {(*(entry[key] for key in keys), entry["guidance_interval"][0]): entry["nfe"] for entry in found}
+    return {(*(entry[key] for key in keys), *entry["guidance_interval"]): entry["nfe"] for entry in found}
 
 
 def test_sweep_measures_every_setting_once_and_counts_evaluations(
@@ -317,17 +317,18 @@ def test_sweep_measures_every_setting_once_and_counts_evaluations(
     runs = shutil.copytree(runs, tmp_path / "runs")
     run_sweep(runs, data_root, tmp_path, monkeypatch)
     # Of T = 6, two timesteps are 5, 0, three are 5, 2, 0 (quadratic: 5, 1, 0); guidance from 0.4 T on doubles those
-    # above 2.4.
+    # above 2.4, up to 0.8 T all but 5.
     expected = {
-        ("student", "ddim_trailing", 2, 1, 0): 2,
-        ("ddpm", "ddpm", 6, 1, 0): 6,
-        ("ddpm", "ddpm", 6, 2, 0.2): 10,
-        ("ddpm", "dpmpp", 6, 2, 0.2): 10,
+        ("student", "ddim_trailing", 2, 1, 0, 1): 2,
+        ("ddpm", "ddpm", 6, 1, 0, 1): 6,
+        ("ddpm", "ddpm", 6, 2, 0.2, 1): 10,
+        ("ddpm", "dpmpp", 6, 2, 0.2, 1): 10,
     }
     for sampler in ("ddim", "dpmpp"):
-        expected |= {("ddpm", sampler, steps, 1, 0): steps for steps in (2, 3)}
-        expected |= {("ddpm", sampler, steps, 2, 0): 2 * steps for steps in (2, 3)}
-        expected |= {("ddpm", sampler, steps, 2, 0.4): steps + 1 for steps in (2, 3)}
+        expected |= {("ddpm", sampler, steps, 1, 0, 1): steps for steps in (2, 3)}
+        expected |= {("ddpm", sampler, steps, 2, 0, 1): 2 * steps for steps in (2, 3)}
+        expected |= {("ddpm", sampler, steps, 2, 0.4, 1): steps + 1 for steps in (2, 3)}
+        expected |= {("ddpm", sampler, steps, 2, 0, 0.8): 2 * steps - 1 for steps in (2, 3)}
     assert swept(runs) == expected
     assert Image.open(tmp_path / "quality_over_nfe.png").width > 1000
     before = contents(runs)
@@ -359,8 +360,8 @@ def test_a_new_sampler_is_one_entry_of_the_table(
     execute(inference, tmp_path / "digits", *few, "--sampler", "heun", "--steps", 3)
     assert len(list((tmp_path / "digits").iterdir())) == 10
     run_sweep(runs, data_root, tmp_path, monkeypatch)
-    assert swept(runs)["ddpm", "heun", 3, 1, 0] == 2 * 3 - 1
-    assert swept(runs)["ddpm", "heun", 3, 2, 0] == 2 * (2 * 3 - 1)
+    assert swept(runs)["ddpm", "heun", 3, 1, 0, 1] == 2 * 3 - 1
+    assert swept(runs)["ddpm", "heun", 3, 2, 0, 1] == 2 * (2 * 3 - 1)
 
 
 @pytest.mark.parametrize(
