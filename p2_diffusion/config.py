@@ -144,7 +144,7 @@ SWEEPS = {
 
 # How a network is sampled from by default: what sweep.py recommends for it.
 SAMPLERS_BY_PRESET = {
-    "cpu": SamplerConfig("dpmpp", 10, guidance_scale=2.0, guidance_interval=(0.2, 1.0)),
+    "cpu": SamplerConfig("dpmpp", 20, guidance_scale=2.0, guidance_interval=(0.2, 0.8)),
     "full": SamplerConfig("dpmpp", 10, guidance_scale=1.5, guidance_interval=(0.2, 1.0)),
 }
 

@@ -277,13 +277,13 @@ def test_evaluation_measures_what_inference_generates_and_measures_it_once(
     runs: Path, data_root: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     run = shutil.copytree(runs / "unet", tmp_path / "unet")
-    sampled = ("--checkpoint", weights(run), "--num-per-digit", 2, "--steps", 2, "--device", "cpu")
+    sampled = ("--checkpoint", weights(run), "--num-per-digit", 2, "--device", "cpu")
     using = ("--classifier", weights(runs / "classifier"), "--data-root", data_root)
     execute(evaluate, *sampled, *using)
     (path,) = (run / "records").glob("evaluate_*.json")
     before = path.read_bytes()
     found = json.loads(before)
-    assert (found["num_images"], found["nfe"], found["sampler"], found["sampling_steps"]) == (20, 3, "dpmpp", 2)
+    assert (found["num_images"], found["nfe"], found["sampler"], found["sampling_steps"]) == (20, 9, "dpmpp", 6)
     assert found["weights"] == file_digest(weights(run)) and found["preset"] == "sample"
     assert found["train_digest"] == record(run, "train")["train_digest"]
 
@@ -321,8 +321,8 @@ def test_sweep_measures_every_setting_once_and_counts_evaluations(
     expected = {
         ("student", "ddim_trailing", 2, 1, 0, 1): 2,
         ("ddpm", "ddpm", 6, 1, 0, 1): 6,
-        ("ddpm", "ddpm", 6, 2, 0.2, 1): 10,
-        ("ddpm", "dpmpp", 6, 2, 0.2, 1): 10,
+        ("ddpm", "ddpm", 6, 2, 0.2, 0.8): 9,
+        ("ddpm", "dpmpp", 6, 2, 0.2, 0.8): 9,
     }
     for sampler in ("ddim", "dpmpp"):
         expected |= {("ddpm", sampler, steps, 1, 0, 1): steps for steps in (2, 3)}
