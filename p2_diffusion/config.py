@@ -81,7 +81,7 @@ PRESETS = {
 class DistillConfig:
     teacher_steps: int = option(16, "steps of the teacher from noise to image, a multiple of the student's", "[4, inf)")
     guidance_scale: float = option(1.9, "guidance of the teacher; 1 is none")
-    guidance_start: float = option(0.0, "guide where t / T is at least this", "[0, 1]")
+    guidance_interval: tuple[float, float] = option((0.0, 1.0), "guide where t / T lies in this interval", "[0, 1]")
     steps: int = option(2000, "optimizer steps", "[1, inf)")
     batch_size: int = option(32, "images per step, over all processes", "[1, inf)")
     learning_rate: float = option(3e-4, "peak learning rate of Adam", "(0, inf)")
@@ -97,7 +97,7 @@ DISTILL_PRESETS = {
     # Short, since it was run on a CPU, where the large teacher guides one image per second and thread.
     "full": DistillConfig(
         guidance_scale=1.75,
-        guidance_start=0.2,
+        guidance_interval=(0.2, 1.0),
         steps=300,
         batch_size=16,
         learning_rate=2e-4,

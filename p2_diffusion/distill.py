@@ -58,7 +58,8 @@ def teachers_x0(
     for k in range(1, sub_steps + 1):
         u_next = t + ((t_next - t) * (k / sub_steps)).round().long()
         (alpha, sigma), (alpha_next, sigma_next) = diffusion.alpha_sigma(u), diffusion.alpha_sigma(u_next)
-        guided = (u >= config.guidance_start * diffusion.num_timesteps) & (config.guidance_scale != 1)
+        low, high = (bound * diffusion.num_timesteps for bound in config.guidance_interval)
+        guided = (u >= low) & (u <= high) & (config.guidance_scale != 1)
         x0 = guided_prediction(teacher, diffusion, z_u, u, class_labels, config.guidance_scale, guided)
         x0 = extrapolated = x0.clamp(-1, 1)
         # Second order (multistep, algorithm 2): x_0 + h / (2 h_previous) (x_0 - previous x_0), h in log(alpha / sigma)

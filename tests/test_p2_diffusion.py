@@ -296,12 +296,12 @@ def test_the_students_target_leads_where_the_flow_leads(student_steps: int) -> N
 def test_teacher_with_one_sub_step_gives_its_own_prediction() -> None:
     """Then the target is what the teacher, guided as the sampler guides, predicts itself."""
     diffusion, network = Diffusion(100), Recorder()
-    config = DistillConfig(guidance_scale=2.5, guidance_start=0.6)
+    config = DistillConfig(guidance_scale=2.5, guidance_interval=(0.2, 0.6))
     z, labels = 0.1 * torch.randn(4, 3, 8, 8), torch.tensor([1, 4, 7, 10])
-    t, t_next = torch.tensor([99, 49, 99, 49]), torch.tensor([49, CLEAN, 49, CLEAN])
+    t, t_next = torch.tensor([99, 49, 10, 49]), torch.tensor([49, CLEAN, CLEAN, CLEAN])
     target = teachers_x0(network, diffusion, config, 1, z, t, t_next, labels)
     assert network.sizes == [6]  # two of the four are guided
     for k in range(4):
-        scale = 2.5 if t[k] >= 60 else 1.0
+        scale = 2.5 if 20 <= t[k] <= 60 else 1.0
         expected, _ = predict(network, diffusion, z[k : k + 1], int(t[k]), labels[k : k + 1], scale)
         torch.testing.assert_close(target[k : k + 1], expected.clamp(-1, 1), atol=1e-4, rtol=1e-4)
