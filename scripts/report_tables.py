@@ -46,7 +46,7 @@ def read_records(folder: Path) -> list[Record]:
     for record in records:
         if only_sample or "preset" not in record:
             record["preset"] = DEFAULTS["preset"]
-        if "guidance_interval" in record:
+        if "sampler" in record:
             scale, (low, high) = record["guidance_scale"], record["guidance_interval"]
             within = "" if (low, high) == (0, 1) else f", {low:g} T to {high:g} T"
             record["guidance"] = "none" if scale == 1 else f"w = {scale:g}{within}"
