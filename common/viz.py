@@ -105,7 +105,8 @@ def save_curves(
 ) -> None:
     """Plot logged values over the steps of a run, one panel per entry of ``panels`` (title -> keys of the log).
 
-    Each entry is one batch: the faint line shows every entry, the strong one a running mean over sqrt(n) of n entries.
+    Each entry is one batch: the faint line shows every entry, the strong one a running mean over sqrt(n) of n entries,
+    but for a panel called schedules, whose values are exact.
     """
     figure, axes = new_figure(1, len(panels), (5.0 * len(panels), 3.6))
     for axis, (name, keys) in zip(axes[0], panels.items(), strict=True):

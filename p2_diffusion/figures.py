@@ -26,13 +26,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import ROOT
 from common.cli import add_common_arguments, make_parser, progress_bar, run_main
-from common.data import DIGIT_SIZE
+from common.data import DIGIT_SIZE, load_digits
 from common.device import autocast, pick_device
 from common.files import atomic_path
 from common.seed import generator
 from common.viz import make_grid, save_gif, save_grid, to_pil, to_uint8
 from common.weights import images_folder, run_folder, write_record
-from p2_diffusion.dataset import load_mnistm
 from p2_diffusion.diffusion import Diffusion
 from p2_diffusion.evaluate import sampling_identity
 from p2_diffusion.inference import add_sampler_arguments, load_model, sampler_config, shipped_weights
@@ -103,7 +102,7 @@ def save_animation(frames: Sequence[torch.Tensor], path: Path) -> None:
 
 def real_grid(data_root: Path) -> torch.Tensor:
     """Return the first validation images of every digit, row by row, uint8 (100, 3, 28, 28)."""
-    images, digits, _ = load_mnistm(data_root, "val")
+    images, digits = load_digits(data_root, "mnistm", "val")
     return torch.cat([images[digits == digit][:COLUMNS] for digit in range(10)])
 
 
