@@ -36,7 +36,7 @@ VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "no-ema": ("B", {"ema_decay": 0.0}),
     "no-augmentation": ("B", {"diff_augment": ()}),
     "no-smoothing-noise": ("B", {"real_label": 1.0, "instance_noise": 0.0}),
-    "equal-learning-rates": ("B", {"generator_learning_rate": 2e-4}),
+    "equal-learning-rates": ("B", {"discriminator_learning_rate": 2e-4}),
     "hinge": ("B", {"loss": "hinge"}),  # which has no label smoothing
 }
 

@@ -35,7 +35,8 @@ class TrainConfig:
     ema_decay: float = option(0.0, "EMA decay of the generator that samples; 0 for none", "[0, 1)")
 
     # Inputs of the discriminator
-    instance_noise: float = option(0.0, "standard deviation of noise on D's inputs, 0 at the end", "[0, inf)")
+    instance_noise: float = option(0.0, "initial standard deviation of noise on D's inputs", "[0, inf)")
+    noise_fraction: float = option(0.1, "first fraction of the steps, over which that noise falls to 0", "(0, 1]")
     diff_augment: tuple[Literal["color", "translation", "cutout"], ...] = option((), "differentiable augmentations")
 
     # Schedule
@@ -66,12 +67,12 @@ METHODS = {
         My_Generator,
         My_Discriminator,
         {
-            "generator_learning_rate": 4e-4,  # two time scales as in Heusel et al., 2017, but G is the faster
+            "discriminator_learning_rate": 4e-4,  # two time scales (Heusel et al., 2017)
             "weight_decay": 1e-4,
             "real_label": 0.9,
             "instance_noise": 0.1,
             "diff_augment": ("translation",),
-            "lr_decay_fraction": 0.5,
+            "lr_decay_fraction": 1.0,
             "ema_decay": 0.999,
         },
     ),
@@ -80,7 +81,7 @@ DEFAULT_METHOD = "B"
 
 PRESETS: dict[str, dict[str, Any]] = {
     "sample": {"channels": 16, "steps": 1500, "batch_size": 16, "sample_every": 150, "log_every": 25},
-    # The learning rates of every method, DCGAN too, decay over the second half of a long run.
+    # In a long run DCGAN's learning rates decay too, over the second half.
     "cpu": {"lr_decay_fraction": 0.5},
     "full": {"steps": 40_000, "batch_size": 128, "sample_every": 4000, "lr_decay_fraction": 0.5},
 }

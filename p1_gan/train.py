@@ -105,7 +105,7 @@ def train(run: TrainingRun, config: TrainConfig, faces: torch.Tensor) -> None:
 
 
 def augment(images: torch.Tensor, step: int, config: TrainConfig) -> torch.Tensor:
-    """Return what the discriminator sees of ``images``: augmented, with noise that falls linearly to zero."""
+    """Return what the discriminator sees of ``images``: augmented, at first with noise."""
     images = diff_augment(images, config.diff_augment)
     level = noise_level(step, config)
     # Not randn_like: in channels_last order a CPU samples its numbers one by one, eight times slower.
@@ -113,11 +113,8 @@ def augment(images: torch.Tensor, step: int, config: TrainConfig) -> torch.Tenso
 
 
 def noise_level(step: int, config: TrainConfig) -> float:
-    """Return the standard deviation of the instance noise (Sønderby et al., 2017, section 3.2).
-
-    It falls to 0 only with the learning rates: a discriminator that sees no noise halfway through a long run wins.
-    """
-    return config.instance_noise * (1 - step / config.steps)
+    """Return the standard deviation of the instance noise (Sønderby et al., 2017, section 3.2), soon 0."""
+    return config.instance_noise * max(0.0, 1 - step / (config.noise_fraction * config.steps))
 
 
 def lr_factor(step: int, config: TrainConfig) -> float:

@@ -81,10 +81,10 @@ def test_translation_moves_whole_images() -> None:
 
 
 def test_schedules_are_linear() -> None:
-    config = TrainConfig(steps=100, lr_decay_fraction=0.25, instance_noise=0.1)
+    config = TrainConfig(steps=100, lr_decay_fraction=0.25, instance_noise=0.1, noise_fraction=0.5)
     assert [lr_factor(step, config) for step in (0, 75, 90, 100)] == pytest.approx([1, 1, 0.4, 0])
     assert lr_factor(100, replace(config, lr_decay_fraction=0.0)) == 1
-    assert [noise_level(step, config) for step in (0, 25, 50, 100)] == pytest.approx([0.1, 0.075, 0.05, 0])
+    assert [noise_level(step, config) for step in (0, 25, 50, 100)] == pytest.approx([0.1, 0.05, 0, 0])
     assert noise_level(0, TrainConfig()) == 0
 
 
