@@ -113,7 +113,7 @@ def augment(images: torch.Tensor, step: int, config: TrainConfig) -> torch.Tenso
 
 
 def noise_level(step: int, config: TrainConfig) -> float:
-    """Return the standard deviation of the instance noise (Sønderby et al., 2017, section 3.2), soon 0."""
+    """Return the standard deviation of the instance noise, linearly falling (Sønderby et al., 2017, section 3.2)."""
     return config.instance_noise * max(0.0, 1 - step / (config.noise_fraction * config.steps))
 
 
