@@ -67,7 +67,7 @@ METHODS = {
         My_Generator,
         My_Discriminator,
         {
-            "discriminator_learning_rate": 4e-4,  # two time scales (Heusel et al., 2017)
+            "discriminator_learning_rate": 3e-4,  # two time scales (Heusel et al., 2017)
             "weight_decay": 1e-4,
             "real_label": 0.9,
             "instance_noise": 0.1,
