@@ -79,9 +79,10 @@ class My_Generator(DCGAN_Generator):
 class My_Discriminator(DCGAN_Discriminator):
     """Method B's discriminator: every weight is divided by its largest singular value.
 
-    That is the singular value of the weight as a matrix (out, in * 4 * 4), estimated by one step of power iteration. It
-    does not make the network 1-Lipschitz: the norm of the convolution itself can be larger, and BatchNorm rescales. The
-    hook form of ``torch.nn.utils.spectral_norm`` prints as the plain layers of the course report.
+    That is the singular value of the weight as a matrix (out, in * 4 * 4), estimated by one step of power iteration.
+    BatchNorm cancels it in all layers but the last: what remains is one factor of the logits. (Miyato et al. normalize
+    a network without BatchNorm.) The hook form of ``torch.nn.utils.spectral_norm`` prints as the plain layers of the
+    course report.
     """
 
     def __init__(self, channels: int = CHANNELS) -> None:

@@ -50,6 +50,26 @@ def test_spectral_norm_bounds_every_layer() -> None:
             assert torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2).item() == pytest.approx(1.0, abs=0.1)
 
 
+def test_spectral_norm_before_batchnorm_only_scales_the_logits() -> None:
+    networks = []
+    for network in (DCGAN_Discriminator, My_Discriminator):
+        torch.manual_seed(0)  # the same weights
+        networks.append(network(channels=8).double())
+        for module in networks[-1].modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eps = 1e-14
+    images = torch.rand(16, 3, 64, 64, dtype=torch.float64) * 2 - 1
+    for _ in range(100):  # one power iteration per forward pass
+        normalized = networks[1](images, logits=True)
+    plain = networks[0](images, logits=True)
+    *first, last = [layer.weight for layer in networks[0].feature_extract if isinstance(layer, torch.nn.Conv2d)]
+    normalized = normalized * torch.linalg.matrix_norm(last.flatten(1), ord=2)
+    torch.testing.assert_close(normalized, plain, rtol=1e-5, atol=1e-6)
+    weights = [weight for name, weight in networks[1].named_parameters() if name.endswith("weight_orig")]
+    gradients = torch.autograd.grad(normalized.square().sum(), weights[:-1])
+    torch.testing.assert_close(gradients, torch.autograd.grad(plain.square().sum(), first), rtol=1e-3, atol=1e-6)
+
+
 def test_losses_equal_their_definitions() -> None:
     real, fake = torch.tensor([0.3, -1.2]), torch.tensor([0.8, 2.0])
     p, q = real.sigmoid(), fake.sigmoid()
